@@ -1,0 +1,295 @@
+"""The tables, as SQLAlchemy Core values. Migrations bring a database to this state; a test holds the two together.
+
+Conventions: ids are 36-character UUIDs; times are seconds since the epoch by the world's clock (`leases` alone uses the
+store's clock); `*_blob` columns are msgpack of the Struct named in their comment; nothing is deleted when a thing is
+gone: `deleted_at` makes it a tombstone, which retention prunes. Every server, infrastructure, instance, operation, run
+and event carries the project that owns it and the user who asked.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+__all__ = [
+    "api_tokens",
+    "attempts",
+    "events",
+    "infrastructure_nodes",
+    "infrastructures",
+    "instances",
+    "leases",
+    "metadata",
+    "node_definitions",
+    "operations",
+    "quota_holdings",
+    "quota_limits",
+    "quota_reservations",
+    "runs",
+    "servers",
+]
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_ID = String(36)
+# SQLite makes only INTEGER PRIMARY KEY columns count by themselves.
+_POSITION = BigInteger().with_variant(Integer, "sqlite")
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("epoch", BigInteger, nullable=False, comment="rises with each change of holder, never falls"),
+    Column("holder", _ID, nullable=True, comment="the holding container's id; null: free"),
+    Column("host", String(255), nullable=False, default=""),
+    Column("boot_id", String(64), nullable=False, default=""),
+    Column("pid", Integer, nullable=False, default=0),
+    Column("pid_started", String(64), nullable=False, default="", comment="start time of that pid, from /proc"),
+    Column("lock_path", Text, nullable=False, default="", comment="file whose lock the holder's process keeps"),
+    Column("purpose", Text, nullable=False, default="", comment="what the holder does, for people"),
+    Column("acquired_at", Float, nullable=False, default=0.0, comment="store clock"),
+    Column("expires_at", Float, nullable=False, default=0.0, comment="store clock"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("position", _POSITION, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("project_id", _ID, nullable=False),
+    Column("user_id", _ID, nullable=False),
+    Column("kind", String(64), nullable=False, comment="for example instance.ready"),
+    Column("infrastructure_id", _ID, nullable=True),
+    Column("node", String(64), nullable=True),
+    Column("instance_id", _ID, nullable=True),
+    Column("server_id", _ID, nullable=True),
+    Column("operation_id", _ID, nullable=True),
+    Column("run_id", _ID, nullable=True),
+    Column("data", Text, nullable=False, default="{}", comment="a JSON object"),
+    Index(None, "infrastructure_id", "position"),
+    Index(None, "project_id", "position"),
+    sqlite_autoincrement=True,
+)
+
+infrastructures = Table(
+    "infrastructures",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("project_id", _ID, nullable=False),
+    Column("user_id", _ID, nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("state", String(16), nullable=False, comment="InfrastructureState"),
+    Column("reason", Text, nullable=False, default=""),
+    Column("generation", Integer, nullable=False, default=1, comment="rises with each accepted description"),
+    Column("maintained", Boolean, nullable=False, default=True, comment="serve keeps it alive"),
+    Column("sources_blob", LargeBinary, nullable=False, comment="dict[str, str]: the bundle it was described by"),
+    Column("compiled_blob", LargeBinary, nullable=False, comment="CompiledInfrastructure"),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("deleted_at", Float, nullable=True),
+    Index(None, "project_id", "name"),
+)
+
+infrastructure_nodes = Table(
+    "infrastructure_nodes",
+    metadata,
+    Column("infrastructure_id", _ID, ForeignKey("infrastructures.id", ondelete="CASCADE"), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("target", Integer, nullable=False, comment="the one desired number of instances"),
+    Column("implementation", Integer, nullable=True, comment="index of the chosen implementation; sticky"),
+    Column("failures", Integer, nullable=False, default=0, comment="creations failed in a row"),
+    Column("retry_at", Float, nullable=True, comment="not before then is the next creation tried"),
+    Column("error_blob", LargeBinary, nullable=True, comment="ErrorPayload of the last failure"),
+    PrimaryKeyConstraint("infrastructure_id", "name"),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("infrastructure_id", _ID, ForeignKey("infrastructures.id", ondelete="CASCADE"), nullable=False),
+    Column("project_id", _ID, nullable=False),
+    Column("user_id", _ID, nullable=False),
+    Column("node", String(64), nullable=False),
+    Column("state", String(16), nullable=False, comment="InstanceState"),
+    Column("reason", Text, nullable=False, default=""),
+    Column("server_id", _ID, nullable=True),
+    Column("account", String(64), nullable=False, default=""),
+    Column("address", String(255), nullable=False, default=""),
+    Column("implementation", Integer, nullable=False, default=0),
+    Column("fingerprint", String(64), nullable=False, default="", comment="of the definition it was made from"),
+    Column("run_id", _ID, nullable=True, comment="the run that made it"),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("ready_at", Float, nullable=True),
+    Column("failing_since", Float, nullable=True, comment="first failed health check in a row"),
+    Column("check_failures", Integer, nullable=False, default=0, comment="failed health checks in a row"),
+    Column("deleted_at", Float, nullable=True),
+    Index(None, "infrastructure_id", "deleted_at"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("infrastructure_id", _ID, ForeignKey("infrastructures.id", ondelete="CASCADE"), nullable=False),
+    Column("project_id", _ID, nullable=False),
+    Column("user_id", _ID, nullable=False),
+    Column("kind", String(16), nullable=False, comment="up, down, scale, maintain"),
+    Column("state", String(16), nullable=False, comment="RunState"),
+    Column("request_id", String(64), nullable=False),
+    Column("parameters_blob", LargeBinary, nullable=False, comment="RunParameters"),
+    Column("cancel_requested", Boolean, nullable=False, default=False),
+    Column("keep", Boolean, nullable=False, default=False, comment="when cancelled or failed, what it made stays"),
+    Column("error_blob", LargeBinary, nullable=True, comment="ErrorPayload"),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float, nullable=True),
+    Column("finished_at", Float, nullable=True),
+    UniqueConstraint("project_id", "request_id"),
+    Index(None, "infrastructure_id", "created_at"),
+)
+
+node_definitions = Table(
+    "node_definitions",
+    metadata,
+    Column("project_id", _ID, nullable=False),
+    Column("type", String(200), nullable=False),
+    Column("user_id", _ID, nullable=False),
+    Column("file", Text, nullable=False, comment="name of the file in the bundle that defines it"),
+    Column("sources_blob", LargeBinary, nullable=False, comment="dict[str, str]: the bundle"),
+    Column("updated_at", Float, nullable=False),
+    PrimaryKeyConstraint("project_id", "type"),
+)
+
+servers = Table(
+    "servers",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("project_id", _ID, nullable=False),
+    Column("user_id", _ID, nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("account", String(64), nullable=False, comment="name of the cloud account in the pool"),
+    Column("provider_id", String(255), nullable=True, comment="the cloud's own id, once known"),
+    Column("state", String(16), nullable=False, comment="ServerState"),
+    Column("reason", Text, nullable=False, default=""),
+    Column("spec_blob", LargeBinary, nullable=False, comment="ServerSpec"),
+    Column("addresses", Text, nullable=False, default="[]", comment="a JSON list, most public first"),
+    Column("private_addresses", Text, nullable=False, default="[]"),
+    Column("infrastructure_id", _ID, nullable=True),
+    Column("instance_id", _ID, nullable=True),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("observed_at", Float, nullable=True, comment="when the cloud last said anything of it"),
+    Column("deleted_at", Float, nullable=True),
+    Index(None, "project_id", "deleted_at"),
+    Index(None, "account", "deleted_at"),
+    Index(None, "infrastructure_id", "deleted_at"),
+)
+
+operations = Table(
+    "operations",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("project_id", _ID, nullable=False),
+    Column("user_id", _ID, nullable=False),
+    Column("kind", String(32), nullable=False, comment="server.create, server.delete, ..."),
+    Column("account", String(64), nullable=False),
+    Column("target_id", _ID, nullable=False, comment="id of the server (later: volume, ...)"),
+    Column("infrastructure_id", _ID, nullable=True),
+    Column("request_id", String(64), nullable=False, comment="a repeat of the request finds this row"),
+    Column("state", String(16), nullable=False, comment="OperationState"),
+    Column("step", Integer, nullable=False, default=0, comment="index of the step being carried out"),
+    Column("attempts", Integer, nullable=False, default=0, comment="attempts made at this step"),
+    Column("next_at", Float, nullable=False, default=0.0, comment="not before then is it taken up again"),
+    Column("expires_at", Float, nullable=True, comment="after then no new attempt is made"),
+    Column("cancel_requested", Boolean, nullable=False, default=False),
+    Column("parameters_blob", LargeBinary, nullable=False, comment="the kind's own Struct"),
+    Column("error_blob", LargeBinary, nullable=True, comment="ErrorPayload of the last failure"),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("finished_at", Float, nullable=True),
+    UniqueConstraint("project_id", "request_id"),
+    Index(None, "account", "finished_at", "next_at"),
+    Index(None, "target_id"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("token", _ID, primary_key=True, comment="written into the cloud with what the call makes"),
+    Column("operation_id", _ID, ForeignKey("operations.id", ondelete="CASCADE"), nullable=False),
+    Column("account", String(64), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("state", String(16), nullable=False, comment="open, done, refused, absent"),
+    Column("epoch", BigInteger, nullable=False, comment="of the account's lease when it was sent last"),
+    Column("sent_at", Float, nullable=True, comment="null: journaled, not sent"),
+    Column("not_after", Float, nullable=True, comment="after then, what is absent was not made"),
+    Column("negatives", Integer, nullable=False, default=0, comment="look-ups after not_after that found nothing"),
+    Column("provider_id", String(255), nullable=True),
+    Column("error_blob", LargeBinary, nullable=True, comment="ErrorPayload"),
+    Column("closed_at", Float, nullable=True),
+    Index(None, "operation_id"),
+    Index(None, "account", "closed_at"),
+)
+
+quota_limits = Table(
+    "quota_limits",
+    metadata,
+    Column("project_id", _ID, nullable=False),
+    Column("resource", String(64), nullable=False, comment="servers, cores, ram_mb, ..."),
+    Column("limit", BigInteger, nullable=False),
+    PrimaryKeyConstraint("project_id", "resource"),
+)
+
+quota_holdings = Table(
+    "quota_holdings",
+    metadata,
+    Column("project_id", _ID, nullable=False),
+    Column("resource", String(64), nullable=False),
+    Column("used", BigInteger, nullable=False, default=0),
+    Column("reserved", BigInteger, nullable=False, default=0),
+    PrimaryKeyConstraint("project_id", "resource"),
+)
+
+quota_reservations = Table(
+    "quota_reservations",
+    metadata,
+    Column("operation_id", _ID, nullable=False),
+    Column("resource", String(64), nullable=False),
+    Column("project_id", _ID, nullable=False),
+    Column("amount", BigInteger, nullable=False, comment="negative: a release, taken at commit"),
+    Column("state", String(16), nullable=False, comment="reserved, committed, cancelled"),
+    PrimaryKeyConstraint("operation_id", "resource"),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("digest", String(64), primary_key=True, comment="SHA-256 of the token, hexadecimal"),
+    Column("project_id", _ID, nullable=False),
+    Column("user_id", _ID, nullable=False),
+    Column("description", Text, nullable=False, default=""),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+)
