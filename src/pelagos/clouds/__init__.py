@@ -1,0 +1,37 @@
+"""Clouds: the driver port, its values and errors, the pool; one module a driver."""
+
+from pelagos.clouds.errors import (
+    CloudAuthFailed,
+    CloudBusy,
+    CloudCapacity,
+    CloudError,
+    CloudRateLimited,
+    CloudRejected,
+    CloudUncertain,
+    CloudUnreachable,
+    ServerNotFound,
+)
+from pelagos.clouds.port import CloudDriver, CloudReader, CloudWriter, DriverContext, DriverPlugin
+from pelagos.clouds.values import Capabilities, CloudServer, CommandResult, ServerSpec, TokenLookup
+
+__all__ = [
+    "Capabilities",
+    "CloudAuthFailed",
+    "CloudBusy",
+    "CloudCapacity",
+    "CloudDriver",
+    "CloudError",
+    "CloudRateLimited",
+    "CloudReader",
+    "CloudRejected",
+    "CloudServer",
+    "CloudUncertain",
+    "CloudUnreachable",
+    "CloudWriter",
+    "CommandResult",
+    "DriverContext",
+    "DriverPlugin",
+    "ServerNotFound",
+    "ServerSpec",
+    "TokenLookup",
+]

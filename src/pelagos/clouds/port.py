@@ -1,0 +1,131 @@
+"""The driver port: what a cloud must be able to do, and how it says what went wrong.
+
+A driver is small: five verbs it must have (list, get, find by token, create, delete), the rest declared in its
+:class:`Capabilities`. It holds no truth: the store does. It does not retry, pace, journal or log what was done: the
+operations room, its only caller, does. Every verb may be called concurrently, up to ``parallel_calls`` at once.
+
+Times: ``timeout`` is in seconds from the call; socket time-outs must be shorter. When it passes, the driver raises
+CloudUncertain for a verb that may have had its effect, CloudUnreachable for one that only reads. The caller also
+cancels the call a little after the deadline, so a driver must bear cancellation at any await.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from pelagos.clouds.values import Capabilities, CloudServer, CommandResult, ServerSpec
+from pelagos.model.world import World
+
+__all__ = ["CloudDriver", "CloudReader", "CloudWriter", "DriverContext", "DriverPlugin"]
+
+
+class CloudReader(Protocol):
+    """The half that changes nothing."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def list_servers(self, *, timeout: float) -> Sequence[CloudServer]:
+        """All servers of this account that Pelagos made (those with a token), in any state but DELETED.
+
+        A server may be missing for ``settle`` seconds after its create call and present as long after its delete."""
+        ...
+
+    async def get_server(self, provider_id: str, *, timeout: float) -> CloudServer:
+        """What the cloud says of one server. If it says there is none, raises ServerNotFound."""
+        ...
+
+    async def find_by_token(self, token: str, *, timeout: float) -> CloudServer | None:
+        """The server that the create call with this token made, or None if the cloud shows none (yet).
+
+        If several carry the token (a cloud without idempotency), returns the oldest; the others come with the list."""
+        ...
+
+    async def console(self, provider_id: str, *, max_bytes: int, timeout: float) -> str:
+        """The end of the server's console output. Raises ServerNotFound; Unsupported without the capability."""
+        ...
+
+
+class CloudWriter(Protocol):
+    """The half with effects."""
+
+    async def create_server(self, spec: ServerSpec, *, token: str, timeout: float) -> CloudServer:
+        """Ask for a server that carries ``token`` from its first moment on; it may still be in BUILD.
+
+        If the cloud certainly made nothing, raises CloudRejected, CloudCapacity, CloudAuthFailed, CloudRateLimited,
+        CloudBusy or CloudUnreachable: the caller then may try again with the same token. If it may have made one,
+        raises CloudUncertain: the caller then looks for the token until it is found or ``settle`` has passed.
+        With TokenLookup.IDEMPOTENT, a second call with a known token returns that server and makes none."""
+        ...
+
+    async def delete_server(self, provider_id: str, *, timeout: float) -> None:
+        """Delete it with all that came with it. Deleting what is gone succeeds (idempotent)."""
+        ...
+
+    async def start_server(self, provider_id: str, *, timeout: float) -> None:
+        """Start a stopped server; a running one is left alone. Raises ServerNotFound, CloudBusy, Unsupported."""
+        ...
+
+    async def stop_server(self, provider_id: str, *, timeout: float) -> None:
+        """Stop a running server, keeping its disk and addresses as far as the cloud does."""
+        ...
+
+    async def reboot_server(self, provider_id: str, *, timeout: float) -> None:
+        """Stop and start it."""
+        ...
+
+    async def execute(self, provider_id: str, argv: Sequence[str], *, timeout: float) -> CommandResult:
+        """Run a command inside the server and return what it said. Raises Unsupported without the capability."""
+        ...
+
+
+class CloudDriver(CloudReader, CloudWriter, Protocol):
+    """A driver opened for one account."""
+
+    async def close(self) -> None:
+        """Let go of connections. Servers live on."""
+        ...
+
+    def snapshot(self) -> dict[str, Any]:
+        """Counters and facts for people; no secrets."""
+        ...
+
+
+class DriverContext(msgspec.Struct, frozen=True):
+    """What a driver is opened with."""
+
+    account: str
+    """Name of the account in the pool."""
+    world: World
+    home: Path
+    """Pelagos's state directory; a driver keeps what it must in ``home / "clouds" / account``."""
+    options: Mapping[str, Any] = {}
+    """The account's options from the configuration, validated against ``DriverPlugin.account_options``."""
+
+
+class DriverPlugin(Protocol):
+    """What a driver's module exports as ``DRIVER`` and the entry-point group ``pelagos.clouds`` names."""
+
+    @property
+    def name(self) -> str:
+        """The ``type`` of resource sections: ``local``, ``simulated``, ..."""
+        ...
+
+    @property
+    def resource(self) -> type[msgspec.Struct]:
+        """The keys of a node definition's ``resource`` section, less ``type``, ``name`` and ``endpoint``: a frozen
+        Struct that forbids unknown fields. Its values reach the driver as ``ServerSpec.options``."""
+        ...
+
+    @property
+    def account_options(self) -> type[msgspec.Struct]:
+        """The options of an account in the configuration: a frozen Struct that forbids unknown fields."""
+        ...
+
+    async def open(self, context: DriverContext) -> CloudDriver:
+        """A driver for one account. Raises CloudAuthFailed, CloudUnreachable, Unsupported with advice."""
+        ...

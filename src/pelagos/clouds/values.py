@@ -1,0 +1,90 @@
+"""What goes into a driver and comes out of it: plain values that all clouds share."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+from pelagos.model.states import ServerState
+
+__all__ = ["Capabilities", "CloudServer", "CommandResult", "ServerSpec", "TokenLookup"]
+
+
+class TokenLookup(enum.StrEnum):
+    """How a driver finds what an attempt made."""
+
+    IDEMPOTENT = "idempotent"
+    """The cloud itself takes the token: a create sent again with it returns the first one's server."""
+    TAG = "tag"
+    """The token is written as a tag or metadata in the create call itself."""
+    NAME = "name"
+    """The token is part of the server's name."""
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a driver can do, and how its cloud behaves. Times in seconds."""
+
+    token_lookup: TokenLookup
+    settle: float
+    """How long after a call's deadline its effect may still become visible; then absent means: was not made."""
+    create_timeout: float = 60.0
+    """Deadline of one create call."""
+    call_timeout: float = 30.0
+    """Deadline of any other call."""
+    build_timeout: float = 900.0
+    """How long a server may stay in BUILD before it counts as failed."""
+    poll_interval: float = 2.0
+    """Longest pause between two listings while a server changes its state."""
+    parallel_calls: int = 16
+    """Calls in flight an account at once."""
+    calls_per_second: float = 0.0
+    """Pacer's rate an account; 0: unlimited."""
+    power: bool = False
+    """start, stop and reboot are there."""
+    console: bool = False
+    """console() is there."""
+    execute: bool = False
+    """execute() is there: commands can be run inside an instance."""
+    user_data_limit: int | None = None
+    """Most bytes of user data."""
+    host_local: bool = False
+    """Servers are processes of this machine."""
+
+
+class ServerSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A server to create. ``options`` is the driver's own Struct as a plain mapping (already validated)."""
+
+    name: str
+    """Unique and readable; shown in the cloud's own console."""
+    hostname: str = ""
+    """What the server calls itself; an RFC 1123 label. Empty: the name."""
+    group: str = ""
+    """Servers of one group (an infrastructure's id) find one another by host name where the cloud can do that."""
+    user_data: str = ""
+    """A cloud-config document, a ``#!`` script, or nothing."""
+    metadata: dict[str, str] = {}
+    options: dict[str, Any] = {}
+
+
+class CloudServer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a cloud says of a server now."""
+
+    provider_id: str
+    name: str
+    state: ServerState
+    token: str = ""
+    """The token of the create call that made it; empty if it is not ours."""
+    addresses: tuple[str, ...] = ()
+    """Most public first."""
+    private_addresses: tuple[str, ...] = ()
+    reason: str = ""
+    created_at: float | None = None
+
+
+class CommandResult(msgspec.Struct, frozen=True):
+    """What a command inside an instance did. ``output`` is stdout and stderr together, capped by the driver."""
+
+    exit_code: int
+    output: str
