@@ -1,0 +1,1 @@
+"""The domain: one folder a service process. Commands arrive by RPC; queries are functions on a connection."""

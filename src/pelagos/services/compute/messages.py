@@ -1,0 +1,137 @@
+"""What the compute service is asked, and answers. A command never waits for the cloud: it answers with operations."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pelagos.clouds.values import CommandResult, ServerSpec
+from pelagos.model.errors import ErrorPayload
+from pelagos.model.scope import Fence
+from pelagos.model.states import OperationState
+
+__all__ = [
+    "Accepted",
+    "ConsoleOutput",
+    "ConsoleRequest",
+    "CreateServers",
+    "DeleteServers",
+    "ExecuteRequest",
+    "Executed",
+    "ListenerCheck",
+    "ListenerVerdict",
+    "OperationRef",
+    "PowerServers",
+    "RefreshAccounts",
+    "Refreshed",
+    "ServerCreate",
+    "ServerRef",
+]
+
+
+class ServerCreate(msgspec.Struct, frozen=True, kw_only=True):
+    """One server to create. The caller chooses both ids beforehand, so that a repeat makes no second one."""
+
+    request_id: str
+    server_id: str
+    account: str
+    spec: ServerSpec
+    infrastructure_id: str | None = None
+    instance_id: str | None = None
+    expires_at: float | None = None
+    """Wall-clock time after which no new attempt is made."""
+
+
+class CreateServers(msgspec.Struct, frozen=True, kw_only=True):
+    """Create all or none of the records. The fence, if given, is checked in the same transaction.
+
+    Raises QuotaExceeded, LeaseLost, NotFound (account)."""
+
+    items: tuple[ServerCreate, ...]
+    fence: Fence | None = None
+
+
+class ServerRef(msgspec.Struct, frozen=True, kw_only=True):
+    request_id: str
+    server_id: str
+
+
+class DeleteServers(msgspec.Struct, frozen=True, kw_only=True):
+    """Delete servers. One whose create call has not been sent is cancelled; one whose outcome is not known yet is
+    deleted as soon as it is."""
+
+    items: tuple[ServerRef, ...]
+    fence: Fence | None = None
+
+
+class PowerServers(msgspec.Struct, frozen=True, kw_only=True):
+    """``verb`` is start, stop or reboot."""
+
+    verb: str
+    items: tuple[ServerRef, ...]
+    fence: Fence | None = None
+
+
+class OperationRef(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    request_id: str
+    server_id: str
+    state: OperationState
+    error: ErrorPayload | None = None
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """One operation for each item, in the items' order."""
+
+    operations: tuple[OperationRef, ...]
+
+
+class RefreshAccounts(msgspec.Struct, frozen=True, kw_only=True):
+    """List these accounts once and write what the clouds say, unless that was done less than ``max_age`` seconds ago.
+
+    Answers when it is written. An account that cannot be listed is in ``errors`` of the answer; its servers keep
+    their last state."""
+
+    accounts: tuple[str, ...]
+    max_age: float = 0.0
+
+
+class Refreshed(msgspec.Struct, frozen=True):
+    observed_at: dict[str, float]
+    """Account -> wall-clock time of the listing that is in the store now."""
+    errors: dict[str, ErrorPayload] = {}
+
+
+class ConsoleRequest(msgspec.Struct, frozen=True, kw_only=True):
+    server_id: str
+    max_bytes: int = 65536
+
+
+class ConsoleOutput(msgspec.Struct, frozen=True):
+    server_id: str
+    text: str
+
+
+class ExecuteRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Run a command inside the server (a health check). Raises Unsupported where the cloud cannot."""
+
+    server_id: str
+    argv: tuple[str, ...]
+    timeout: float = 10.0
+
+
+class Executed(msgspec.Struct, frozen=True):
+    result: CommandResult
+
+
+class ListenerCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """Does what listens on this address and port belong to the server? For clouds whose servers share a network."""
+
+    server_id: str
+    address: str
+    port: int
+
+
+class ListenerVerdict(msgspec.Struct, frozen=True):
+    """``owned`` is None where the cloud has no doubt to clear."""
+
+    owned: bool | None

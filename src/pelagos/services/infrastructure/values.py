@@ -1,0 +1,135 @@
+"""The values of the infrastructure service: what a description compiles to.
+
+A compiled infrastructure is plain data and complete: node definitions, imported texts and merged variables are in it, so
+that what was accepted is what is built, whatever happens to the files later. Definitions are kept once a type, not once
+a node: ten thousand nodes of one type share one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pelagos.model.diagnostics import Position
+
+__all__ = [
+    "AttributeMapping",
+    "CompiledInfrastructure",
+    "CompiledNode",
+    "Contextualisation",
+    "HealthCheck",
+    "Implementation",
+    "MysqlCheck",
+    "RunParameters",
+]
+
+
+class MysqlCheck(msgspec.Struct, frozen=True, rename={"password": "pass"}):
+    """A data base that must accept a connection; strings are templates."""
+
+    name: str
+    user: str
+    password: str
+
+
+class HealthCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When an instance counts as healthy (reference 4.11, and what it lacked). Strings are templates.
+
+    All probes must succeed; they run in parallel, each with ``probe_timeout`` seconds."""
+
+    ping: bool = True
+    ports: tuple[int, ...] = ()
+    urls: tuple[str, ...] = ()
+    mysqldbs: tuple[MysqlCheck, ...] = ()
+    command: tuple[str, ...] = ()
+    """Run inside the instance; exit code 0 is healthy."""
+    timeout: float = 600.0
+    """Unhealthy for longer than this since its first failed check: failed."""
+    grace: float = 0.0
+    """Seconds after its server became active in which failed checks do not count."""
+    failures: int = 3
+    """A ready instance is temp_failed after this many failed checks in a row."""
+    probe_timeout: float = 5.0
+
+
+class Contextualisation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an instance is told at its first start; texts are templates."""
+
+    type: str = "basic"
+    context_template: str = ""
+    """Text, already dumped with ``#cloud-config`` in front where the file gave a mapping."""
+    attributes: dict[str, Any] = {}
+    env: tuple[str, ...] = ()
+    command: str | tuple[str, ...] = ""
+    context_variables: Any = None
+    position: Position | None = None
+    """Of the template, for messages when it cannot be rendered."""
+
+
+class Implementation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One entry of a node definition's list."""
+
+    resource_type: str
+    account_label: str = ""
+    """``resource.name``: the pool's account where one is called so."""
+    endpoint: str = ""
+    resource: dict[str, Any] = {}
+    """All keys of the resource section as written, templates not rendered."""
+    contextualisation: Contextualisation = Contextualisation()
+    config_management: dict[str, Any] = {}
+    health_check: HealthCheck = HealthCheck()
+    position: Position | None = None
+
+
+class AttributeMapping(msgspec.Struct, frozen=True, kw_only=True):
+    """An attribute mapping of a dependency edge: the dependee's ``source`` is known to the dependent as ``target``."""
+
+    dependee: str
+    source: str
+    target: str
+    synch: bool = False
+
+
+class CompiledNode(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One node of the graph."""
+
+    name: str
+    type: str
+    min: int = 1
+    max: int = 1
+    implementations: tuple[int, ...] = ()
+    """Indices into ``definitions[type]``, those that match the node's filter, in order of preference."""
+    filter: dict[str, Any] = {}
+    variables: dict[str, Any] = {}
+    """The infrastructure's variables with the node's own merged over them."""
+    depends_on: tuple[str, ...] = ()
+    mappings: tuple[AttributeMapping, ...] = ()
+    fingerprint: str = ""
+    """Changes when anything does that its instances were made from."""
+    position: Position | None = None
+
+
+class CompiledInfrastructure(msgspec.Struct, frozen=True, kw_only=True):
+    """A checked description. ``nodes`` are in the description's order; the graph has no cycle."""
+
+    name: str
+    user_id: str = ""
+    variables: dict[str, Any] = {}
+    nodes: tuple[CompiledNode, ...] = ()
+    definitions: dict[str, tuple[Implementation, ...]] = {}
+
+    def node(self, name: str) -> CompiledNode | None:
+        """The node of that name. A scan: callers with many look-ups make their own table."""
+        return next((node for node in self.nodes if node.name == name), None)
+
+
+class RunParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a run works."""
+
+    strategy: str = "parallel"
+    """``parallel``: each node as soon as its own dependees are ready; ``sequential``: one instance at a time."""
+    max_parallel: int = 0
+    """Most instances being created at once; 0: the pool's own limits decide."""
+    scale: dict[str, int] = {}
+    """Node -> target, for a run of kind ``scale``."""
