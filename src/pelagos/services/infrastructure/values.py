@@ -1,8 +1,8 @@
 """The values of the infrastructure service: what a description compiles to.
 
-A compiled infrastructure is plain data and complete: node definitions, imported texts and merged variables are in it, so
-that what was accepted is what is built, whatever happens to the files later. Definitions are kept once a type, not once
-a node: ten thousand nodes of one type share one.
+A compiled infrastructure is plain data and complete: node definitions, imported texts and merged variables are in it,
+so that what was accepted is what is built, whatever happens to the files later. Definitions are kept once a type, not
+once a node: ten thousand nodes of one type share one.
 """
 
 from __future__ import annotations
