@@ -1,0 +1,50 @@
+"""What the infrastructure service is asked by message. Reads are in :mod:`pelagos.services.infrastructure.queries`."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pelagos.wire.infrastructures import LogView
+
+__all__ = ["CancelRun", "ImportDefinitions", "InfrastructureRef", "Logs", "LogsRequest", "RefreshLive", "SetMaintained"]
+
+
+class InfrastructureRef(msgspec.Struct, frozen=True, kw_only=True):
+    """``infrastructure`` is a name or an id of the caller's project."""
+
+    infrastructure: str
+
+
+class CancelRun(msgspec.Struct, frozen=True, kw_only=True):
+    """Stop a run and roll back what it made, or keep that. Cancelling a finished run is no error."""
+
+    run_id: str
+    keep: bool = False
+
+
+class SetMaintained(msgspec.Struct, frozen=True, kw_only=True):
+    """attach and detach: whether the daemon keeps it alive."""
+
+    infrastructure: str
+    maintained: bool
+
+
+class ImportDefinitions(msgspec.Struct, frozen=True, kw_only=True):
+    sources: dict[str, str]
+    entries: tuple[str, ...]
+
+
+class LogsRequest(msgspec.Struct, frozen=True, kw_only=True):
+    infrastructure: str
+    node: str = ""
+    max_bytes: int = 65536
+
+
+class Logs(msgspec.Struct, frozen=True):
+    items: tuple[LogView, ...]
+
+
+class RefreshLive(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask the clouds now (``status --live``); answers when the store holds what they said."""
+
+    infrastructure: str

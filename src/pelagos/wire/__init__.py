@@ -1,0 +1,1 @@
+"""The Structs that the HTTP APIs and the clients share."""

@@ -1,0 +1,237 @@
+"""Bodies of the infrastructures API, shared by the edge, the service behind it, the clients and the command line.
+
+Requests forbid unknown fields. Times are RFC 3339 text in UTC.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from pelagos.model.diagnostics import Diagnostic
+from pelagos.model.errors import ErrorPayload
+from pelagos.model.states import InfrastructureState, InstanceState, RunState, ServerState
+
+__all__ = [
+    "DefinitionView",
+    "DefinitionsRequest",
+    "EventView",
+    "ExplainStep",
+    "ExplainView",
+    "InfrastructureSummary",
+    "InstanceStatus",
+    "LogView",
+    "NodeStatus",
+    "PlanAction",
+    "PlanRequest",
+    "PlanView",
+    "RunRequest",
+    "RunView",
+    "ScalingStatus",
+    "ServerView",
+    "StatusView",
+]
+
+RunKind = Literal["up", "down", "scale", "maintain"]
+Strategy = Literal["parallel", "sequential"]
+
+
+class PlanRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What would change. ``sources`` is the bundle {name: text}; ``entries`` the names the user gave, in order."""
+
+    sources: dict[str, str] = {}
+    entries: tuple[str, ...] = ()
+    infrastructure: str = ""
+    """Name or id; empty: the description's own name decides."""
+    scale: dict[str, str] = {}
+    """Node -> ``3``, ``+1`` or ``-1``, to plan a scaling."""
+    down: bool = False
+    """Plan its destruction."""
+    strategy: Strategy = "parallel"
+
+
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Start a run. A repeat with the same ``request_id`` finds the first one's run."""
+
+    kind: RunKind
+    request_id: str = ""
+    infrastructure: str = ""
+    """Name or id. Empty for ``up``: the description's own name decides; ``new`` then makes it an error if it exists."""
+    sources: dict[str, str] = {}
+    entries: tuple[str, ...] = ()
+    scale: dict[str, str] = {}
+    strategy: Strategy = "parallel"
+    max_parallel: int = 0
+    keep: bool = False
+    """When it fails or is cancelled, what it made stays."""
+    new: bool = False
+    """Always a new infrastructure, even if one of that name exists (POST /infrastructures/)."""
+    maintained: bool | None = None
+    """Whether the daemon keeps it alive afterwards; None: as it is, true for a new one."""
+
+
+class PlanAction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``create`` and ``keep`` count instances; ``destroy`` and ``replace`` also name them."""
+
+    action: Literal["create", "destroy", "replace", "keep", "update"]
+    node: str
+    count: int
+    instances: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class PlanView(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    id: str | None
+    state: InfrastructureState | None
+    actions: tuple[PlanAction, ...]
+    critical_path: tuple[str, ...]
+    """Nodes whose times add up to the estimate, first to last."""
+    estimated_seconds: float | None
+    """None while nothing was ever built from which to learn."""
+    warnings: tuple[Diagnostic, ...] = ()
+
+    @property
+    def changes(self) -> bool:
+        return any(action.action != "keep" for action in self.actions)
+
+    @property
+    def destroys(self) -> int:
+        return sum(action.count for action in self.actions if action.action in ("destroy", "replace"))
+
+
+class RunView(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    infrastructure_id: str
+    infrastructure: str
+    """Its name."""
+    kind: RunKind
+    state: RunState
+    keep: bool
+    cancel_requested: bool
+    error: ErrorPayload | None
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    position: int
+    """Events of this run have higher positions."""
+    warnings: tuple[Diagnostic, ...] = ()
+
+
+class ScalingStatus(msgspec.Struct, frozen=True, kw_only=True):
+    min: int
+    max: int
+    target: int
+    actual: int
+
+
+class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    state: InstanceState
+    address: str
+    cloud: str
+    server_id: str | None
+    created_at: str
+    reason: str
+
+
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    scaling: ScalingStatus
+    instances: dict[str, InstanceStatus]
+
+
+class StatusView(msgspec.Struct, frozen=True, kw_only=True):
+    """A contract for scripts: these keys, no others."""
+
+    name: str
+    id: str
+    state: InfrastructureState
+    observed_at: str
+    nodes: dict[str, NodeStatus]
+
+
+class InfrastructureSummary(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    name: str
+    state: InfrastructureState
+    reason: str
+    nodes: int
+    target: int
+    ready: int
+    maintained: bool
+    created_at: str
+    updated_at: str
+
+
+class EventView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    position: int
+    at: str
+    kind: str
+    project_id: str = ""
+    user_id: str = ""
+    infrastructure_id: str | None = None
+    node: str | None = None
+    instance_id: str | None = None
+    server_id: str | None = None
+    operation_id: str | None = None
+    run_id: str | None = None
+    data: dict[str, Any] = {}
+
+
+class ExplainStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One link of the chain. ``depth`` is its indentation: a step waits for the deeper ones that follow it."""
+
+    depth: int
+    subject: str
+    """``node web``, ``instance web/1f3c9a20``, ``server …``, ``lease …``."""
+    state: str
+    why: str = ""
+    last_answer: str = ""
+    """What the cloud or the health check said last."""
+    next_try: str | None = None
+
+
+class ExplainView(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    id: str
+    state: InfrastructureState
+    summary: str
+    steps: tuple[ExplainStep, ...]
+
+
+class LogView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One instance's console. ``error`` says why there is none."""
+
+    node: str
+    instance_id: str
+    text: str = ""
+    error: str = ""
+
+
+class ServerView(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    name: str
+    cloud: str
+    provider_id: str | None
+    state: ServerState
+    reason: str
+    addresses: tuple[str, ...]
+    infrastructure_id: str | None
+    instance_id: str | None
+    created_at: str
+
+
+class DefinitionsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Import node definitions: all of the bundle's, or none if one has a mistake."""
+
+    sources: dict[str, str]
+    entries: tuple[str, ...]
+
+
+class DefinitionView(msgspec.Struct, frozen=True, kw_only=True):
+    type: str
+    file: str
+    implementations: int
+    clouds: tuple[str, ...]
+    """Resource types of the implementations, in order."""
+    updated_at: str
