@@ -132,6 +132,7 @@ instances = Table(
     Column("project_id", _ID, nullable=False),
     Column("user_id", _ID, nullable=False),
     Column("node", String(64), nullable=False),
+    Column("ordinal", Integer, nullable=False, default=1, comment="1, 2, ...: unique among the node's living"),
     Column("state", String(16), nullable=False, comment="InstanceState"),
     Column("reason", Text, nullable=False, default=""),
     Column("server_id", _ID, nullable=True),
