@@ -11,13 +11,14 @@ from typing import Any
 
 import msgspec
 
-from pelagos.model.diagnostics import Position
+from pelagos.model.diagnostics import Diagnostic, Position
 
 __all__ = [
     "AttributeMapping",
     "CompiledInfrastructure",
     "CompiledNode",
     "Contextualisation",
+    "Desired",
     "HealthCheck",
     "Implementation",
     "MysqlCheck",
@@ -107,6 +108,8 @@ class CompiledNode(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     mappings: tuple[AttributeMapping, ...] = ()
     fingerprint: str = ""
     """Changes when anything does that its instances were made from."""
+    retired: bool = False
+    """No longer described; kept with its dependencies until its last instance is destroyed, in order."""
     position: Position | None = None
 
 
@@ -124,12 +127,26 @@ class CompiledInfrastructure(msgspec.Struct, frozen=True, kw_only=True):
         return next((node for node in self.nodes if node.name == name), None)
 
 
+class Desired(msgspec.Struct, frozen=True, kw_only=True):
+    """What an infrastructure should be: the description, the bundle it came from, and each node's target number."""
+
+    compiled: CompiledInfrastructure
+    sources: dict[str, str]
+    targets: dict[str, int]
+
+
 class RunParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a run works."""
+    """How a run works, stored with it. ``desired`` is written when the run is accepted, ``previous`` when it starts:
+    what a run that fails or is cancelled goes back to."""
 
     strategy: str = "parallel"
     """``parallel``: each node as soon as its own dependees are ready; ``sequential``: one instance at a time."""
     max_parallel: int = 0
     """Most instances being created at once; 0: the pool's own limits decide."""
-    scale: dict[str, int] = {}
-    """Node -> target, for a run of kind ``scale``."""
+    scale: dict[str, str] = {}
+    """Node -> ``3``, ``+1`` or ``-1``, for a run of kind ``scale``."""
+    desired: Desired | None = None
+    previous: Desired | None = None
+    creates_infrastructure: bool = False
+    maintained: bool | None = None
+    warnings: tuple[Diagnostic, ...] = ()

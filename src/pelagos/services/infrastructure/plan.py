@@ -1,0 +1,156 @@
+"""What would change: a pure function from the desired and the observed to a plan.
+
+The plan is for people and for the question "is anything to do"; it never decides the order of work, which the
+maintainer finds as it goes (each node starts as soon as its own dependees are ready). Both use the same rule for what
+an instance's state means, :func:`verdict`, so that the plan cannot promise what the maintainer does not do.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from pelagos.model.states import InfrastructureState, InstanceState, ServerState
+from pelagos.services.infrastructure.graph import critical_path
+from pelagos.services.infrastructure.values import CompiledInfrastructure
+from pelagos.wire.infrastructures import PlanAction, PlanView
+
+__all__ = ["ObservedInstance", "Verdict", "choose_surplus", "make_plan", "verdict"]
+
+
+class Verdict(enum.Enum):
+    """What an instance is to the node's target."""
+
+    KEEP = "keep"
+    REPLACE = "replace"
+    LEAVING = "leaving"
+
+
+class ObservedInstance(msgspec.Struct, frozen=True, kw_only=True):
+    """An instance as the store knows it. ``server`` is None while no server was asked for."""
+
+    id: str
+    node: str
+    state: InstanceState
+    created_at: float
+    server: ServerState | None = None
+    reason: str = ""
+
+
+def verdict(state: InstanceState, server: ServerState | None) -> tuple[Verdict, str]:
+    """Keep, replace (and why), or on its way out already."""
+    match state:
+        case InstanceState.DESTROYING:
+            return Verdict.LEAVING, ""
+        case InstanceState.FAILED:
+            return Verdict.REPLACE, "it failed"
+        case InstanceState.SHUTDOWN:
+            return Verdict.REPLACE, "its server is stopped"
+        case _:
+            pass
+    match server:
+        case ServerState.DELETED:
+            return Verdict.REPLACE, "its server is gone"
+        case ServerState.STOPPED:
+            return Verdict.REPLACE, "its server is stopped"
+        case ServerState.ERROR:
+            return Verdict.REPLACE, "its server is in error"
+        case ServerState.DELETING:
+            return Verdict.REPLACE, "its server is being deleted"
+        case _:
+            return Verdict.KEEP, ""
+
+
+_LEAST_READY_FIRST = {
+    InstanceState.FAILED: 0,
+    InstanceState.SHUTDOWN: 1,
+    InstanceState.UNCERTAIN: 2,
+    InstanceState.TEMP_FAILED: 3,
+    InstanceState.PENDING: 4,
+    InstanceState.READY: 5,
+}
+
+
+def choose_surplus(instances: Sequence[ObservedInstance], count: int) -> list[str]:
+    """Which ``count`` instances go when there are too many: those not ready first, then the youngest."""
+    order = sorted(instances, key=lambda i: (_LEAST_READY_FIRST.get(i.state, 9), -i.created_at, i.id))
+    return [instance.id for instance in order[:count]]
+
+
+def make_plan(
+    *,
+    name: str,
+    infrastructure_id: str | None,
+    state: InfrastructureState | None,
+    desired: CompiledInfrastructure,
+    targets: Mapping[str, int],
+    observed: Sequence[ObservedInstance],
+    seconds: Mapping[str, float] | None = None,
+    sequential: bool = False,
+) -> PlanView:
+    """The plan that brings ``observed`` to ``targets`` instances of each node of ``desired``.
+
+    ``seconds``: node -> learned time from request to ready; None when nothing was learned yet."""
+    by_node: dict[str, list[ObservedInstance]] = {}
+    for instance in observed:
+        by_node.setdefault(instance.node, []).append(instance)
+    actions: list[PlanAction] = []
+    creating: dict[str, int] = {}
+    described = {node.name for node in desired.nodes if not node.retired}
+    for node in desired.nodes:
+        if node.retired:
+            continue
+        kept: list[ObservedInstance] = []
+        broken: list[tuple[str, str]] = []
+        for instance in by_node.get(node.name, ()):
+            what, why = verdict(instance.state, instance.server)
+            if what is Verdict.KEEP:
+                kept.append(instance)
+            elif what is Verdict.REPLACE:
+                broken.append((instance.id, why))
+        target = targets.get(node.name, node.min)
+        missing = target - len(kept)
+        for index, (instance_id, why) in enumerate(broken):
+            action: Literal["replace", "destroy"] = "replace" if index < missing else "destroy"
+            actions.append(PlanAction(action=action, node=node.name, count=1, instances=(instance_id,), reason=why))
+        if missing > len(broken):
+            actions.append(PlanAction(action="create", node=node.name, count=missing - len(broken)))
+        if missing > 0:
+            creating[node.name] = missing
+        elif missing < 0:
+            gone = tuple(choose_surplus(kept, -missing))
+            actions.append(
+                PlanAction(
+                    action="destroy", node=node.name, count=-missing, instances=gone, reason=f"target is {target}"
+                )
+            )
+        stay = min(len(kept), target)
+        if stay:
+            actions.append(PlanAction(action="keep", node=node.name, count=stay))
+    for node_name, instances_ in by_node.items():
+        if node_name in described:
+            continue
+        gone = tuple(i.id for i in instances_ if verdict(i.state, i.server)[0] is not Verdict.LEAVING)
+        if gone:
+            actions.append(
+                PlanAction(
+                    action="destroy", node=node_name, count=len(gone), instances=gone, reason="no longer described"
+                )
+            )
+    depends_on = {node.name: node.depends_on for node in desired.nodes if not node.retired}
+    known = seconds or {}
+    times = {name: known.get(name, 0.0) for name in creating}
+    total, path = critical_path(depends_on, times if seconds else dict.fromkeys(creating, 1.0))
+    if sequential:
+        total = sum(known.get(name, 0.0) * count for name, count in creating.items())
+    return PlanView(
+        name=name,
+        id=infrastructure_id,
+        state=state,
+        actions=tuple(actions),
+        critical_path=tuple(node for node in path if node in creating),
+        estimated_seconds=round(total, 1) if seconds is not None else None,
+    )

@@ -1,0 +1,326 @@
+"""Rows of infrastructures, nodes, instances and runs: reads in bulk, writes by executemany, all on a connection.
+
+Statements that the maintainer repeats are built once here; a pass over ten thousand instances is three selects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, bindparam, insert, select, update
+
+from pelagos.model.errors import ErrorPayload
+from pelagos.model.scope import Scope
+from pelagos.model.states import InfrastructureState, InstanceState, RunState
+from pelagos.services.infrastructure.values import CompiledInfrastructure, RunParameters
+from pelagos.store.schema import infrastructure_nodes, infrastructures, instances, runs
+
+__all__ = [
+    "InfrastructureRow",
+    "InstanceRow",
+    "NodeRow",
+    "RunRow",
+    "decode",
+    "encode",
+    "insert_instances",
+    "living_instances",
+    "load_infrastructure",
+    "load_run",
+    "node_rows",
+    "open_runs",
+    "update_infrastructure",
+    "update_instances",
+    "update_run",
+    "upsert_nodes",
+]
+
+encode = msgspec.msgpack.encode
+decode = msgspec.msgpack.decode
+
+
+class InfrastructureRow(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    scope: Scope
+    name: str
+    state: InfrastructureState
+    reason: str
+    generation: int
+    maintained: bool
+    compiled: CompiledInfrastructure
+    sources: dict[str, str]
+    created_at: float
+    updated_at: float
+    deleted_at: float | None
+
+
+class NodeRow(msgspec.Struct, kw_only=True):
+    name: str
+    target: int
+    implementation: int | None = None
+    failures: int = 0
+    retry_at: float | None = None
+    error: ErrorPayload | None = None
+
+
+class InstanceRow(msgspec.Struct, kw_only=True):
+    """Mutable: the maintainer's memory of an instance. What changed is written back by :func:`update_instances`."""
+
+    id: str
+    node: str
+    ordinal: int
+    state: InstanceState
+    reason: str = ""
+    server_id: str
+    account: str
+    address: str = ""
+    implementation: int = 0
+    fingerprint: str = ""
+    run_id: str | None = None
+    created_at: float
+    updated_at: float
+    ready_at: float | None = None
+    failing_since: float | None = None
+    check_failures: int = 0
+    deleted_at: float | None = None
+
+
+class RunRow(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    infrastructure_id: str
+    scope: Scope
+    kind: str
+    state: RunState
+    cancel_requested: bool
+    keep: bool
+    parameters: RunParameters
+    error: ErrorPayload | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+
+
+_INSTANCE_COLUMNS = (
+    instances.c.id,
+    instances.c.node,
+    instances.c.ordinal,
+    instances.c.state,
+    instances.c.reason,
+    instances.c.server_id,
+    instances.c.account,
+    instances.c.address,
+    instances.c.implementation,
+    instances.c.fingerprint,
+    instances.c.run_id,
+    instances.c.created_at,
+    instances.c.updated_at,
+    instances.c.ready_at,
+    instances.c.failing_since,
+    instances.c.check_failures,
+    instances.c.deleted_at,
+)
+_LIVING = select(*_INSTANCE_COLUMNS).where(
+    instances.c.infrastructure_id == bindparam("infrastructure"), instances.c.deleted_at.is_(None)
+)
+_MUTABLE = ("state", "reason", "address", "updated_at", "ready_at", "failing_since", "check_failures", "deleted_at")
+_UPDATE_INSTANCE = (
+    update(instances)
+    .where(instances.c.id == bindparam("instance"))
+    .values({name: bindparam(f"new_{name}") for name in _MUTABLE})
+)
+_INSERT_INSTANCE = insert(instances)
+_STATES = {state.value: state for state in InstanceState}
+
+
+def living_instances(connection: Connection, infrastructure_id: str) -> list[InstanceRow]:
+    """All instances that are not gone, oldest first."""
+    rows = connection.execute(_LIVING, {"infrastructure": infrastructure_id}).all()
+    result = [
+        InstanceRow(
+            id=row[0],
+            node=row[1],
+            ordinal=row[2],
+            state=_STATES[row[3]],
+            reason=row[4],
+            server_id=row[5] or "",
+            account=row[6],
+            address=row[7],
+            implementation=row[8],
+            fingerprint=row[9],
+            run_id=row[10],
+            created_at=row[11],
+            updated_at=row[12],
+            ready_at=row[13],
+            failing_since=row[14],
+            check_failures=row[15],
+            deleted_at=row[16],
+        )
+        for row in rows
+    ]
+    result.sort(key=lambda row: (row.created_at, row.node, row.ordinal))
+    return result
+
+
+def insert_instances(connection: Connection, infrastructure_id: str, scope: Scope, rows: Sequence[InstanceRow]) -> None:
+    if rows:
+        owner = {
+            "infrastructure_id": infrastructure_id,
+            "project_id": scope.project_id,
+            "user_id": scope.user_id,
+        }
+        connection.execute(
+            _INSERT_INSTANCE,
+            [{**owner, **msgspec.structs.asdict(row), "state": row.state.value} for row in rows],
+        )
+
+
+def update_instances(connection: Connection, rows: Iterable[InstanceRow]) -> None:
+    values = [
+        {
+            "instance": row.id,
+            "new_state": row.state.value,
+            "new_reason": row.reason,
+            "new_address": row.address,
+            "new_updated_at": row.updated_at,
+            "new_ready_at": row.ready_at,
+            "new_failing_since": row.failing_since,
+            "new_check_failures": row.check_failures,
+            "new_deleted_at": row.deleted_at,
+        }
+        for row in rows
+    ]
+    if values:
+        connection.execute(_UPDATE_INSTANCE, values)
+
+
+def load_infrastructure(connection: Connection, infrastructure_id: str) -> InfrastructureRow | None:
+    row = connection.execute(select(infrastructures).where(infrastructures.c.id == infrastructure_id)).one_or_none()
+    if row is None:
+        return None
+    return InfrastructureRow(
+        id=row.id,
+        scope=Scope(project_id=row.project_id, user_id=row.user_id),
+        name=row.name,
+        state=InfrastructureState(row.state),
+        reason=row.reason,
+        generation=row.generation,
+        maintained=bool(row.maintained),
+        compiled=decode(row.compiled_blob, type=CompiledInfrastructure),
+        sources=decode(row.sources_blob, type=dict[str, str]),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        deleted_at=row.deleted_at,
+    )
+
+
+def update_infrastructure(connection: Connection, infrastructure_id: str, **values: Any) -> None:
+    """``values`` are columns; ``compiled`` and ``sources`` are encoded here."""
+    if "compiled" in values:
+        values["compiled_blob"] = encode(values.pop("compiled"))
+    if "sources" in values:
+        values["sources_blob"] = encode(values.pop("sources"))
+    connection.execute(update(infrastructures).where(infrastructures.c.id == infrastructure_id).values(**values))
+
+
+def node_rows(connection: Connection, infrastructure_id: str) -> dict[str, NodeRow]:
+    table = infrastructure_nodes
+    rows = connection.execute(select(table).where(table.c.infrastructure_id == infrastructure_id)).all()
+    return {
+        row.name: NodeRow(
+            name=row.name,
+            target=row.target,
+            implementation=row.implementation,
+            failures=row.failures,
+            retry_at=row.retry_at,
+            error=decode(row.error_blob, type=ErrorPayload) if row.error_blob else None,
+        )
+        for row in rows
+    }
+
+
+def upsert_nodes(connection: Connection, infrastructure_id: str, rows: Sequence[NodeRow]) -> None:
+    """Update the rows that exist, insert the others."""
+    if not rows:
+        return
+    table = infrastructure_nodes
+    known = set(
+        connection.execute(select(table.c.name).where(table.c.infrastructure_id == infrastructure_id)).scalars()
+    )
+    values = [
+        {
+            "node_infrastructure": infrastructure_id,
+            "node_name": row.name,
+            "target": row.target,
+            "implementation": row.implementation,
+            "failures": row.failures,
+            "retry_at": row.retry_at,
+            "error_blob": encode(row.error) if row.error is not None else None,
+        }
+        for row in rows
+    ]
+    old = [value for value in values if value["node_name"] in known]
+    new = [
+        {
+            **{k: v for k, v in value.items() if not k.startswith("node_")},
+            "infrastructure_id": infrastructure_id,
+            "name": value["node_name"],
+        }
+        for value in values
+        if value["node_name"] not in known
+    ]
+    if old:
+        connection.execute(
+            update(table)
+            .where(
+                table.c.infrastructure_id == bindparam("node_infrastructure"), table.c.name == bindparam("node_name")
+            )
+            .values(
+                {name: bindparam(name) for name in ("target", "implementation", "failures", "retry_at", "error_blob")}
+            ),
+            old,
+        )
+    if new:
+        connection.execute(insert(table), new)
+
+
+def _run(row: Any) -> RunRow:
+    return RunRow(
+        id=row.id,
+        infrastructure_id=row.infrastructure_id,
+        scope=Scope(project_id=row.project_id, user_id=row.user_id),
+        kind=row.kind,
+        state=RunState(row.state),
+        cancel_requested=bool(row.cancel_requested),
+        keep=bool(row.keep),
+        parameters=decode(row.parameters_blob, type=RunParameters),
+        error=decode(row.error_blob, type=ErrorPayload) if row.error_blob else None,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
+
+
+def load_run(connection: Connection, run_id: str) -> RunRow | None:
+    row = connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
+    return None if row is None else _run(row)
+
+
+def open_runs(connection: Connection, infrastructure_id: str | None = None) -> list[RunRow]:
+    """Runs that have not ended, oldest first."""
+    query = select(runs).where(runs.c.finished_at.is_(None)).order_by(runs.c.created_at, runs.c.id)
+    if infrastructure_id is not None:
+        query = query.where(runs.c.infrastructure_id == infrastructure_id)
+    return [_run(row) for row in connection.execute(query)]
+
+
+def update_run(connection: Connection, run_id: str, **values: Any) -> None:
+    """``values`` are columns; ``parameters`` and ``error`` are encoded here."""
+    if "parameters" in values:
+        values["parameters_blob"] = encode(values.pop("parameters"))
+    if "error" in values:
+        error = values.pop("error")
+        values["error_blob"] = encode(error) if error is not None else None
+    if "state" in values:
+        values["state"] = RunState(values["state"]).value
+    connection.execute(update(runs).where(runs.c.id == run_id).values(**values))
