@@ -1,7 +1,7 @@
 """What a room may ask of the store: run a transaction, read, and be woken when something changed.
 
-A transaction is a plain function ``(connection) -> value`` with no effect but on the connection, so that the store may
-run it again after a conflict. It may raise: then nothing of it is written and the caller gets the error. What it
+A transaction is a plain function ``(connection) -> value`` with no effect but on the connection, so that the store
+may run it again after a conflict. It may raise: then nothing of it is written and the caller gets the error. What it
 returns is acknowledged only after the commit.
 """
 

@@ -1,9 +1,9 @@
 """The tables, as SQLAlchemy Core values. Migrations bring a database to this state; a test holds the two together.
 
-Conventions: ids are 36-character UUIDs; times are seconds since the epoch by the world's clock (`leases` alone uses the
-store's clock); `*_blob` columns are msgpack of the Struct named in their comment; nothing is deleted when a thing is
-gone: `deleted_at` makes it a tombstone, which retention prunes. Every server, infrastructure, instance, operation, run
-and event carries the project that owns it and the user who asked.
+Conventions: ids are 36-character UUIDs; times are seconds since the epoch by the world's clock (`leases` alone uses
+the store's clock); `*_blob` columns are msgpack of the Struct named in their comment; nothing is deleted when a thing
+is gone: `deleted_at` makes it a tombstone, which retention prunes. Every server, infrastructure, instance, operation,
+run and event carries the project that owns it and the user who asked.
 """
 
 from __future__ import annotations

@@ -1,0 +1,72 @@
+"""The store: transactions, bells, leases, events, retention.
+
+Names are imported when they are first used: SQLAlchemy's import is a large part of a command's start-up, and
+`pelagos --version` needs none of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pelagos.store.clock import store_now
+    from pelagos.store.events import Event, append, append_many, last_position, read_events
+    from pelagos.store.executor import open_store
+    from pelagos.store.hosts import HostFacts, SystemHostFacts
+    from pelagos.store.keeper import HeldLease, LeaseKeeper
+    from pelagos.store.leases import Holder, Lease, LeaseRow, acquire, check_fence, read_lease, release, renew
+    from pelagos.store.port import Store, Transaction, Watch
+    from pelagos.store.retention import prune
+    from pelagos.store.simulated import SimulatedDatabase, SimulatedStore, open_simulated_store
+
+_MODULES = {
+    "clock": ("store_now",),
+    "events": ("Event", "append", "append_many", "last_position", "read_events"),
+    "executor": ("open_store",),
+    "hosts": ("HostFacts", "SystemHostFacts"),
+    "keeper": ("HeldLease", "LeaseKeeper"),
+    "leases": ("Holder", "Lease", "LeaseRow", "acquire", "check_fence", "read_lease", "release", "renew"),
+    "port": ("Store", "Transaction", "Watch"),
+    "retention": ("prune",),
+    "simulated": ("SimulatedDatabase", "SimulatedStore", "open_simulated_store"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "Event",
+    "HeldLease",
+    "Holder",
+    "HostFacts",
+    "Lease",
+    "LeaseKeeper",
+    "LeaseRow",
+    "SimulatedDatabase",
+    "SimulatedStore",
+    "Store",
+    "SystemHostFacts",
+    "Transaction",
+    "Watch",
+    "acquire",
+    "append",
+    "append_many",
+    "check_fence",
+    "last_position",
+    "open_simulated_store",
+    "open_store",
+    "prune",
+    "read_events",
+    "read_lease",
+    "release",
+    "renew",
+    "store_now",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,155 @@
+"""Events: rows with a rising position, written in the transaction of the state they tell.
+
+A follower remembers the last position it saw and asks for what comes after. That is only right if positions become
+visible in order: were 7 committed before 6, a follower that saw 7 would never look for 6. On SQLite there is one
+writer at a time. On PostgreSQL a sequence hands out 6 and 7 to transactions that may commit in any order, so whoever
+appends events takes an advisory lock first and holds it to the end of its transaction: positions are then drawn in
+the order of the commits. The price is that transactions with events commit one after another, which group commit
+makes cheap. The way not chosen, holding followers back behind the oldest open transaction (`pg_snapshot_xmin`), lets
+any idle transaction in the database server stop every console.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, func, insert, select, text
+
+from pelagos.model.scope import Scope
+from pelagos.store.schema import events
+
+__all__ = ["EVENTS_LOCKED", "Event", "append", "append_many", "event_row", "last_position", "read_events"]
+
+EVENTS_LOCKED = "pelagos.events_locked"
+"""In a connection's info while its transaction holds the lock; the engine clears it with each savepoint it undoes."""
+
+_LOCK = text("SELECT pg_advisory_xact_lock(7809632123451)")
+_INSERT = insert(events).inline()
+_COLUMNS = tuple(events.c)
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What happened, to what, when. ``data`` is the kind's own."""
+
+    position: int
+    at: float
+    project_id: str
+    user_id: str
+    kind: str
+    infrastructure_id: str | None = None
+    node: str | None = None
+    instance_id: str | None = None
+    server_id: str | None = None
+    operation_id: str | None = None
+    run_id: str | None = None
+    data: dict[str, Any] = {}
+
+
+def event_row(
+    scope: Scope,
+    kind: str,
+    *,
+    at: float,
+    infrastructure_id: str | None = None,
+    node: str | None = None,
+    instance_id: str | None = None,
+    server_id: str | None = None,
+    operation_id: str | None = None,
+    run_id: str | None = None,
+    data: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A row for :func:`append_many`. ``at``: seconds by the world's clock; ``data``: what JSON can say."""
+    return {
+        "at": at,
+        "project_id": scope.project_id,
+        "user_id": scope.user_id,
+        "kind": kind,
+        "infrastructure_id": infrastructure_id,
+        "node": node,
+        "instance_id": instance_id,
+        "server_id": server_id,
+        "operation_id": operation_id,
+        "run_id": run_id,
+        "data": msgspec.json.encode(data).decode() if data else "{}",
+    }
+
+
+def append(
+    connection: Connection,
+    scope: Scope,
+    kind: str,
+    *,
+    at: float,
+    infrastructure_id: str | None = None,
+    node: str | None = None,
+    instance_id: str | None = None,
+    server_id: str | None = None,
+    operation_id: str | None = None,
+    run_id: str | None = None,
+    data: dict[str, Any] | None = None,
+) -> None:
+    """Append one event in the caller's transaction."""
+    _lock(connection)
+    row = event_row(
+        scope,
+        kind,
+        at=at,
+        infrastructure_id=infrastructure_id,
+        node=node,
+        instance_id=instance_id,
+        server_id=server_id,
+        operation_id=operation_id,
+        run_id=run_id,
+        data=data,
+    )
+    connection.execute(_INSERT, row)
+
+
+def append_many(connection: Connection, rows: Iterable[dict[str, Any]]) -> None:
+    """Append events made by :func:`event_row`, in their order, in one statement."""
+    rows = list(rows)
+    if rows:
+        _lock(connection)
+        connection.execute(_INSERT, rows)
+
+
+def read_events(
+    connection: Connection,
+    *,
+    after: int,
+    limit: int = 500,
+    project_id: str | None = None,
+    infrastructure_id: str | None = None,
+    kinds: Sequence[str] | None = None,
+) -> list[Event]:
+    """The first ``limit`` events after a position, oldest first; of one project, infrastructure or some kinds."""
+    query = select(*_COLUMNS).where(events.c.position > after).order_by(events.c.position).limit(limit)
+    if project_id is not None:
+        query = query.where(events.c.project_id == project_id)
+    if infrastructure_id is not None:
+        query = query.where(events.c.infrastructure_id == infrastructure_id)
+    if kinds is not None:
+        query = query.where(events.c.kind.in_(list(kinds)))
+    return [_event(row) for row in connection.execute(query)]
+
+
+def last_position(connection: Connection) -> int:
+    """The newest position; 0 if there is no event. A follower that starts here sees only what comes."""
+    return int(connection.execute(select(func.coalesce(func.max(events.c.position), 0))).scalar_one())
+
+
+def _event(row: Any) -> Event:
+    *columns, data = row
+    event = Event(*columns)
+    return event if data == "{}" else msgspec.structs.replace(event, data=msgspec.json.decode(data))
+
+
+def _lock(connection: Connection) -> None:
+    if connection.dialect.name != "postgresql" or connection.info.get(EVENTS_LOCKED):
+        return
+    connection.execute(_LOCK)
+    # Undoing a savepoint gives back the locks taken since: inside one of the caller's own the lock is not remembered.
+    if not connection.in_nested_transaction():
+        connection.info[EVENTS_LOCKED] = True
