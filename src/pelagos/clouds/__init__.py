@@ -11,10 +11,14 @@ from pelagos.clouds.errors import (
     CloudUnreachable,
     ServerNotFound,
 )
+from pelagos.clouds.plugins import Plugins
+from pelagos.clouds.pool import Account, AccountConfig, Pool
 from pelagos.clouds.port import CloudDriver, CloudReader, CloudWriter, DriverContext, DriverPlugin
 from pelagos.clouds.values import Capabilities, CloudServer, CommandResult, ServerSpec, TokenLookup
 
 __all__ = [
+    "Account",
+    "AccountConfig",
     "Capabilities",
     "CloudAuthFailed",
     "CloudBusy",
@@ -31,6 +35,8 @@ __all__ = [
     "CommandResult",
     "DriverContext",
     "DriverPlugin",
+    "Plugins",
+    "Pool",
     "ServerNotFound",
     "ServerSpec",
     "TokenLookup",

@@ -1,0 +1,104 @@
+"""Checks the keys of a ``resource`` section, or of an account, against a driver's Struct, and reports all mistakes.
+
+msgspec stops at the first mistake; a person who wrote a file wants them all. So each field is converted by itself, and
+the whole once more if nothing was wrong, for what a Struct checks across its fields.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+
+__all__ = ["KeyProblem", "check_keys"]
+
+KeyProblem = tuple[str | None, str]
+"""The key at fault (None: the section as a whole) and the end of a sentence that begins with it."""
+
+_WORDS = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+    "null": "nothing",
+}
+_EXPECTED = re.compile(r"Expected `(?P<expected>[^`]+)`, got `(?P<got>[^`]+)`(?: - at `\$(?P<path>[^`]*)`)?\Z")
+_AT = re.compile(r" - at `\$(?P<path>[^`]*)`\Z")
+
+
+def check_keys(
+    struct: type[msgspec.Struct], keys: Mapping[str, Any], *, unrendered: Collection[str] = ()
+) -> tuple[dict[str, Any], list[KeyProblem]]:
+    """The given keys as plain values of the Struct's types, and all that is wrong with them.
+
+    Values of keys in ``unrendered`` are templates still: they are passed through, and only their presence counts.
+    Text that reads as a number or a truth value passes for one, since that is what a rendered template gives.
+    """
+    fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
+    options: dict[str, Any] = {}
+    problems: list[KeyProblem] = []
+    for key, value in keys.items():
+        field = fields.get(key)
+        if field is None:
+            problems.append((str(key), _unknown(str(key), list(fields))))
+        elif key in unrendered:
+            options[key] = value
+        else:
+            try:
+                options[key] = msgspec.to_builtins(msgspec.convert(value, field.type, strict=False))
+            except msgspec.ValidationError as error:
+                problems.append((key, _explain(str(error), value, field.type)))
+    for key, field in fields.items():
+        if field.required and key not in keys:
+            problems.append((key, "is missing"))
+    if not problems and not any(key in unrendered for key in keys):
+        try:
+            msgspec.convert(options, struct)
+        except msgspec.ValidationError as error:
+            problems.append((None, _explain(str(error), None)))
+    return options, problems
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(sorted(known)) or 'none'}"
+    return f"is not known; {hint}"
+
+
+def _explain(message: str, value: object, type: object = None) -> str:
+    """msgspec's message in plain words, with the value if it is short."""
+    choices = _choices(type)
+    if choices and message.startswith("Invalid enum value"):
+        return f"must be one of {', '.join(choices)}, not {value!r}"
+    match = _EXPECTED.match(message)
+    if match is None:
+        at = _AT.search(message)
+        path = at["path"] if at else ""
+        text = _AT.sub("", message)
+        return f"is wrong{f' at {path}' if path else ''}: {text[:1].lower()}{text[1:]}"
+    parts = match["expected"].split(" | ")
+    expected = " or ".join(_word(part) for part in parts if part != "null" or len(parts) == 1)
+    shown = repr(value)
+    path = match["path"] or ""
+    got = _word(match["got"]) + (f" ({shown})" if len(shown) <= 40 and not path and value is not None else "")
+    return f"must be {expected}, not {got}" + (f", at {path}" if path else "")
+
+
+def _choices(type: object) -> list[str]:
+    """The values that a Literal or an enumeration admits."""
+    match msgspec.inspect.type_info(type) if type is not None else None:
+        case msgspec.inspect.LiteralType(values=values):
+            return [str(value) for value in values]
+        case msgspec.inspect.EnumType(cls=cls):
+            return [str(member.value) for member in cls]
+        case _:
+            return []
+
+
+def _word(name: str) -> str:
+    return _WORDS.get(name, name)
