@@ -1,0 +1,268 @@
+"""The container: hosts processes on one event loop, under one root supervisor.
+
+Everything is held by the instance, so several containers live in one interpreter, sharing a transport if they are to be
+one system. (The ancestor's was a singleton with a dozen process-wide globals: reference section 1.3.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from pelagos.container.config import ContainerConfig
+from pelagos.exchange import MemoryTransport, Names, Transport, TransportSnapshot
+from pelagos.model.errors import Conflict, NotFound
+from pelagos.model.world import World
+from pelagos.process import (
+    ChildSnapshot,
+    ChildSpec,
+    Process,
+    ProcessSnapshot,
+    Restart,
+    Supervisor,
+    get_logger,
+)
+
+__all__ = ["Container", "ContainerSnapshot"]
+
+log = get_logger(__name__)
+
+
+class ContainerSnapshot(msgspec.Struct, frozen=True):
+    id: str
+    system: str
+    running: bool
+    failure: str | None
+    processes: tuple[ProcessSnapshot, ...]
+    root: tuple[ChildSnapshot, ...]
+    transport: TransportSnapshot
+
+
+class _Edge(Process):
+    """Has no operations of its own: calls for those who are no process, the HTTP edge and the command line."""
+
+    @property
+    def label(self) -> str:
+        return "edge"
+
+
+class Container:
+    """Start it, spawn processes, stop it; or use it as an asynchronous context manager.
+
+    ``transport`` belongs to the container, which starts and stops it, unless ``shared_transport`` says that somebody
+    else does.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        config: ContainerConfig | None = None,
+        transport: Transport | None = None,
+        *,
+        shared_transport: bool = False,
+    ) -> None:
+        self.config = ContainerConfig() if config is None else config
+        self._world = world
+        self._id = self.config.id or f"c-{world.new_id()[:13]}"
+        self._transport: Transport = MemoryTransport(world) if transport is None else transport
+        self._shared_transport = shared_transport
+        self._names = Names(self._id, self.config.system)
+        self._processes: dict[str, Process] = {}
+        self._count = 0
+        self._root: Supervisor | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._failure: BaseException | None = None
+        self._edge: _Edge | None = None
+        self._stopped = False
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the transport, the root supervisor and the edge. Raises :class:`Conflict` the second time."""
+        if self._task is not None:
+            raise Conflict(f"container {self._id} was started already")
+        if not self._shared_transport:
+            await self._transport.start()
+        self._edge = _Edge()
+        self._root = Supervisor(
+            [ChildSpec.of(self._edge, "edge")],
+            label="root",
+            max_restarts=self.config.max_restarts,
+            period=self.config.restart_period,
+        )
+        loop = asyncio.get_running_loop()
+        started: asyncio.Future[None] = loop.create_future()
+        # The one task that no task group owns: start() and stop() may be called from different tasks, which a group
+        # does not allow. This object owns it: stop() and wait() await it and raise what it raised.
+        self._task = loop.create_task(self._run(self._root, started), name=f"container {self._id}")
+        await started
+        if self._failure is not None:
+            failure = self._failure
+            await self.stop()
+            raise failure
+
+    async def stop(self) -> None:
+        """Stop all processes in reverse order, then the transport. Idempotent.
+
+        Each process receives nothing more, ends its requests within its shutdown time, and is terminated. A failure of
+        the container is not raised here but by :meth:`wait`.
+        """
+        if self._task is None or self._stopped:
+            return
+        self._stopped = True
+        assert self._root is not None
+        self._root.stop()
+        await asyncio.wait([self._task])
+        if not self._shared_transport:
+            await self._transport.stop()
+
+    async def wait(self) -> None:
+        """Return when the container has stopped. Raises the cause if its root supervisor gave up."""
+        if self._task is None:
+            raise Conflict(f"container {self._id} was not started")
+        await asyncio.wait([self._task])
+        if self._failure is not None:
+            raise self._failure
+
+    async def _run(self, root: Supervisor, started: asyncio.Future[None]) -> None:
+        try:
+            await root.run(self, lambda: started.set_result(None))
+        except Exception as error:
+            self._failure = error
+            log.error("container failed", container=self._id, exc_info=error)
+        finally:
+            if not started.done():
+                started.set_result(None)
+
+    # -- processes ---------------------------------------------------------------------------------------------
+
+    async def spawn(
+        self,
+        process: Process | Callable[[], Process],
+        *,
+        supervisor: Supervisor | None = None,
+        name: str = "",
+        restart: Restart = Restart.PERMANENT,
+        shutdown: float | None = -1.0,
+    ) -> str:
+        """Start a process under a supervisor (the root if None); returns its id when it is ACTIVE.
+
+        Give a factory (a class will do) if it is to be restarted when it fails. An object lives once: if it fails, its
+        supervisor fails, unless ``restart`` is temporary. ``name`` is that of the child in its supervisor, made from
+        the process's if empty; ``shutdown`` as in :class:`ChildSpec`, the configured one if negative. Raises what the
+        process raised when it did not start.
+        """
+        parent = self.root if supervisor is None else supervisor
+        if isinstance(process, Supervisor) and shutdown is not None and shutdown < 0:
+            shutdown = None
+        elif shutdown is not None and shutdown < 0:
+            shutdown = self.config.shutdown
+        if isinstance(process, Process):
+            spec = ChildSpec.of(process, name or self._child_name(process.label), restart=restart, shutdown=shutdown)
+        else:
+            label = getattr(process, "name", "") or getattr(process, "__name__", "process")
+            spec = ChildSpec(name or self._child_name(label), process, restart, shutdown)
+        return (await parent.start_child(spec)).id
+
+    async def terminate(self, process_id: str) -> None:
+        """Stop one process of the root supervisor in good order. Raises :class:`NotFound`."""
+        for child in self.root.children():
+            if child.process_id == process_id:
+                await self.root.stop_child(child.name)
+                return
+        raise NotFound(f"the root supervisor of container {self._id} has no process {process_id}")
+
+    def process(self, process_id: str) -> Process:
+        """The process of an id. Raises :class:`NotFound`."""
+        try:
+            return self._processes[process_id]
+        except KeyError:
+            raise NotFound(f"container {self._id} has no process {process_id}") from None
+
+    @property
+    def processes(self) -> tuple[Process, ...]:
+        """All that live, in the order of their start."""
+        return tuple(self._processes.values())
+
+    @property
+    def root(self) -> Supervisor:
+        if self._root is None:
+            raise Conflict(f"container {self._id} was not started", advice="Await start() first.")
+        return self._root
+
+    @property
+    def edge(self) -> Process:
+        """A process for those who are none: ``client(ComputeService, container.edge)``."""
+        if self._edge is None:
+            raise Conflict(f"container {self._id} was not started", advice="Await start() first.")
+        return self._edge
+
+    def snapshot(self) -> ContainerSnapshot:
+        return ContainerSnapshot(
+            id=self._id,
+            system=self.config.system,
+            running=self._task is not None and not self._task.done(),
+            failure=None if self._failure is None else str(self._failure),
+            processes=tuple(process.snapshot() for process in self._processes.values()),
+            root=() if self._root is None else self._root.children(),
+            transport=self._transport.snapshot(),
+        )
+
+    def _child_name(self, label: str) -> str:
+        taken = {child.name for child in self.root.children()}
+        if label not in taken:
+            return label
+        return next(name for n in range(2, len(taken) + 3) if (name := f"{label}-{n}") not in taken)
+
+    # -- what processes see: pelagos.process.Host --------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def world(self) -> World:
+        return self._world
+
+    @property
+    def transport(self) -> Transport:
+        return self._transport
+
+    @property
+    def names(self) -> Names:
+        return self._names
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return self.config.settings
+
+    @property
+    def call_timeout(self) -> float:
+        return self.config.call_timeout
+
+    @property
+    def dependency_timeout(self) -> float:
+        return self.config.dependency_timeout
+
+    def new_process_id(self) -> str:
+        self._count += 1
+        return f"{self._id}.{self._count}"
+
+    def process_started(self, process: Process) -> None:
+        self._processes[process.id] = process
+
+    def process_ended(self, process: Process) -> None:
+        self._processes.pop(process.id, None)

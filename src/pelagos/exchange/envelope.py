@@ -1,0 +1,153 @@
+"""The message: headers beside the content, and its codec.
+
+Content is encoded once, by whoever knows its type, and stays bytes from then on: encoding an envelope copies them,
+nothing reads or encodes them again. The ancestor put headers and content in one flat map (reference section 3.6), so
+that every hop decoded the payload and a payload could shadow a header. Header names are kept where they mean the same.
+
+A deadline travels as the milliseconds that remain, not as a time: clocks of two hosts differ, durations do not.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from pelagos.model.errors import ErrorPayload, InternalError, InvalidInput, PelagosError
+from pelagos.model.scope import Scope
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Envelope",
+    "Performative",
+    "Status",
+    "decode",
+    "decode_error",
+    "encode",
+    "encode_error",
+    "reply_to",
+]
+
+SCHEMA_VERSION = 1
+
+
+class Performative(enum.StrEnum):
+    """The speech act (reference section 5.1)."""
+
+    REQUEST = "request"
+    AGREE = "agree"
+    REFUSE = "refuse"
+    INFORM_RESULT = "inform_result"
+    FAILURE = "failure"
+    INFORM = "inform"
+    CANCEL = "cancel"
+
+
+class Status(enum.StrEnum):
+    OK = "OK"
+    ERROR = "ERROR"
+
+
+class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, rename="kebab", gc=False):
+    """One message.
+
+    ``receiver``, ``sender`` and ``reply_to`` are full addresses (see :mod:`pelagos.exchange.address`); ``ts`` is the
+    sender's clock in milliseconds since the epoch; ``remaining_ms`` is what was left of the deadline when it was sent,
+    None without one; ``depth`` counts the requests that wait for this one's answer. ``content`` is msgpack.
+    """
+
+    receiver: str
+    sender: str
+    op: str
+    performative: Performative
+    conv_id: str
+    content: bytes = b"\xc0"
+    conv_seq: int = 1
+    protocol: str = "rpc"
+    status: Status = Status.OK
+    reply_to: str | None = None
+    ts: int = 0
+    remaining_ms: int | None = None
+    depth: int = 0
+    identity: Scope | None = None
+    trace: str = ""
+    request_id: str | None = None
+    v: int = SCHEMA_VERSION
+
+    @property
+    def is_reply(self) -> bool:
+        """It answers a request: it belongs to the sender's open call and waits in no queue."""
+        return self.performative not in _OPENING
+
+
+_OPENING = frozenset((Performative.REQUEST, Performative.INFORM, Performative.CANCEL))
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Envelope)
+_error_encoder = msgspec.msgpack.Encoder(enc_hook=repr)
+_error_decoder = msgspec.msgpack.Decoder(ErrorPayload)
+
+
+def encode(envelope: Envelope) -> bytes:
+    """The envelope as one msgpack map."""
+    return _encoder.encode(envelope)
+
+
+def decode(data: bytes) -> Envelope:
+    """The envelope of bytes from outside. Raises :class:`InvalidInput` for anything else and for a newer schema."""
+    try:
+        envelope = _decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise InvalidInput(f"not a message: {error}") from error
+    if envelope.v > SCHEMA_VERSION:
+        raise InvalidInput(
+            f"a message of schema {envelope.v}; this container reads up to {SCHEMA_VERSION}",
+            advice="Upgrade this container.",
+        )
+    return envelope
+
+
+def reply_to(
+    request: Envelope,
+    performative: Performative,
+    content: bytes,
+    *,
+    sender: str,
+    status: Status = Status.OK,
+    ts: int = 0,
+    conv_seq: int | None = None,
+) -> Envelope:
+    """The answer to ``request``, which must have a ``reply_to``."""
+    assert request.reply_to is not None
+    return Envelope(
+        request.reply_to,
+        sender,
+        "result",
+        performative,
+        request.conv_id,
+        content,
+        request.conv_seq + 1 if conv_seq is None else conv_seq,
+        request.protocol,
+        status,
+        None,
+        ts,
+        trace=request.trace,
+    )
+
+
+def encode_error(error: PelagosError) -> bytes:
+    """The error as content of a reply. Details that msgpack cannot carry travel as their text."""
+    payload = error.payload()
+    try:
+        return _error_encoder.encode(payload)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        details = {str(key): repr(value) for key, value in payload.details.items()}
+        return _error_encoder.encode(msgspec.structs.replace(payload, details=details))
+
+
+def decode_error(content: bytes) -> ErrorPayload:
+    """The error in a reply of status ERROR; content that is none becomes an :class:`InternalError`'s payload."""
+    try:
+        return _error_decoder.decode(content)
+    except msgspec.DecodeError as error:
+        return InternalError(f"an error reply that cannot be read: {error}").payload()

@@ -1,0 +1,154 @@
+"""The calling side of a process: sends requests, matches replies, keeps deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from pelagos.exchange import Envelope, Performative, Status, decode_error
+from pelagos.model.errors import DeadlineExceeded, InternalError, Retry, Unavailable, from_payload
+from pelagos.process.context import CONTEXT, Context
+from pelagos.process.deadlines import DeadlineWatch
+from pelagos.process.host import Host
+
+__all__ = ["Caller"]
+
+
+class Caller:
+    """Open calls of one process. Replies come to its mailbox; one that nobody waits for any more is dropped and
+    counted.
+    """
+
+    def __init__(self, host: Host, *, address: str, process_id: str, label: str) -> None:
+        self.late_replies = 0
+        self.names = host.names
+        self._transport = host.transport
+        self._now = host.world.now
+        self._monotonic = host.world.monotonic
+        self._default_timeout = host.call_timeout
+        self._address = address
+        self._label = label
+        self._prefix = f"{process_id}#"
+        self._count = 0
+        self._loop = asyncio.get_running_loop()
+        self._calls: DeadlineWatch[str, asyncio.Future[Envelope]] = DeadlineWatch(
+            self._loop, self._monotonic, self._expire
+        )
+        self._closed = False
+
+    @property
+    def pending(self) -> int:
+        """Calls that wait for a reply."""
+        return len(self._calls.entries)
+
+    async def call(
+        self,
+        address: str,
+        op: str,
+        content: bytes,
+        decode: Callable[[bytes], Any],
+        timeout: float | None,
+        context: Context | None,
+    ) -> Any:
+        """Send a request to a full address and return its decoded result.
+
+        Waits ``timeout`` seconds (the host's default if None) or what is left of the context's deadline, whichever is
+        shorter. Raises :class:`Unavailable` if nobody serves the address or its queue stays full,
+        :class:`DeadlineExceeded` without an answer in time, and the error that the other side answered with.
+        """
+        here = CONTEXT.get() if context is None else context
+        remaining = self._default_timeout if timeout is None else timeout
+        now = self._monotonic()
+        if here.deadline is not None and here.deadline - now < remaining:
+            remaining = here.deadline - now
+        if remaining <= 0:
+            late = DeadlineExceeded(f"no time was left to call {op} of {address}; nothing was done")
+            late.retry = Retry.TRANSIENT
+            raise late
+        if self._closed:
+            raise Unavailable(f"{self._label} has ended; it calls nobody any more")
+        self._count += 1
+        conversation = f"{self._prefix}{self._count}"
+        request = Envelope(
+            address,
+            self._address,
+            op,
+            Performative.REQUEST,
+            conversation,
+            content,
+            1,
+            "rpc",
+            Status.OK,
+            self._address,
+            int(self._now() * 1000),
+            int(remaining * 1000) or 1,
+            here.depth,
+            here.scope,
+            here.trace or conversation,
+            here.request_id if here.depth == 0 else None,
+        )
+        future: asyncio.Future[Envelope] = self._loop.create_future()
+        self._calls.add(conversation, now + remaining, future)
+        try:
+            await self._transport.publish(request)
+            reply = await future
+        finally:
+            self._calls.entries.pop(conversation, None)
+        if reply.status is Status.ERROR:
+            error = from_payload(decode_error(reply.content))
+            error.add_note(f"answered by {reply.sender} to {op} in conversation {conversation}")
+            raise error
+        try:
+            return decode(reply.content)
+        except msgspec.DecodeError as problem:
+            raise InternalError(
+                f"{op} of {address} answered with something else than it declares: {problem}"
+            ) from problem
+
+    def post(self, address: str, op: str, content: bytes) -> None:
+        """Send one message that nobody answers."""
+        here = CONTEXT.get()
+        self._count += 1
+        conversation = f"{self._prefix}{self._count}"
+        self._transport.post(
+            Envelope(
+                address,
+                self._address,
+                op,
+                Performative.INFORM,
+                conversation,
+                content,
+                protocol="none",
+                ts=int(self._now() * 1000),
+                identity=here.scope,
+                trace=here.trace or conversation,
+            )
+        )
+
+    def take_reply(self, reply: Envelope) -> None:
+        """A reply came to the mailbox."""
+        if reply.performative is Performative.AGREE:
+            return  # the final answer is still to come
+        entry = self._calls.entries.pop(reply.conv_id, None)
+        if entry is None or entry[1].done():
+            self.late_replies += 1
+            return
+        entry[1].set_result(reply)
+
+    def close(self) -> None:
+        """Fail the calls that still wait: their replies cannot arrive any more."""
+        self._closed = True
+        self._calls.close()
+        for _, future in self._calls.entries.values():
+            if not future.done():
+                gone = Unavailable(f"{self._label} ended before the answer came")
+                gone.retry = Retry.UNCERTAIN
+                future.set_exception(gone)
+        self._calls.entries.clear()
+
+    def _expire(self, conversation: str, future: asyncio.Future[Envelope]) -> None:
+        if not future.done():
+            future.set_exception(DeadlineExceeded(f"no answer in conversation {conversation} within its deadline"))

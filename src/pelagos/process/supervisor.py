@@ -1,0 +1,318 @@
+"""Supervisors: processes whose work is to keep other processes alive, by the rules of Erlang's OTP.
+
+A child lives in a task of its supervisor's task group. Its end is a value in a queue that one task works off, so two
+children that fail together are handled one after the other, and a restart under way is never overtaken. What is
+restarted is a new object from the child's factory: half of a failed object's state is what made it fail. (Source of the
+rules: OTP Design Principles, supervisor behaviour.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from pelagos.model.errors import Conflict, InternalError, NotFound, Unavailable
+from pelagos.process.lifecycle import State
+from pelagos.process.log import get_logger
+from pelagos.process.process import Process
+
+__all__ = ["ChildSnapshot", "ChildSpec", "Restart", "RestartStrategy", "Supervisor"]
+
+log = get_logger(__name__)
+
+_DRAIN_SHARE = 0.8
+"""The part of a child's shutdown time in which its requests may end; the rest is for its hooks."""
+
+
+class RestartStrategy(enum.StrEnum):
+    """Who is restarted when a child fails."""
+
+    ONE_FOR_ONE = "one_for_one"
+    """That child."""
+    ONE_FOR_ALL = "one_for_all"
+    """All children."""
+    REST_FOR_ONE = "rest_for_one"
+    """That child and those started after it."""
+
+
+class Restart(enum.StrEnum):
+    """Whether a child that ended is restarted."""
+
+    PERMANENT = "permanent"
+    """Always."""
+    TRANSIENT = "transient"
+    """Only if it failed."""
+    TEMPORARY = "temporary"
+    """Never; it is forgotten."""
+
+
+class ChildSpec(msgspec.Struct, frozen=True):
+    """How to start, restart and stop one child.
+
+    ``factory`` makes a new object each time. ``shutdown`` is the time in seconds from asking the child to stop until it
+    is cancelled; None waits without end, which is right for supervisors alone: their children have limits of their own.
+    """
+
+    name: str
+    factory: Callable[[], Process]
+    restart: Restart = Restart.PERMANENT
+    shutdown: float | None = 5.0
+
+    @classmethod
+    def of(
+        cls, process: Process, name: str = "", *, restart: Restart = Restart.PERMANENT, shutdown: float | None = 5.0
+    ) -> ChildSpec:
+        """A spec for an object that exists. It lives once: if it should have to be restarted, its supervisor fails
+        instead.
+        """
+        used = False
+
+        def once() -> Process:
+            nonlocal used
+            if used:
+                raise InternalError(
+                    f"{process.label} was given as an object and cannot be made again",
+                    advice="Spawn it by a factory, or as temporary.",
+                )
+            used = True
+            return process
+
+        return cls(name or process.label, once, restart, shutdown)
+
+
+class ChildSnapshot(msgspec.Struct, frozen=True):
+    name: str
+    process_id: str
+    state: State | None
+    """None while it waits to be restarted."""
+    restarts: int
+
+
+class _Child:
+    """A child and its present incarnation."""
+
+    def __init__(self, spec: ChildSpec) -> None:
+        self.spec = spec
+        self.process: Process | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.started: asyncio.Future[None] | None = None
+        self.stopping = False
+        self.cause: BaseException | None = None
+        self.restarts = 0
+
+
+class Supervisor(Process):
+    """Starts its children in order, stops them in reverse order, restarts them by ``strategy``.
+
+    If it would restart more than ``max_restarts`` times in ``period`` seconds, it fails itself, and its own supervisor
+    acts. The first restart in a period is immediate, each further one waits twice as long as the one before, from
+    ``backoff`` up to ``max_backoff`` seconds. A child that does not start counts as one that failed; at the
+    supervisor's own start it fails the start, and what was started is stopped again.
+    """
+
+    def __init__(
+        self,
+        children: Iterable[ChildSpec] = (),
+        *,
+        label: str = "supervisor",
+        strategy: RestartStrategy = RestartStrategy.ONE_FOR_ONE,
+        max_restarts: int = 3,
+        period: float = 5.0,
+        backoff: float = 0.05,
+        max_backoff: float = 30.0,
+    ) -> None:
+        self._label = label
+        super().__init__()
+        self._specs = tuple(children)
+        self._strategy = strategy
+        self._max_restarts = max_restarts
+        self._period = period
+        self._backoff = backoff
+        self._max_backoff = max_backoff
+        self._children: dict[str, _Child] = {}
+        self._exits: deque[_Child] = deque()
+        self._exit_came = asyncio.Event()
+        self._changing = asyncio.Lock()
+        self._restarted: deque[float] = deque()
+        self._ending = False
+
+    @property
+    def label(self) -> str:
+        return self._label
+
+    async def on_activate(self) -> None:
+        for spec in self._specs:
+            await self.start_child(spec)
+        self.start_task(self._watch_children(), name="watch")
+
+    async def start_child(self, spec: ChildSpec) -> Process:
+        """Start a child after those there are; returns when it is ACTIVE.
+
+        Raises :class:`Conflict` if its name is taken or the supervisor is ending, and whatever the child raised when it
+        did not start; it is forgotten then.
+        """
+        async with self._changing:
+            if self._ending:
+                raise Conflict(f"{self.label} is stopping; it starts no more children")
+            if spec.name in self._children:
+                raise Conflict(f"{self.label} has a child {spec.name!r} already", advice="Choose another name.")
+            child = _Child(spec)
+            self._children[spec.name] = child
+            try:
+                return await self._start_one(child)
+            except BaseException:
+                await self._stop_one(child)
+                del self._children[spec.name]
+                raise
+
+    async def stop_child(self, name: str) -> None:
+        """Stop a child in good order and forget it. Raises :class:`NotFound`."""
+        async with self._changing:
+            child = self._children.get(name)
+            if child is None:
+                raise NotFound(f"{self.label} has no child {name!r}")
+            await self._stop_one(child)
+            del self._children[name]
+
+    def children(self) -> tuple[ChildSnapshot, ...]:
+        """Its children in the order of their start."""
+        return tuple(
+            ChildSnapshot(
+                name=name,
+                process_id="" if child.process is None else child.process.id,
+                state=None if child.process is None else child.process.state,
+                restarts=child.restarts,
+            )
+            for name, child in self._children.items()
+        )
+
+    # -- one child ---------------------------------------------------------------------------------------------
+
+    async def _start_one(self, child: _Child) -> Process:
+        child.stopping = False
+        child.cause = None
+        child.process = child.spec.factory()
+        child.started = asyncio.get_running_loop().create_future()
+        child.task = self._start(self._run_child(child, child.process, child.started), child.spec.name)
+        await child.started
+        if child.cause is not None:
+            raise child.cause
+        return child.process
+
+    async def _run_child(self, child: _Child, process: Process, started: asyncio.Future[None]) -> None:
+        def active() -> None:
+            if not started.done():
+                started.set_result(None)
+
+        try:
+            await process.run(self.container, active)
+        except asyncio.CancelledError as cancelled:
+            child.cause = cancelled  # by us: a task group is told of no cancellation of a child
+        except Exception as error:  # noqa: BLE001 - this is a supervisor: the cause decides what happens next
+            child.cause = error
+        if not started.done():
+            if child.cause is None:
+                child.cause = Unavailable(f"{process.label} ended before it was active")
+            started.set_result(None)
+        elif not child.stopping:
+            self._exits.append(child)
+            self._exit_came.set()
+
+    async def _stop_one(self, child: _Child) -> None:
+        child.stopping = True
+        task = child.task
+        if task is None or child.process is None:
+            return
+        if not task.done():
+            shutdown = child.spec.shutdown
+            if shutdown is None or shutdown > 0:
+                child.process.stop(5.0 if shutdown is None else shutdown * _DRAIN_SHARE)
+                await asyncio.wait([task], timeout=shutdown)
+            if not task.done():
+                log.warning("child cancelled at shutdown", supervisor=self.label, child=child.spec.name)
+                task.cancel()
+                await asyncio.wait([task])
+        child.task = None
+
+    # -- restarts ----------------------------------------------------------------------------------------------
+
+    async def _watch_children(self) -> None:
+        while True:
+            await self._exit_came.wait()
+            while self._exits:
+                async with self._changing:
+                    child = self._exits.popleft()
+                    if self._children.get(child.spec.name) is child and child.task is not None and child.task.done():
+                        await self._after_exit(child)
+            self._exit_came.clear()
+
+    async def _after_exit(self, child: _Child) -> None:
+        cause, spec = child.cause, child.spec
+        process_id = child.process.id if child.process is not None else ""
+        if cause is None:
+            log.info("child ended", supervisor=self.label, child=spec.name, id=process_id)
+        else:
+            log.error("child failed", supervisor=self.label, child=spec.name, id=process_id, exc_info=cause)
+        child.process, child.task = None, None
+        if spec.restart is Restart.TEMPORARY or (spec.restart is Restart.TRANSIENT and cause is None):
+            del self._children[spec.name]
+            return
+        affected = self._affected_by(child)
+        for other in reversed(affected):
+            await self._stop_one(other)
+            if other.spec.restart is Restart.TEMPORARY:
+                del self._children[other.spec.name]
+        affected = [other for other in affected if other.spec.restart is not Restart.TEMPORARY]
+        await self._restart(affected, child, cause)
+
+    def _affected_by(self, child: _Child) -> list[_Child]:
+        everyone = list(self._children.values())
+        match self._strategy:
+            case RestartStrategy.ONE_FOR_ONE:
+                return [child]
+            case RestartStrategy.ONE_FOR_ALL:
+                return everyone
+            case RestartStrategy.REST_FOR_ONE:
+                return everyone[everyone.index(child) :]
+
+    async def _restart(self, affected: list[_Child], failed: _Child, cause: BaseException | None) -> None:
+        while True:
+            await asyncio.sleep(self._count_restart(failed, cause))
+            started: list[_Child] = []
+            try:
+                for child in affected:
+                    failed = child
+                    started.append(child)
+                    await self._start_one(child)
+                    child.restarts += 1
+            except Exception as error:
+                log.error("child did not start", supervisor=self.label, child=failed.spec.name, exc_info=error)
+                cause = error
+                for child in reversed(started):
+                    await self._stop_one(child)
+            else:
+                return
+
+    def _count_restart(self, failed: _Child, cause: BaseException | None) -> float:
+        """The delay before the restart. Raises when there were too many."""
+        now = self.world.monotonic()
+        while self._restarted and self._restarted[0] <= now - self._period:
+            self._restarted.popleft()
+        if len(self._restarted) >= self._max_restarts:
+            raise Unavailable(
+                f"{self.label} gave up: {self._max_restarts} restarts in {self._period:g} s; "
+                f"last of {failed.spec.name}: {'it ended' if cause is None else cause}"
+            ) from cause
+        self._restarted.append(now)
+        nth = len(self._restarted)
+        return 0.0 if nth == 1 else min(self._max_backoff, self._backoff * 2.0 ** (nth - 2))
+
+    async def _close(self) -> None:
+        self._ending = True
+        await super()._close()
+        for child in reversed(list(self._children.values())):
+            await self._stop_one(child)
