@@ -1,0 +1,208 @@
+"""Calls: one driver call under its deadline, and what its answer or error means for the operation.
+
+This is the only module that touches a driver's verbs. :func:`judge` is pure: an error's retry class and the step's
+effect decide, never a message. What a driver raises outside the family counts as uncertain: nothing is known of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar, assert_never
+
+import msgspec
+import structlog
+
+from pelagos.clouds.errors import CloudUncertain, CloudUnreachable, ServerNotFound
+from pelagos.clouds.port import CloudDriver
+from pelagos.clouds.values import Capabilities, CloudServer, ServerSpec
+from pelagos.model.errors import InternalError, PelagosError
+from pelagos.model.errors import Retry as RetryClass
+from pelagos.model.world import World
+from pelagos.operations.kinds import Effect, step_of
+from pelagos.operations.pacer import Pacer, backoff
+from pelagos.operations.records import Absent, Call, Done, Failed, Found, Result, Retry, Uncertain
+
+__all__ = ["Backoff", "Cloud", "Listing", "judge"]
+
+T = TypeVar("T")
+
+_log = structlog.get_logger("pelagos.operations")
+_decode_spec = msgspec.msgpack.Decoder(ServerSpec).decode
+
+
+class Backoff(msgspec.Struct, frozen=True):
+    """Seconds between attempts: the first, and the longest."""
+
+    base: float = 0.2
+    cap: float = 30.0
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """All servers of the account, as a listing that began at ``started_at`` (wall clock) showed them."""
+
+    started_at: float
+    servers: Sequence[CloudServer]
+    seconds: float
+
+
+def judge(call: Call, error: PelagosError, now: float, delay: float) -> Result:
+    """What ``error`` means for the operation; ``delay`` is the back-off where one applies. Pure."""
+    if call.verb == "lookup":
+        return Uncertain(error.payload(), now + delay)
+    if isinstance(error, ServerNotFound) and call.verb in ("delete", "discard"):
+        return Done()
+    match error.retry:
+        case RetryClass.NEVER:
+            return Failed(error.payload())
+        case RetryClass.TRANSIENT:
+            return Retry(error.payload(), now + delay)
+        case RetryClass.AFTER:
+            return Retry(error.payload(), now + max(delay, error.retry_after or 0.0))
+        case RetryClass.UNCERTAIN:
+            if step_of(call.kind, call.step).effect is Effect.ONCE:
+                return Failed(error.payload())
+            return Uncertain(error.payload(), now + delay)
+        case _:
+            assert_never(error.retry)
+
+
+class Cloud:
+    """An account's driver as the worker uses it: deadlines, the pacer, and listings that are shared."""
+
+    def __init__(
+        self,
+        driver: CloudDriver,
+        capabilities: Capabilities,
+        pacer: Pacer,
+        world: World,
+        rng: random.Random,
+        pauses: Backoff,
+        *,
+        grace: float = 2.0,
+    ) -> None:
+        self.capabilities = capabilities
+        self._driver = driver
+        self._pacer = pacer
+        self._world = world
+        self._rng = rng
+        self._pauses = pauses
+        self._grace = grace
+        self._lock = asyncio.Lock()
+        self._begun = 0
+        self._last: Listing | PelagosError | None = None
+        self.last_error: tuple[float, str] | None = None
+        self.calls = 0
+
+    async def carry_out(self, call: Call, *, many: bool) -> Result:
+        """Make the call and say what it came to. ``many``: several look-ups are under way, a listing serves all."""
+        try:
+            if call.verb == "lookup":
+                return await self._look_up(call, many)
+            timeout = call.deadline - self._world.now()
+            if timeout <= 0:
+                raise CloudUnreachable("the call was not sent in time")
+            self.calls += 1
+            return await self._send(call, timeout)
+        except PelagosError as error:
+            now = self._world.now()
+            self.last_error = (now, str(error))
+            if error.retry is RetryClass.AFTER and error.retry_after is not None:
+                self._pacer.hold(error.retry_after)
+            return judge(call, error, now, self._pause(call.attempts))
+
+    async def listing(self) -> Listing:
+        """A listing that began after this was called; all who ask while one is under way share the next."""
+        ticket = self._begun
+        async with self._lock:
+            if self._begun == ticket:
+                self._begun += 1
+                self._last = None
+                self._last = await self._list()
+            last = self._last
+        if last is None:
+            raise CloudUnreachable("the listing was interrupted")
+        if isinstance(last, PelagosError):
+            raise last
+        return last
+
+    async def read(self, verb: Callable[..., Awaitable[T]], *arguments: Any, timeout: float, **options: Any) -> T:
+        """A call that only reads: its time-out and its driver's defects certainly did nothing."""
+        await self._pacer.turn()
+        self.calls += 1
+        return await self._guarded(verb(*arguments, timeout=timeout, **options), timeout, CloudUnreachable)
+
+    async def get(self, provider_id: str) -> CloudServer:
+        return await self.read(self._driver.get_server, provider_id, timeout=self.capabilities.call_timeout)
+
+    @property
+    def driver(self) -> CloudDriver:
+        return self._driver
+
+    async def _send(self, call: Call, left: float) -> Result:
+        driver, capabilities = self._driver, self.capabilities
+        timeout = min(left, capabilities.create_timeout if call.verb == "create" else capabilities.call_timeout)
+        target = call.provider_id or ""
+        match call.verb:
+            case "create":
+                spec = _decode_spec(call.spec_blob)
+                server = await self._guarded(
+                    driver.create_server(spec, token=call.token, timeout=timeout), timeout, CloudUncertain
+                )
+                return Found(server)
+            case "delete" | "discard":
+                verb = driver.delete_server(target, timeout=timeout)
+            case "start":
+                verb = driver.start_server(target, timeout=timeout)
+            case "stop":
+                verb = driver.stop_server(target, timeout=timeout)
+            case "reboot":
+                verb = driver.reboot_server(target, timeout=timeout)
+            case _:
+                raise InternalError(f"no call carries out {call.verb!r} of {call.kind}")
+        await self._guarded(verb, timeout, CloudUncertain)
+        return Done()
+
+    async def _look_up(self, call: Call, many: bool) -> Result:
+        began = self._world.now()
+        if many:
+            listing = await self.listing()
+            began = listing.started_at
+            server = next((s for s in listing.servers if s.token == call.token), None)
+        else:
+            timeout = self.capabilities.call_timeout
+            server = await self.read(self._driver.find_by_token, call.token, timeout=timeout)
+        if server is not None:
+            return Found(server)
+        now = self._world.now()
+        if began >= call.not_after:
+            return Absent(counts=True, next_at=now + self._pauses.base)
+        pause = self._pause(call.attempts)
+        return Absent(counts=False, next_at=min(now + pause, max(now, call.not_after) + 0.001))
+
+    async def _list(self) -> Listing | PelagosError:
+        started, began = self._world.now(), self._world.monotonic()
+        try:
+            servers = await self.read(self._driver.list_servers, timeout=self.capabilities.call_timeout)
+        except PelagosError as error:
+            self.last_error = (self._world.now(), str(error))
+            if error.retry is RetryClass.AFTER and error.retry_after is not None:
+                self._pacer.hold(error.retry_after)
+            return error
+        return Listing(started, servers, self._world.monotonic() - began)
+
+    async def _guarded(self, verb: Awaitable[T], timeout: float, otherwise: type[PelagosError]) -> T:
+        try:
+            async with asyncio.timeout(timeout + self._grace):
+                return await verb
+        except PelagosError:
+            raise
+        except TimeoutError as error:
+            raise otherwise(f"no answer within {timeout + self._grace:.0f} s") from error
+        except Exception as error:  # noqa: BLE001 - the driver's edge: forwarded as the honest member of the family
+            _log.exception("the driver raised what no driver may raise")
+            raise otherwise(f"{type(error).__name__}: {error}") from error
+
+    def _pause(self, attempts: int) -> float:
+        return backoff(max(1, attempts), self._rng, base=self._pauses.base, cap=self._pauses.cap)

@@ -1,0 +1,360 @@
+"""Claims: transaction A. What is due is read, decided and marked as sent, in one transaction, before any call goes out.
+
+``decide`` is the pure heart: from an operation's row, its server's and its open attempt's, and the time, it says what
+to do. The table is the queue: a claim reads the first rows by the index (account, finished_at, next_at) and nothing
+else, so ten thousand operations cost ten thousand rows however many claims they take.
+
+What is claimed gets ``next_at`` = WAITING: the worker has it in hand until it settles it. A worker that dies leaves it
+so, and :func:`take_over`, the first transaction under a new epoch, makes all such rows due again: those whose call may
+have gone out as UNCERTAIN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, and_, bindparam, insert, or_, select, update
+
+from pelagos.clouds.values import Capabilities, TokenLookup
+from pelagos.model.errors import DeadlineExceeded, ErrorPayload
+from pelagos.model.scope import Fence, Scope
+from pelagos.model.states import OperationState, ServerState
+from pelagos.operations.kinds import KINDS, Effect, Step
+from pelagos.operations.records import (
+    WAITING,
+    Call,
+    Done,
+    Failed,
+    Outcome,
+    Result,
+    SweepParameters,
+)
+from pelagos.operations.settling import settle
+from pelagos.store import check_fence
+from pelagos.store.schema import attempts, operations, servers
+
+__all__ = ["Await", "Claim", "Due", "Rules", "claim", "decide", "peek", "take_over"]
+
+_decode_error = msgspec.msgpack.Decoder(ErrorPayload).decode
+_decode_sweep = msgspec.msgpack.Decoder(SweepParameters).decode
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """What a claim must know of the account."""
+
+    capabilities: Capabilities
+    give_up_after: float
+    """Seconds after which an operation without ``expires_at`` of its own makes no new attempt."""
+    mark_slack: float = 5.0
+    """Seconds that marking and starting a call may take: they count into its deadline."""
+
+
+class Due(msgspec.Struct, frozen=True):
+    """An operation that is due, with its server (None: it has no row) and its open attempt (token None: none)."""
+
+    id: str
+    project_id: str
+    user_id: str
+    kind: str
+    state: str
+    step: int
+    attempts: int
+    expires_at: float | None
+    cancel_requested: bool
+    created_at: float
+    updated_at: float
+    target_id: str
+    infrastructure_id: str | None
+    parameters_blob: bytes
+    error_blob: bytes | None
+    provider_id: str | None
+    server_state: str | None
+    spec_blob: bytes | None
+    instance_id: str | None
+    server_deleted_at: float | None
+    token: str | None
+    sent_at: float | None
+    not_after: float | None
+
+
+class Await(msgspec.Struct, frozen=True):
+    """A server that an operation waits for, for the worker's listings."""
+
+    call: Call
+    until: frozenset[ServerState]
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What a claim brought: calls to make, and when to look again (None: nothing is timed)."""
+
+    calls: tuple[Call, ...] = ()
+    settled: int = 0
+    next_at: float | None = None
+
+
+_due_columns = (
+    operations.c.id,
+    operations.c.project_id,
+    operations.c.user_id,
+    operations.c.kind,
+    operations.c.state,
+    operations.c.step,
+    operations.c.attempts,
+    operations.c.expires_at,
+    operations.c.cancel_requested,
+    operations.c.created_at,
+    operations.c.updated_at,
+    operations.c.target_id,
+    operations.c.infrastructure_id,
+    operations.c.parameters_blob,
+    operations.c.error_blob,
+    servers.c.provider_id,
+    servers.c.state,
+    servers.c.spec_blob,
+    servers.c.instance_id,
+    servers.c.deleted_at,
+    attempts.c.token,
+    attempts.c.sent_at,
+    attempts.c.not_after,
+)
+_joined = operations.outerjoin(servers, servers.c.id == operations.c.target_id).outerjoin(
+    attempts,
+    and_(
+        attempts.c.operation_id == operations.c.id,
+        attempts.c.step == operations.c.step,
+        attempts.c.state == "open",
+    ),
+)
+_unfinished = (operations.c.account == bindparam("b_account"), operations.c.finished_at.is_(None))
+_queue_order = (operations.c.account, operations.c.finished_at, operations.c.next_at)
+_due = (
+    select(*_due_columns)
+    .select_from(_joined)
+    .where(*_unfinished, operations.c.next_at <= bindparam("b_now"))
+    .order_by(*_queue_order)
+    .limit(bindparam("b_limit"))
+    .with_for_update(of=operations)
+)
+_awaiting = (
+    select(*_due_columns)
+    .select_from(_joined)
+    .where(*_unfinished, operations.c.state == OperationState.RUNNING.value, operations.c.step == 1)
+)
+_next = select(operations.c.next_at).where(*_unfinished).order_by(*_queue_order).limit(1)
+_open_new = insert(attempts)
+_reopen = (
+    update(attempts)
+    .where(attempts.c.token == bindparam("b_token"))
+    .values(
+        sent_at=bindparam("b_sent"),
+        not_after=bindparam("b_not_after"),
+        epoch=bindparam("b_epoch"),
+        negatives=0,
+    )
+)
+_mark = (
+    update(operations)
+    .where(operations.c.id == bindparam("b_id"))
+    .values(
+        state=bindparam("b_state"),
+        attempts=bindparam("b_attempts"),
+        next_at=WAITING,
+        updated_at=bindparam("b_now"),
+    )
+)
+_in_hand = (
+    *_unfinished,
+    operations.c.next_at == WAITING,
+    operations.c.state.in_([OperationState.RUNNING.value, OperationState.UNCERTAIN.value]),
+)
+_sent_ones = select(attempts.c.operation_id).where(
+    attempts.c.account == bindparam("b_account"), attempts.c.closed_at.is_(None), attempts.c.sent_at.is_not(None)
+)
+_orphans = update(operations).where(*_in_hand).values(next_at=bindparam("b_now"))
+_orphans_sent = (
+    update(operations)
+    .where(*_in_hand, operations.c.id.in_(_sent_ones))
+    .values(state=OperationState.UNCERTAIN.value)
+)
+_waiting_heads = (
+    select(operations.c.target_id)
+    .where(*_unfinished, operations.c.next_at == WAITING, operations.c.state == OperationState.PENDING.value)
+    .distinct()
+)
+
+
+def peek(connection: Connection, account: str) -> float | None:
+    """When the account's next operation is due (maybe in the past); None if it has none that a clock takes up, but
+    WAITING or more if some wait or are in hand. One index look-up."""
+    return connection.execute(_next, {"b_account": account}).scalar()
+
+
+def take_over(connection: Connection, fence: Fence, account: str, now: float) -> list[Await]:
+    """First under a new epoch: what the last worker had in hand is due again. Returns what waits for a listing."""
+    check_fence(connection, fence)
+    connection.execute(_orphans_sent, {"b_account": account})
+    connection.execute(_orphans, {"b_account": account, "b_now": now})
+    found = []
+    for row in connection.execute(_awaiting, {"b_account": account}):
+        due = Due(*row)
+        step = KINDS[due.kind].steps[due.step]
+        if step.effect is Effect.AWAITS:
+            found.append(Await(_call(due, step.verb, due.provider_id, 0.0, 0.0, ""), step.until))
+    return found
+
+
+def claim(
+    connection: Connection, fence: Fence, account: str, rules: Rules, now: float, tokens: Sequence[str]
+) -> Claim:
+    """Take up to ``len(tokens)`` due operations, journal that their calls are sent, and say which those are.
+
+    Operations that need no call (expired, target gone) are settled in the same transaction. Raises LeaseLost."""
+    check_fence(connection, fence)
+    rows = connection.execute(_due, {"b_account": account, "b_now": now, "b_limit": len(tokens)}).all()
+    calls: list[Call] = []
+    outcomes: list[Outcome] = []
+    opened: list[dict[str, Any]] = []
+    reopened: list[dict[str, Any]] = []
+    marks: list[dict[str, Any]] = []
+    for row, fresh in zip(rows, tokens, strict=False):
+        due = Due(*row)
+        decision = decide(due, rules, now, fresh)
+        if isinstance(decision, Outcome):
+            outcomes.append(decision)
+            continue
+        calls.append(decision)
+        if decision.verb == "lookup":
+            state = OperationState.UNCERTAIN.value
+        else:
+            state = OperationState.RUNNING.value
+            if decision.token and decision.token == due.token:
+                reopened.append(
+                    {
+                        "b_token": decision.token,
+                        "b_sent": now,
+                        "b_not_after": decision.not_after,
+                        "b_epoch": fence.epoch,
+                    }
+                )
+            elif decision.token:
+                opened.append(
+                    {
+                        "token": decision.token,
+                        "operation_id": due.id,
+                        "account": account,
+                        "step": due.step,
+                        "state": "open",
+                        "epoch": fence.epoch,
+                        "sent_at": now,
+                        "not_after": decision.not_after,
+                        "negatives": 0,
+                        "provider_id": None,
+                        "error_blob": None,
+                        "closed_at": None,
+                    }
+                )
+        marks.append({"b_id": due.id, "b_state": state, "b_attempts": decision.attempts, "b_now": now})
+    if opened:
+        connection.execute(_open_new, opened)
+    if reopened:
+        connection.execute(_reopen, reopened)
+    if marks:
+        connection.execute(_mark, marks)
+    if outcomes:
+        settle(connection, fence, account, outcomes, rules.capabilities, now)
+    return Claim(calls=tuple(calls), settled=len(outcomes), next_at=peek(connection, account))
+
+
+def decide(due: Due, rules: Rules, now: float, fresh: str) -> Call | Outcome:
+    """What to do with an operation that is due: a call to send, or an outcome that needs none. Pure."""
+    step = KINDS[due.kind].steps[due.step]
+    if step.effect is Effect.CREATES:
+        return _decide_create(due, step, rules, now, fresh)
+    provider_id = due.provider_id
+    if due.kind == "server.sweep":
+        provider_id = _decode_sweep(due.parameters_blob).provider_id
+    elif due.kind == "account.refresh":
+        provider_id = ""
+    elif due.server_deleted_at is not None or provider_id is None:
+        gone = Done("gone already") if due.kind in ("server.delete", "server.create") else _failed_gone(due)
+        return _outcome(due, step.verb, gone)
+    if step.effect is Effect.AWAITS:
+        seconds = rules.capabilities.build_timeout
+        error = DeadlineExceeded(
+            f"the server did not leave {due.server_state} within {seconds:.0f} s",
+            advice="Look at its console output; raise the driver's build time-out if it only needs longer.",
+        )
+        return _outcome(due, step.verb, Failed(error.payload()))
+    if step.effect is Effect.ONCE and due.state in (OperationState.RUNNING, OperationState.UNCERTAIN):
+        return _outcome(due, step.verb, Failed(_interrupted(due).payload()))
+    if due.kind != "server.create" and _expired(due, rules, now):
+        return _outcome(due, step.verb, Failed(_last_error(due)))
+    deadline = now + rules.capabilities.call_timeout + rules.mark_slack
+    return _call(due, step.verb, provider_id, deadline, deadline + rules.capabilities.settle, "")
+
+
+def _decide_create(due: Due, step: Step, rules: Rules, now: float, fresh: str) -> Call | Outcome:
+    capabilities = rules.capabilities
+    deadline = now + capabilities.create_timeout + rules.mark_slack
+    not_after = deadline + capabilities.settle
+    expired = _expired(due, rules, now)
+    if due.token is not None and due.sent_at is not None:
+        # An idempotent cloud tells what became of a call by the same call sent again, sooner than any absence is known;
+        # so also for a create that is not wanted any more: what it then made is deleted by who cancelled it.
+        if capabilities.token_lookup is TokenLookup.IDEMPOTENT and not expired:
+            return _call(due, step.verb, None, deadline, not_after, due.token)
+        look_until = now + capabilities.call_timeout + rules.mark_slack
+        return _call(due, "lookup", None, look_until, due.not_after or 0.0, due.token)
+    if due.cancel_requested or expired:
+        return _outcome(due, step.verb, Failed(_last_error(due), gone=True), token=due.token or "")
+    return _call(due, step.verb, None, deadline, not_after, due.token or fresh)
+
+
+def _expired(due: Due, rules: Rules, now: float) -> bool:
+    expires_at = due.created_at + rules.give_up_after if due.expires_at is None else due.expires_at
+    return now >= expires_at
+
+
+def _last_error(due: Due) -> ErrorPayload:
+    if due.error_blob is not None:
+        return _decode_error(due.error_blob)
+    return DeadlineExceeded(
+        f"{due.kind} was not carried out in time", advice="Ask for it again; see `pelagos explain` for the cloud's state."
+    ).payload()
+
+
+def _interrupted(due: Due) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"{due.kind} was interrupted; it may have been done",
+        advice="Look at the server, and ask again if it was not.",
+    )
+
+
+def _failed_gone(due: Due) -> Result:
+    return Failed(DeadlineExceeded(f"{due.kind}: the server is gone", advice="Make a new one.").payload(), gone=True)
+
+
+def _outcome(due: Due, verb: str, result: Result, token: str = "") -> Outcome:
+    return Outcome(_call(due, verb, due.provider_id, 0.0, 0.0, token), result)
+
+
+def _call(due: Due, verb: str, provider_id: str | None, deadline: float, not_after: float, token: str) -> Call:
+    return Call(
+        operation_id=due.id,
+        kind=due.kind,
+        step=due.step,
+        verb=verb,
+        scope=Scope(due.project_id, due.user_id),
+        server_id=due.target_id,
+        infrastructure_id=due.infrastructure_id,
+        instance_id=due.instance_id,
+        provider_id=provider_id,
+        spec_blob=due.spec_blob or b"",
+        token=token,
+        attempts=due.attempts + 1,
+        deadline=deadline,
+        not_after=not_after,
+        since=due.updated_at,
+    )

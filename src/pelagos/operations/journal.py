@@ -1,0 +1,502 @@
+"""The journal: intents, written before any effect, in bulk, on the caller's connection.
+
+A submission is one transaction: {fence, server rows, operation rows, quota reservation, events}. It is idempotent by
+(project, request id): the rows that exist are returned, only the others are written; all ids come from the caller.
+
+Operations of one target run strictly in order. The way chosen: a target has at most one operation that the clock takes
+up (its head); those behind it are journaled with ``next_at`` = WAITING, and the transaction that finishes the head sets
+the next one free. Both transactions lock the server's row first, so on PostgreSQL a submission either sees the head
+unfinished, and then is seen waiting, or sees it finished. The way rejected, ordering in the worker's memory, loses the
+order at each take-over and needs the whole backlog in memory; here the table with its index (account, finished_at,
+next_at) is the queue, and a claim reads only what is due.
+
+A delete overtakes what has not begun: a create that was not sent is cancelled with it on the spot, one whose server
+boots gives way at once, one whose call is out or uncertain is told by ``cancel_requested`` and deleted when it settles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, bindparam, insert, or_, select, update
+
+from pelagos import quotas
+from pelagos.model.errors import Conflict, ErrorPayload, InvalidInput, NotFound
+from pelagos.model.scope import Fence, Scope
+from pelagos.model.states import OperationState, ServerState
+from pelagos.operations.kinds import KINDS
+from pelagos.operations.records import SERVER_QUOTA, WAITING, NewServer, OperationRecord, ServerAction
+from pelagos.store import append_many, check_fence
+from pelagos.store.events import event_row
+from pelagos.store.schema import attempts, operations, servers
+
+__all__ = [
+    "chunks",
+    "operation_row",
+    "operations_by_id",
+    "operations_by_request",
+    "operations_of_targets",
+    "submit_creates",
+    "submit_deletes",
+    "submit_power",
+    "submit_refresh",
+]
+
+_CHUNK = 500
+_RELEASE = {resource: -amount for resource, amount in SERVER_QUOTA.items()}
+_encode = msgspec.msgpack.Encoder().encode
+_decode_error = msgspec.msgpack.Decoder(ErrorPayload).decode
+_POWER = {"start": "server.start", "stop": "server.stop", "reboot": "server.reboot"}
+
+_columns = (
+    operations.c.id,
+    operations.c.project_id,
+    operations.c.user_id,
+    operations.c.kind,
+    operations.c.account,
+    operations.c.target_id,
+    operations.c.infrastructure_id,
+    operations.c.request_id,
+    operations.c.state,
+    operations.c.step,
+    operations.c.attempts,
+    operations.c.next_at,
+    operations.c.error_blob,
+    operations.c.created_at,
+    operations.c.updated_at,
+    operations.c.finished_at,
+)
+_by_request = select(*_columns).where(
+    operations.c.project_id == bindparam("b_project"),
+    operations.c.request_id.in_(bindparam("b_requests", expanding=True)),
+)
+_by_id = select(*_columns).where(operations.c.id.in_(bindparam("b_ids", expanding=True)))
+_of_targets = select(*_columns).where(operations.c.target_id.in_(bindparam("b_targets", expanding=True)))
+_unfinished_of_targets = (
+    select(
+        operations.c.id, operations.c.kind, operations.c.state, operations.c.step, operations.c.target_id, operations.c.created_at
+    )
+    .where(operations.c.target_id.in_(bindparam("b_targets", expanding=True)), operations.c.finished_at.is_(None))
+    .order_by(operations.c.created_at)
+)
+_own_servers = (
+    select(
+        servers.c.id,
+        servers.c.account,
+        servers.c.provider_id,
+        servers.c.state,
+        servers.c.infrastructure_id,
+        servers.c.instance_id,
+        servers.c.deleted_at,
+    )
+    .where(servers.c.project_id == bindparam("b_project"), servers.c.id.in_(bindparam("b_ids", expanding=True)))
+    .order_by(servers.c.id)
+    .with_for_update()
+)
+_known_server_ids = select(servers.c.id).where(servers.c.id.in_(bindparam("b_ids", expanding=True)))
+_cancel_operations = (
+    update(operations)
+    .where(operations.c.id == bindparam("b_id"), operations.c.finished_at.is_(None))
+    .values(state=OperationState.CANCELLED.value, finished_at=bindparam("b_now"), updated_at=bindparam("b_now"))
+)
+_ask_cancel = (
+    update(operations)
+    .where(operations.c.id == bindparam("b_id"), operations.c.finished_at.is_(None))
+    .values(cancel_requested=True, updated_at=bindparam("b_now"))
+)
+_refuse_attempts = (
+    update(attempts)
+    .where(attempts.c.operation_id == bindparam("b_id"), attempts.c.state == "open")
+    .values(state="refused", closed_at=bindparam("b_now"))
+)
+_server_deleting = (
+    update(servers)
+    .where(servers.c.id == bindparam("b_id"))
+    .values(state=ServerState.DELETING.value, updated_at=bindparam("b_now"))
+)
+_server_never_made = (
+    update(servers)
+    .where(servers.c.id == bindparam("b_id"))
+    .values(
+        state=ServerState.DELETED.value,
+        reason="cancelled before it was made",
+        updated_at=bindparam("b_now"),
+        deleted_at=bindparam("b_now"),
+    )
+)
+
+
+def submit_creates(
+    connection: Connection, scope: Scope, requests: Sequence[NewServer], *, now: float, fence: Fence | None = None
+) -> list[OperationRecord]:
+    """Journal the creation of servers, all or none; one record a request, in their order.
+
+    Raises QuotaExceeded; LeaseLost (the fence); Conflict if a server id is taken by another request."""
+    if fence is not None:
+        check_fence(connection, fence)
+    known = operations_by_request(connection, scope, [r.request_id for r in requests])
+    fresh = [r for r in _unique(requests) if r.request_id not in known]
+    if fresh:
+        taken = [
+            row[0] for ids in chunks(r.server_id for r in fresh) for row in connection.execute(_known_server_ids, {"b_ids": ids})
+        ]
+        if taken:
+            raise Conflict(f"server {taken[0]} exists already, made by another request")
+        quotas.reserve_many(connection, scope.project_id, {r.operation_id: SERVER_QUOTA for r in fresh})
+        connection.execute(insert(servers), [_server_row(scope, r, now) for r in fresh])
+        connection.execute(
+            insert(operations),
+            [
+                operation_row(
+                    scope,
+                    r.operation_id,
+                    "server.create",
+                    r.account,
+                    r.server_id,
+                    r.infrastructure_id,
+                    r.request_id,
+                    now,
+                    expires_at=r.expires_at,
+                )
+                for r in fresh
+            ],
+        )
+        known.update({r.request_id: _new_record(scope, r, now) for r in fresh})
+    return [known[r.request_id] for r in requests]
+
+
+def submit_deletes(
+    connection: Connection, scope: Scope, actions: Sequence[ServerAction], *, now: float, fence: Fence | None = None
+) -> list[OperationRecord]:
+    """Journal the deletion of servers, all or none; one record an action, in their order.
+
+    Deleting what is gone succeeds at once. Raises NotFound (no such server in the project); LeaseLost."""
+    return _submit(connection, scope, "server.delete", actions, now, fence)
+
+
+def submit_power(
+    connection: Connection,
+    scope: Scope,
+    verb: str,
+    actions: Sequence[ServerAction],
+    *,
+    now: float,
+    fence: Fence | None = None,
+) -> list[OperationRecord]:
+    """Journal ``verb`` (start, stop, reboot) for servers, all or none; one record an action, in their order.
+
+    Raises NotFound; Conflict for a server that is deleted or being deleted; InvalidInput for another verb; LeaseLost."""
+    if verb not in _POWER:
+        raise InvalidInput(f"{verb!r} is no power verb", advice="Use start, stop or reboot.")
+    return _submit(connection, scope, _POWER[verb], actions, now, fence)
+
+
+def submit_refresh(connection: Connection, scope: Scope, account: str, operation_id: str, *, now: float) -> None:
+    """Ask whichever process works for ``account`` to list it once. The row is a note, not history: the asker reads
+    its end and deletes it."""
+    connection.execute(
+        insert(operations),
+        operation_row(scope, operation_id, "account.refresh", account, operation_id, None, operation_id, now),
+    )
+
+
+def operations_by_request(
+    connection: Connection, scope: Scope, request_ids: Iterable[str]
+) -> dict[str, OperationRecord]:
+    """The operations that these requests of a project led to, by request id."""
+    return {
+        row.request_id: row
+        for ids in chunks(request_ids)
+        for row in map(_record, connection.execute(_by_request, {"b_project": scope.project_id, "b_requests": ids}))
+    }
+
+
+def operations_by_id(connection: Connection, ids: Iterable[str]) -> dict[str, OperationRecord]:
+    """Operations by id, of any project; unknown ids are missing."""
+    return {
+        row.id: row for chunk in chunks(ids) for row in map(_record, connection.execute(_by_id, {"b_ids": chunk}))
+    }
+
+
+def operations_of_targets(connection: Connection, target_ids: Iterable[str]) -> list[OperationRecord]:
+    """All operations of these servers, finished ones too, oldest first."""
+    found = [
+        row
+        for chunk in chunks(target_ids)
+        for row in map(_record, connection.execute(_of_targets, {"b_targets": chunk}))
+    ]
+    return sorted(found, key=lambda row: (row.created_at, row.id))
+
+
+def chunks(ids: Iterable[str]) -> Iterable[list[str]]:
+    """The ids in lists that fit a statement."""
+    iterator = iter(ids)
+    while chunk := list(islice(iterator, _CHUNK)):
+        yield chunk
+
+
+def _submit(
+    connection: Connection, scope: Scope, kind: str, actions: Sequence[ServerAction], now: float, fence: Fence | None
+) -> list[OperationRecord]:
+    if fence is not None:
+        check_fence(connection, fence)
+    known = operations_by_request(connection, scope, [a.request_id for a in actions])
+    fresh = [a for a in _unique(actions) if a.request_id not in known]
+    if fresh:
+        ids = sorted({a.server_id for a in fresh})
+        rows = {
+            row.id: row
+            for chunk in chunks(ids)
+            for row in connection.execute(_own_servers, {"b_project": scope.project_id, "b_ids": chunk})
+        }
+        missing = [i for i in ids if i not in rows]
+        if missing:
+            raise NotFound(f"no server {missing[0]}", details={"ids": missing})
+        queue: dict[str, list[Any]] = {i: [] for i in ids}
+        for chunk in chunks(ids):
+            for row in connection.execute(_unfinished_of_targets, {"b_targets": chunk}):
+                queue[row.target_id].append(row)
+        intake = _Intake(scope, now)
+        for action in fresh:
+            if kind == "server.delete":
+                intake.delete(action, rows[action.server_id], queue[action.server_id])
+            else:
+                intake.power(kind, action, rows[action.server_id], queue[action.server_id])
+        intake.write(connection)
+        known.update(operations_by_request(connection, scope, [a.request_id for a in fresh]))
+    return [known[a.request_id] for a in actions]
+
+
+class _Intake:
+    """Decides what each action changes, then writes all of it statement by statement, not action by action."""
+
+    def __init__(self, scope: Scope, now: float) -> None:
+        self._scope = scope
+        self._now = now
+        self._operations: list[dict[str, Any]] = []
+        self._cancelled: list[str] = []
+        self._asked: list[str] = []
+        self._never_made: list[str] = []
+        self._deleting: list[str] = []
+        self._releases: dict[str, Mapping[str, int]] = {}
+        self._events: list[dict[str, Any]] = []
+
+    def delete(self, action: ServerAction, server: Any, queue: list[Any]) -> None:
+        if server.deleted_at is not None:
+            self._add("server.delete", action, server, finished=True)
+            return
+        head, unsent = None, False
+        for row in queue:
+            if row.kind == "server.create" and row.state == OperationState.PENDING:
+                unsent = True
+                self._cancelled.append(row.id)
+            elif row.kind == "server.create" and row.step != 1:
+                self._asked.append(row.id)
+                head = row
+            elif row.kind == "server.delete" or (row.state != OperationState.PENDING and row.step == 0):
+                head = row
+            else:
+                # A boot that nobody waits for any more, or a power verb that was not sent.
+                self._cancelled.append(row.id)
+        if unsent or (server.provider_id is None and head is None):
+            self._never_made.append(server.id)
+            self._event("server.deleted", action, server, {"reason": "cancelled before it was made"})
+            self._add("server.delete", action, server, finished=True)
+            return
+        if server.state != ServerState.DELETING:
+            self._deleting.append(server.id)
+            self._event("server.deleting", action, server, {})
+        if not any(row.kind == "server.delete" for row in queue):
+            self._releases[action.operation_id] = _RELEASE
+        self._add("server.delete", action, server, queue=queue, waiting=head is not None)
+
+    def power(self, kind: str, action: ServerAction, server: Any, queue: list[Any]) -> None:
+        if server.deleted_at is not None or server.state == ServerState.DELETING:
+            raise Conflict(f"server {server.id} is being deleted or gone", advice="Make a new one instead.")
+        self._event("operation.submitted", action, server, {"kind": kind})
+        self._add(kind, action, server, queue=queue, waiting=bool(queue))
+
+    def write(self, connection: Connection) -> None:
+        now = self._now
+        if self._deleting:
+            connection.execute(_server_deleting, [{"b_id": i, "b_now": now} for i in self._deleting])
+        if self._never_made:
+            connection.execute(_server_never_made, [{"b_id": i, "b_now": now} for i in self._never_made])
+        if self._cancelled:
+            connection.execute(_cancel_operations, [{"b_id": i, "b_now": now} for i in self._cancelled])
+            connection.execute(_refuse_attempts, [{"b_id": i, "b_now": now} for i in self._cancelled])
+            # A create that gave way while its server boots has committed its reservation: then this changes nothing.
+            quotas.cancel_many(connection, self._cancelled)
+        if self._asked:
+            connection.execute(_ask_cancel, [{"b_id": i, "b_now": now} for i in self._asked])
+        quotas.reserve_many(connection, self._scope.project_id, self._releases)
+        connection.execute(insert(operations), self._operations)
+        append_many(connection, self._events)
+
+    def _add(
+        self,
+        kind: str,
+        action: ServerAction,
+        server: Any,
+        *,
+        queue: Sequence[Any] = (),
+        waiting: bool = False,
+        finished: bool = False,
+    ) -> None:
+        # Strictly after what the target has: two submissions may carry the same clock reading.
+        created_at = max([self._now, *(row.created_at + 1e-5 for row in queue)])
+        row = operation_row(
+            self._scope,
+            action.operation_id,
+            kind,
+            server.account,
+            server.id,
+            server.infrastructure_id,
+            action.request_id,
+            created_at,
+            expires_at=action.expires_at,
+        )
+        if finished:
+            row |= {"state": OperationState.SUCCEEDED.value, "finished_at": self._now}
+        else:
+            # What comes later in the same batch for this server is behind this one.
+            queue_row = _QueueRow(action.operation_id, kind, OperationState.PENDING, 0, server.id, created_at)
+            if isinstance(queue, list):
+                queue.append(queue_row)
+            if waiting:
+                row["next_at"] = WAITING
+        self._operations.append(row)
+
+    def _event(self, kind: str, action: ServerAction, server: Any, data: dict[str, Any]) -> None:
+        self._events.append(
+            event_row(
+                self._scope,
+                kind,
+                at=self._now,
+                infrastructure_id=server.infrastructure_id,
+                instance_id=server.instance_id,
+                server_id=server.id,
+                operation_id=action.operation_id,
+                data=data,
+            )
+        )
+
+
+class _QueueRow(msgspec.Struct, frozen=True):
+    id: str
+    kind: str
+    state: OperationState
+    step: int
+    target_id: str
+    created_at: float
+
+
+def _unique(items: Sequence[Any]) -> Iterable[Any]:
+    """The first of each request id: a batch may repeat itself."""
+    return {item.request_id: item for item in reversed(items)}.values().__reversed__()
+
+
+def _server_row(scope: Scope, request: NewServer, now: float) -> dict[str, Any]:
+    return {
+        "id": request.server_id,
+        "project_id": scope.project_id,
+        "user_id": scope.user_id,
+        "name": request.spec.name,
+        "account": request.account,
+        "provider_id": None,
+        "state": ServerState.BUILD.value,
+        "reason": "",
+        "spec_blob": _encode(request.spec),
+        "addresses": "[]",
+        "private_addresses": "[]",
+        "infrastructure_id": request.infrastructure_id,
+        "instance_id": request.instance_id,
+        "created_at": now,
+        "updated_at": now,
+        "observed_at": None,
+        "deleted_at": None,
+    }
+
+
+def operation_row(
+    scope: Scope,
+    operation_id: str,
+    kind: str,
+    account: str,
+    target_id: str,
+    infrastructure_id: str | None,
+    request_id: str,
+    created_at: float,
+    *,
+    expires_at: float | None = None,
+    parameters: bytes = b"",
+) -> dict[str, Any]:
+    """A new operation's row: due at once, at its first step."""
+    assert kind in KINDS
+    return {
+        "id": operation_id,
+        "project_id": scope.project_id,
+        "user_id": scope.user_id,
+        "kind": kind,
+        "account": account,
+        "target_id": target_id,
+        "infrastructure_id": infrastructure_id,
+        "request_id": request_id,
+        "state": OperationState.PENDING.value,
+        "step": 0,
+        "attempts": 0,
+        "next_at": created_at,
+        "expires_at": expires_at,
+        "cancel_requested": False,
+        "parameters_blob": parameters,
+        "error_blob": None,
+        "created_at": created_at,
+        "updated_at": created_at,
+        "finished_at": None,
+    }
+
+
+def _new_record(scope: Scope, request: NewServer, now: float) -> OperationRecord:
+    return OperationRecord(
+        id=request.operation_id,
+        project_id=scope.project_id,
+        user_id=scope.user_id,
+        kind="server.create",
+        account=request.account,
+        target_id=request.server_id,
+        infrastructure_id=request.infrastructure_id,
+        request_id=request.request_id,
+        state=OperationState.PENDING,
+        step=0,
+        attempts=0,
+        next_at=now,
+        error=None,
+        created_at=now,
+        updated_at=now,
+        finished_at=None,
+    )
+
+
+def _record(row: Any) -> OperationRecord:
+    error = row.error_blob
+    return OperationRecord(
+        id=row.id,
+        project_id=row.project_id,
+        user_id=row.user_id,
+        kind=row.kind,
+        account=row.account,
+        target_id=row.target_id,
+        infrastructure_id=row.infrastructure_id,
+        request_id=row.request_id,
+        state=OperationState(row.state),
+        step=row.step,
+        attempts=row.attempts,
+        next_at=None if row.next_at >= WAITING or row.finished_at is not None else row.next_at,
+        error=None if error is None else _decode_error(error),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        finished_at=row.finished_at,
+    )

@@ -1,0 +1,176 @@
+"""The values that go into the journal and come out of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pelagos.clouds.values import CloudServer, ServerSpec
+from pelagos.model.errors import ErrorPayload
+from pelagos.model.scope import Scope
+from pelagos.model.states import OperationState
+
+__all__ = [
+    "SERVER_QUOTA",
+    "WAITING",
+    "Absent",
+    "Call",
+    "Done",
+    "Failed",
+    "Found",
+    "NewServer",
+    "OperationRecord",
+    "Outcome",
+    "Reached",
+    "Result",
+    "Retry",
+    "ServerAction",
+    "SweepParameters",
+    "Uncertain",
+]
+
+WAITING = 1e15
+"""``next_at`` of what no clock takes up: an operation behind another of its target, or one a worker has in hand."""
+
+SERVER_QUOTA = {"servers": 1}
+"""What a server holds of its project's quota."""
+
+
+class NewServer(msgspec.Struct, frozen=True, kw_only=True):
+    """A server to create. All ids are chosen beforehand: the transaction that writes them may run twice."""
+
+    operation_id: str
+    request_id: str
+    server_id: str
+    account: str
+    spec: ServerSpec
+    infrastructure_id: str | None = None
+    instance_id: str | None = None
+    expires_at: float | None = None
+
+
+class ServerAction(msgspec.Struct, frozen=True, kw_only=True):
+    """A delete, start, stop or reboot of a server that has a record."""
+
+    operation_id: str
+    request_id: str
+    server_id: str
+    expires_at: float | None = None
+
+
+class SweepParameters(msgspec.Struct, frozen=True):
+    """Parameters of ``server.sweep``: which server of the cloud is one too many."""
+
+    provider_id: str
+
+
+class OperationRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An operation as it stands in the journal. Times in wall-clock seconds."""
+
+    id: str
+    project_id: str
+    user_id: str
+    kind: str
+    account: str
+    target_id: str
+    infrastructure_id: str | None
+    request_id: str
+    state: OperationState
+    step: int
+    attempts: int
+    next_at: float | None
+    """When it is taken up next; None: it waits for something else than the clock."""
+    error: ErrorPayload | None
+    created_at: float
+    updated_at: float
+    finished_at: float | None
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker is to do now for one operation, as the claim wrote it into the journal."""
+
+    operation_id: str
+    kind: str
+    step: int
+    verb: str
+    """A step's verb, or ``lookup``: find what the open attempt made."""
+    scope: Scope
+    server_id: str
+    infrastructure_id: str | None = None
+    instance_id: str | None = None
+    provider_id: str | None = None
+    spec_blob: bytes = b""
+    token: str = ""
+    attempts: int = 0
+    """Attempts at this step, this one included."""
+    deadline: float = 0.0
+    """Wall-clock time by which the call has ended one way or another."""
+    not_after: float = 0.0
+    since: float = 0.0
+    """When the step began."""
+
+    def carry(self) -> dict[str, Any]:
+        """The columns that its events carry."""
+        return {
+            "infrastructure_id": self.infrastructure_id,
+            "instance_id": self.instance_id,
+            "server_id": self.server_id,
+            "operation_id": self.operation_id,
+        }
+
+
+class Found(msgspec.Struct, frozen=True):
+    """The server is there: the create call answered with it, or a look-up found it."""
+
+    server: CloudServer
+
+
+class Done(msgspec.Struct, frozen=True):
+    """The call took effect; ``reason`` says why where that was no call's doing (it was gone already)."""
+
+    reason: str = ""
+
+
+class Reached(msgspec.Struct, frozen=True):
+    """An awaited state is there."""
+
+    server: CloudServer
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """Certainly nothing was done; again at ``next_at``, with the same token."""
+
+    error: ErrorPayload
+    next_at: float
+
+
+class Uncertain(msgspec.Struct, frozen=True):
+    """It may have been done; look at ``next_at``."""
+
+    error: ErrorPayload
+    next_at: float
+
+
+class Absent(msgspec.Struct, frozen=True):
+    """A look-up found nothing. Counts only if it began after the attempt's ``not_after``."""
+
+    counts: bool
+    next_at: float
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """It will not succeed. ``gone``: the cloud has nothing of it (any more), so there is nothing to take back."""
+
+    error: ErrorPayload
+    gone: bool = False
+
+
+Result = Found | Done | Reached | Retry | Uncertain | Absent | Failed
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a call came to."""
+
+    call: Call
+    result: Result

@@ -1,0 +1,485 @@
+"""Settling: transaction B. What calls came to is written in bulk: attempts, servers, operations, quotas, events.
+
+Each outcome becomes rows for a handful of statements, which are then sent once each, whatever the number of outcomes.
+An outcome counts only if its operation is still unfinished at the step it was claimed at (a delete may have overtaken
+it), and under the fence: a worker that lost its lease writes nothing.
+
+What an outcome writes, by its result:
+
+=========  ==================================  ================================================================
+result     attempt                             operation, server, quota
+=========  ==================================  ================================================================
+Found      done, with the provider's id        ACTIVE: succeeded. BUILD: to the step that awaits the boot; ERROR: to
+                                               the undo step. Quota committed: the server exists.
+Done       -                                   delete: server DELETED, quota released, succeeded. Power: next step.
+Reached    -                                   succeeded, server's state and addresses written
+Retry      stays open, not sent                PENDING, again later with the same token
+Uncertain  stays open, sent                    UNCERTAIN, looked for later
+Absent     second one that counts: absent      PENDING with no attempt: a new token may be made
+Failed     refused                             nothing was made: failed, server DELETED with the reason, quota
+                                               cancelled. Something was made: to the undo step, which ends so.
+=========  ==================================  ================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, assert_never
+
+import msgspec
+from sqlalchemy import Connection, bindparam, select, update
+
+from pelagos import quotas
+from pelagos.clouds.errors import CloudError
+from pelagos.clouds.values import Capabilities, CloudServer
+from pelagos.model.errors import Cancelled, ErrorPayload
+from pelagos.model.scope import Fence
+from pelagos.model.states import OperationState, ServerState
+from pelagos.operations.journal import chunks
+from pelagos.operations.kinds import KINDS, Effect
+from pelagos.operations.records import (
+    SERVER_QUOTA,
+    WAITING,
+    Absent,
+    Call,
+    Done,
+    Failed,
+    Found,
+    Outcome,
+    Reached,
+    Retry,
+    Uncertain,
+)
+from pelagos.store import append_many, check_fence
+from pelagos.store.events import event_row
+from pelagos.store.schema import attempts, operations, servers
+
+__all__ = ["NEGATIVES_TO_CLOSE", "Settled", "encode_addresses", "free_successors", "settle"]
+
+NEGATIVES_TO_CLOSE = 2
+"""Look-ups after ``not_after`` that find nothing, before an attempt counts as not made."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_error = msgspec.msgpack.Decoder(ErrorPayload).decode
+_encode_json = msgspec.json.Encoder().encode
+
+_live = select(
+    operations.c.id, operations.c.step, operations.c.cancel_requested, operations.c.error_blob
+).where(operations.c.id.in_(bindparam("b_ids", expanding=True)), operations.c.finished_at.is_(None)).with_for_update()
+_lock_servers = (
+    select(servers.c.id)
+    .where(servers.c.id.in_(bindparam("b_ids", expanding=True)))
+    .order_by(servers.c.id)
+    .with_for_update()
+)
+_negatives = select(attempts.c.token, attempts.c.negatives).where(
+    attempts.c.token.in_(bindparam("b_tokens", expanding=True))
+)
+_close_attempt = (
+    update(attempts)
+    .where(attempts.c.token == bindparam("b_token"), attempts.c.state == "open")
+    .values(
+        state=bindparam("b_state"),
+        provider_id=bindparam("b_provider"),
+        error_blob=bindparam("b_error"),
+        closed_at=bindparam("b_now"),
+    )
+)
+_unsend_attempt = update(attempts).where(attempts.c.token == bindparam("b_token")).values(sent_at=None, not_after=None)
+_count_negative = (
+    update(attempts).where(attempts.c.token == bindparam("b_token")).values(negatives=attempts.c.negatives + 1)
+)
+_finish = (
+    update(operations)
+    .where(operations.c.id == bindparam("b_id"))
+    .values(
+        state=bindparam("b_state"),
+        error_blob=bindparam("b_error"),
+        finished_at=bindparam("b_now"),
+        updated_at=bindparam("b_now"),
+    )
+)
+_go_on = (
+    update(operations)
+    .where(operations.c.id == bindparam("b_id"))
+    .values(
+        state=bindparam("b_state"),
+        step=bindparam("b_step"),
+        attempts=bindparam("b_attempts"),
+        next_at=bindparam("b_next"),
+        error_blob=bindparam("b_error"),
+        updated_at=bindparam("b_now"),
+    )
+)
+_server_seen = (
+    update(servers)
+    .where(servers.c.id == bindparam("b_id"))
+    .values(
+        provider_id=bindparam("b_provider"),
+        state=bindparam("b_state"),
+        reason=bindparam("b_reason"),
+        addresses=bindparam("b_addresses"),
+        private_addresses=bindparam("b_private"),
+        observed_at=bindparam("b_now"),
+        updated_at=bindparam("b_now"),
+    )
+)
+_server_state = (
+    update(servers)
+    .where(servers.c.id == bindparam("b_id"))
+    .values(state=bindparam("b_state"), reason=bindparam("b_reason"), updated_at=bindparam("b_now"))
+)
+_server_gone = (
+    update(servers)
+    .where(servers.c.id == bindparam("b_id"))
+    .values(
+        state=ServerState.DELETED.value,
+        reason=bindparam("b_reason"),
+        deleted_at=bindparam("b_now"),
+        updated_at=bindparam("b_now"),
+    )
+)
+_waiting_targets = (
+    select(operations.c.target_id)
+    .where(
+        operations.c.account == bindparam("b_account"),
+        operations.c.finished_at.is_(None),
+        operations.c.next_at == WAITING,
+        operations.c.state == OperationState.PENDING.value,
+    )
+    .distinct()
+)
+_queue_of = (
+    select(operations.c.id, operations.c.target_id, operations.c.state, operations.c.next_at)
+    .where(operations.c.target_id.in_(bindparam("b_ids", expanding=True)), operations.c.finished_at.is_(None))
+    .order_by(operations.c.created_at)
+)
+_set_free = update(operations).where(operations.c.id == bindparam("b_id")).values(next_at=bindparam("b_now"))
+
+_STATE_EVENT = {
+    ServerState.ACTIVE: "server.active",
+    ServerState.BUILD: "server.building",
+    ServerState.STOPPED: "server.stopped",
+    ServerState.ERROR: "server.error",
+}
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """What the worker must know afterwards: what waits for a listing now, and whether anything is due at once."""
+
+    awaits: tuple[tuple[Call, ServerState], ...] = ()
+    due: bool = False
+
+
+def encode_addresses(addresses: Sequence[str]) -> str:
+    """As the servers table keeps them."""
+    return _encode_json(addresses).decode() if addresses else "[]"
+
+
+def settle(
+    connection: Connection,
+    fence: Fence,
+    account: str,
+    outcomes: Sequence[Outcome],
+    capabilities: Capabilities,
+    now: float,
+) -> Settled:
+    """Write what calls came to. Raises LeaseLost, writing nothing."""
+    check_fence(connection, fence)
+    server_ids = sorted({o.call.server_id for o in outcomes})
+    if connection.dialect.name != "sqlite":
+        for chunk in chunks(server_ids):
+            connection.execute(_lock_servers, {"b_ids": chunk}).all()
+    live = {
+        row.id: row
+        for chunk in chunks(o.call.operation_id for o in outcomes)
+        for row in connection.execute(_live, {"b_ids": chunk})
+    }
+    tokens = [o.call.token for o in outcomes if isinstance(o.result, Absent) and o.result.counts]
+    negatives = {
+        token: count
+        for chunk in chunks(tokens)
+        for token, count in connection.execute(_negatives, {"b_tokens": chunk})
+    }
+    ledger = _Ledger(capabilities, now, negatives)
+    for outcome in outcomes:
+        row = live.pop(outcome.call.operation_id, None)
+        if row is not None and row.step == outcome.call.step:
+            ledger.enter(outcome, row.cancel_requested, row.error_blob)
+    ledger.write(connection)
+    freed = free_successors(connection, account, now) if ledger.finished else 0
+    return Settled(awaits=tuple(ledger.awaits), due=bool(freed or ledger.due))
+
+
+def free_successors(connection: Connection, account: str, now: float) -> int:
+    """Make the next operation of each target due whose head is finished; how many that were."""
+    waiting = [row[0] for row in connection.execute(_waiting_targets, {"b_account": account})]
+    freed = []
+    for chunk in chunks(sorted(waiting)):
+        heads: dict[str, Any] = {}
+        for row in connection.execute(_queue_of, {"b_ids": chunk}):
+            heads.setdefault(row.target_id, row)
+        freed += [
+            {"b_id": head.id, "b_now": now}
+            for head in heads.values()
+            if head.state == OperationState.PENDING and head.next_at == WAITING
+        ]
+    if freed:
+        connection.execute(_set_free, freed)
+    return len(freed)
+
+
+class _Ledger:
+    """Gathers the rows that outcomes write, then writes them."""
+
+    def __init__(self, capabilities: Capabilities, now: float, negatives: dict[str, int]) -> None:
+        self._capabilities = capabilities
+        self._now = now
+        self._negatives = negatives
+        self._closed: list[dict[str, Any]] = []
+        self._unsent: list[dict[str, Any]] = []
+        self._counted: list[dict[str, Any]] = []
+        self._seen: list[dict[str, Any]] = []
+        self._states: list[dict[str, Any]] = []
+        self._gone: list[dict[str, Any]] = []
+        self._went_on: list[dict[str, Any]] = []
+        self._events: list[dict[str, Any]] = []
+        self._commits: list[str] = []
+        self._cancels: list[str] = []
+        self._released: dict[str, int] = {}
+        self.finished: list[dict[str, Any]] = []
+        self.awaits: list[tuple[Call, ServerState]] = []
+        self.due = False
+
+    def enter(self, outcome: Outcome, cancelled: bool, error_blob: bytes | None) -> None:
+        call, result = outcome.call, outcome.result
+        match result:
+            case Found():
+                self._found(call, result.server, cancelled)
+            case Done():
+                self._done(call, result, error_blob)
+            case Reached():
+                self._server(call, result.server)
+                self._finish(call, OperationState.SUCCEEDED)
+                self._state_event(call, result.server)
+                if call.kind != "server.create":
+                    self._event(call, "operation.succeeded", {"kind": call.kind})
+            case Retry():
+                if call.token:
+                    self._unsent.append({"b_token": call.token})
+                self._later(call, OperationState.PENDING, result.error, result.next_at)
+                self._event(call, "operation.retrying", {"error": _brief(result.error), "next_at": result.next_at})
+            case Uncertain():
+                self._later(call, OperationState.UNCERTAIN, result.error, result.next_at)
+                self._event(call, "operation.uncertain", {"error": _brief(result.error), "next_at": result.next_at})
+            case Absent():
+                self._absent(call, result, error_blob)
+            case Failed():
+                self._failed(call, result, cancelled)
+            case _:
+                assert_never(result)
+
+    def write(self, connection: Connection) -> None:
+        for statement, rows in (
+            (_close_attempt, self._closed),
+            (_unsend_attempt, self._unsent),
+            (_count_negative, self._counted),
+            (_server_seen, self._seen),
+            (_server_state, self._states),
+            (_server_gone, self._gone),
+            (_finish, self.finished),
+            (_go_on, self._went_on),
+        ):
+            if rows:
+                connection.execute(statement, rows)
+        quotas.commit_many(connection, self._commits)
+        quotas.cancel_many(connection, self._cancels)
+        for project_id, count in sorted(self._released.items()):
+            quotas.release(connection, project_id, {name: each * count for name, each in SERVER_QUOTA.items()})
+        append_many(connection, self._events)
+
+    def _found(self, call: Call, server: CloudServer, cancelled: bool) -> None:
+        self._close(call, "done", server.provider_id, None)
+        self._server(call, server)
+        self._commits.append(call.operation_id)
+        if cancelled:
+            # Whoever cancelled it deletes it next.
+            self._finish(call, OperationState.CANCELLED)
+        elif server.state is ServerState.ERROR:
+            self._undo(call, _broken(server))
+        elif server.state in KINDS[call.kind].steps[1].until:
+            self._finish(call, OperationState.SUCCEEDED)
+            self._state_event(call, server)
+        else:
+            self._state_event(call, server)
+            self._await(call, server.provider_id)
+
+    def _done(self, call: Call, done: Done, error_blob: bytes | None) -> None:
+        steps = KINDS[call.kind].steps
+        if call.kind == "account.refresh":
+            self._finish(call, OperationState.SUCCEEDED)
+        elif call.kind == "server.sweep":
+            self._finish(call, OperationState.SUCCEEDED)
+            self._event(call, "server.swept", {"provider_id": call.provider_id})
+        elif call.kind == "server.delete":
+            self._finish(call, OperationState.SUCCEEDED)
+            if done.reason:
+                self._cancels.append(call.operation_id)
+            else:
+                self._gone.append({"b_id": call.server_id, "b_reason": "", "b_now": self._now})
+                self._commits.append(call.operation_id)
+                self._event(call, "server.deleted", {})
+        elif call.kind == "server.create":
+            # The undo step is through: the operation ends with the error that led to it.
+            error = None if error_blob is None else _decode_error(error_blob)
+            self._end_failed(call, error or Cancelled("the server was discarded").payload(), release=True)
+        elif call.step + 1 < len(steps) and steps[call.step + 1].effect is Effect.AWAITS:
+            self._await(call, call.provider_id)
+        else:
+            self._finish(call, OperationState.SUCCEEDED)
+
+    def _absent(self, call: Call, absent: Absent, error_blob: bytes | None) -> None:
+        error = None if error_blob is None else _decode_error(error_blob)
+        if not absent.counts:
+            self._later(call, OperationState.UNCERTAIN, error, absent.next_at)
+        elif self._negatives.get(call.token, 0) + 1 < NEGATIVES_TO_CLOSE:
+            self._counted.append({"b_token": call.token})
+            self._later(call, OperationState.UNCERTAIN, error, absent.next_at)
+        else:
+            self._close(call, "absent", None, error)
+            self._later(call, OperationState.PENDING, error, self._now)
+            self.due = True
+
+    def _failed(self, call: Call, failed: Failed, cancelled: bool) -> None:
+        kind = KINDS[call.kind]
+        effect = kind.steps[call.step].effect
+        if effect is Effect.CREATES:
+            self._close(call, "refused", None, failed.error)
+            self._cancels.append(call.operation_id)
+            if cancelled:
+                self._finish(call, OperationState.CANCELLED, failed.error)
+                self._gone.append({"b_id": call.server_id, "b_reason": failed.error.message, "b_now": self._now})
+                self._event(call, "server.deleted", {"reason": failed.error.message})
+            else:
+                self._end_failed(call, failed.error, release=False)
+        elif call.kind == "server.create" and not failed.gone and kind.undo is not None and call.step != kind.undo:
+            self._undo(call, failed.error)
+        elif call.kind == "server.create":
+            self._end_failed(call, failed.error, release=True)
+        else:
+            self._finish(call, OperationState.FAILED, failed.error)
+            self._cancels.append(call.operation_id)
+            self._event(call, "operation.failed", {"kind": call.kind, "error": _brief(failed.error)})
+            if call.kind == "server.delete":
+                # It is there still, in whatever state: the next listing says which.
+                reason = f"not deleted: {failed.error.message}"
+                self._states.append(self._state_row(call, ServerState.UNKNOWN, reason))
+
+    def _end_failed(self, call: Call, error: ErrorPayload, *, release: bool) -> None:
+        """A create ends without a server."""
+        self._finish(call, OperationState.FAILED, error)
+        self._gone.append({"b_id": call.server_id, "b_reason": error.message, "b_now": self._now})
+        if release:
+            self._released[call.scope.project_id] = self._released.get(call.scope.project_id, 0) + 1
+        self._event(call, "operation.failed", {"kind": call.kind, "error": _brief(error)})
+
+    def _undo(self, call: Call, error: ErrorPayload) -> None:
+        undo = KINDS[call.kind].undo
+        assert undo is not None
+        self._go(call, OperationState.PENDING, undo, 0, self._now, error)
+        self._states.append(self._state_row(call, ServerState.ERROR, error.message))
+        self._event(call, "server.error", {"reason": error.message})
+        self.due = True
+
+    def _await(self, call: Call, provider_id: str | None) -> None:
+        step = call.step + 1
+        following = msgspec.structs.replace(
+            call, step=step, verb=KINDS[call.kind].steps[step].verb, provider_id=provider_id, token="", since=self._now
+        )
+        self._go(call, OperationState.RUNNING, step, 0, self._now + self._capabilities.build_timeout, None)
+        self.awaits.append((following, ServerState.BUILD))
+
+    def _later(self, call: Call, state: OperationState, error: ErrorPayload | None, next_at: float) -> None:
+        self._go(call, state, call.step, call.attempts, next_at, error)
+
+    def _go(
+        self,
+        call: Call,
+        state: OperationState,
+        step: int,
+        attempts_made: int,
+        next_at: float,
+        error: ErrorPayload | None,
+    ) -> None:
+        self._went_on.append(
+            {
+                "b_id": call.operation_id,
+                "b_state": state.value,
+                "b_step": step,
+                "b_attempts": attempts_made,
+                "b_next": next_at,
+                "b_error": None if error is None else _encode(error),
+                "b_now": self._now,
+            }
+        )
+
+    def _finish(self, call: Call, state: OperationState, error: ErrorPayload | None = None) -> None:
+        self.finished.append(
+            {
+                "b_id": call.operation_id,
+                "b_state": state.value,
+                "b_error": None if error is None else _encode(error),
+                "b_now": self._now,
+            }
+        )
+
+    def _close(self, call: Call, state: str, provider_id: str | None, error: ErrorPayload | None) -> None:
+        if call.token:
+            self._closed.append(
+                {
+                    "b_token": call.token,
+                    "b_state": state,
+                    "b_provider": provider_id,
+                    "b_error": None if error is None else _encode(error),
+                    "b_now": self._now,
+                }
+            )
+
+    def _server(self, call: Call, server: CloudServer) -> None:
+        self._seen.append(
+            {
+                "b_id": call.server_id,
+                "b_provider": server.provider_id,
+                "b_state": server.state.value,
+                "b_reason": server.reason,
+                "b_addresses": encode_addresses(server.addresses),
+                "b_private": encode_addresses(server.private_addresses),
+                "b_now": self._now,
+            }
+        )
+
+    def _state_row(self, call: Call, state: ServerState, reason: str) -> dict[str, Any]:
+        return {"b_id": call.server_id, "b_state": state.value, "b_reason": reason, "b_now": self._now}
+
+    def _state_event(self, call: Call, server: CloudServer) -> None:
+        kind = _STATE_EVENT.get(server.state)
+        if kind == "server.active":
+            self._event(call, kind, {"addresses": list(server.addresses)})
+        elif kind is not None:
+            self._event(call, kind, {"reason": server.reason} if server.reason else {})
+
+    def _event(self, call: Call, kind: str, data: dict[str, Any]) -> None:
+        self._events.append(event_row(call.scope, kind, at=self._now, data=data, **call.carry()))
+
+
+def _brief(error: ErrorPayload) -> dict[str, Any]:
+    """An error as an event tells it."""
+    return {"code": error.code, "message": error.message, "advice": error.advice}
+
+
+def _broken(server: CloudServer) -> ErrorPayload:
+    reason = server.reason or "no reason given"
+    return CloudError(
+        f"the cloud could not build server {server.name}: {reason}",
+        advice="Look at its console output; another flavor, image or cloud may do.",
+    ).payload()
