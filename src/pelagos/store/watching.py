@@ -2,7 +2,8 @@
 
 A ring means "look", so rings may merge: each bell remembers the generation of the last ring it reported. Where other
 processes can commit unseen (SQLite), ``refresh`` looks for their commits; it is called when somebody asks, and every
-``poll`` seconds while somebody waits, never otherwise: an idle daemon does not wake up forty times a second.
+``poll`` seconds while somebody waits, never otherwise: an idle daemon does not wake up forty times a second. A look
+that takes time (PostgreSQL) is a ``tick`` instead, called by the timer alone.
 """
 
 from __future__ import annotations
@@ -18,8 +19,15 @@ __all__ = ["Bell", "Bells"]
 class Bells:
     """All bells of one store. For the loop's thread."""
 
-    def __init__(self, *, refresh: Callable[[], None] | None = None, poll: float = 0.025) -> None:
+    def __init__(
+        self,
+        *,
+        refresh: Callable[[], None] | None = None,
+        tick: Callable[[], None] | None = None,
+        poll: float = 0.025,
+    ) -> None:
         self._refresh = refresh
+        self._on_tick = tick or refresh
         self._poll = poll
         self._bells: dict[Bell, None] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -60,7 +68,7 @@ class Bells:
 
     def begin_wait(self) -> None:
         self._waiting += 1
-        if self._timer is None and self._refresh is not None:
+        if self._timer is None and self._on_tick is not None:
             self._timer = asyncio.get_running_loop().call_later(self._poll, self._tick)
 
     def end_wait(self) -> None:
@@ -79,8 +87,9 @@ class Bells:
             bell.fail(self._closed)
 
     def _tick(self) -> None:
+        assert self._on_tick is not None
         self._timer = asyncio.get_running_loop().call_later(self._poll, self._tick)
-        self.refresh()
+        self._on_tick()
 
 
 class Bell:
