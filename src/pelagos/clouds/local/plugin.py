@@ -1,0 +1,27 @@
+"""The ``local`` cloud as a plug-in."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pelagos.clouds.local.options import LocalAccount, LocalResource
+from pelagos.clouds.port import CloudDriver, DriverContext
+
+__all__ = ["DRIVER", "LocalPlugin"]
+
+
+class LocalPlugin:
+    """Opens accounts of the local cloud; the driver's own modules are loaded only then."""
+
+    name = "local"
+    resource: type[msgspec.Struct] = LocalResource
+    account_options: type[msgspec.Struct] = LocalAccount
+
+    async def open(self, context: DriverContext) -> CloudDriver:
+        """A driver for one account. Nothing is tried and nothing written until it is needed."""
+        from pelagos.clouds.local.driver import LocalDriver  # noqa: PLC0415 - start-up time of the command line
+
+        return LocalDriver(context)
+
+
+DRIVER = LocalPlugin()
