@@ -1,0 +1,174 @@
+"""The services, one small class each. ``ref`` is always a name or an id."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from types import NoneType
+from typing import Literal
+from urllib.parse import quote
+
+import msgspec
+
+from pelagos.clients.connection import Connection
+from pelagos.clients.streams import follow
+from pelagos.model.world import World
+from pelagos.wire.infrastructures import (
+    DefinitionsRequest,
+    DefinitionView,
+    EventView,
+    ExplainView,
+    InfrastructureSummary,
+    LogView,
+    RunRequest,
+    RunView,
+    ServerView,
+    StatusView,
+)
+from pelagos.wire.pages import (
+    DefinitionList,
+    EventPage,
+    InfrastructureList,
+    LogList,
+    RunCancel,
+    RunList,
+    ServerList,
+)
+
+__all__ = ["Definitions", "Infrastructures", "Runs", "Servers", "events"]
+
+
+def _part(text: str) -> str:
+    """A path's part; a dot alone would be taken for a step."""
+    quoted = quote(text, safe="")
+    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
+
+
+class Infrastructures:
+    """What there is, and why it is so. Changes are runs, see :class:`Runs`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def list(self, name: str | None = None, *, deleted: bool = False) -> tuple[InfrastructureSummary, ...]:
+        """Those of the project, or of one name. With ``deleted``, also those that are gone."""
+        params = {} if name is None else {"name": name}
+        if deleted:
+            params["deleted"] = "true"
+        return (await self._connection.get("/infrastructures", InfrastructureList, params=params)).items
+
+    async def status(self, ref: str, *, live: bool = False) -> StatusView:
+        """With ``live``, the clouds are asked first."""
+        return await self._connection.get(_one(ref, "status"), StatusView, params={"live": "true"} if live else None)
+
+    async def explain(self, ref: str, node: str | None = None) -> ExplainView:
+        """Why it, or one node, is not ready."""
+        return await self._connection.get(_one(ref, "explain"), ExplainView, params=_node(node))
+
+    async def logs(self, ref: str, node: str | None = None) -> tuple[LogView, ...]:
+        """The instances' console output."""
+        return (await self._connection.get(_one(ref, "logs"), LogList, params=_node(node))).items
+
+    async def runs(self, ref: str) -> tuple[RunView, ...]:
+        """Its runs, as the server orders them."""
+        return (await self._connection.get(_one(ref, "runs"), RunList)).items
+
+    async def attach(self, ref: str) -> InfrastructureSummary:
+        """The daemon keeps it alive from now on."""
+        return await self._maintained(ref, "attach")
+
+    async def detach(self, ref: str) -> InfrastructureSummary:
+        """The daemon leaves it alone from now on."""
+        return await self._maintained(ref, "detach")
+
+    async def _maintained(self, ref: str, verb: Literal["attach", "detach"]) -> InfrastructureSummary:
+        return await self._connection.request("POST", _one(ref, verb), InfrastructureSummary, repeatable=True)
+
+
+class Runs:
+    """Requests to change an infrastructure."""
+
+    def __init__(self, connection: Connection, world: World) -> None:
+        self._connection = connection
+        self._world = world
+
+    async def start(self, request: RunRequest) -> RunView:
+        """Start a run. It gets a request id if it has none, so that a lost answer makes no second run."""
+        if not request.request_id:
+            request = msgspec.structs.replace(request, request_id=self._world.new_id())
+        return await self._connection.request("POST", "/runs", RunView, body=request, repeatable=True)
+
+    async def get(self, id: str) -> RunView:
+        return await self._connection.get(f"/runs/{_part(id)}", RunView)
+
+    async def cancel(self, id: str, *, keep: bool = False) -> RunView:
+        """Stop it and roll back what it made, or keep that. Answers before that is done: follow the run."""
+        path = f"/runs/{_part(id)}/cancel"
+        return await self._connection.request("POST", path, RunView, body=RunCancel(keep=keep), repeatable=True)
+
+    async def follow(self, id: str, *, after: int = 0) -> AsyncGenerator[EventView, None]:
+        """Its events after a position as they happen; ends after the last one, when the run is final."""
+        async with aclosing(follow(self._connection, f"/runs/{_part(id)}/events", after=after)) as stream:
+            async for event in stream:
+                yield event
+
+
+class Definitions:
+    """Node definitions that descriptions of the project may use."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def list(self) -> tuple[DefinitionView, ...]:
+        return (await self._connection.get("/definitions", DefinitionList)).items
+
+    async def import_(self, request: DefinitionsRequest) -> tuple[DefinitionView, ...]:
+        """All of the bundle's, or none if one has a mistake."""
+        answer = await self._connection.request("POST", "/definitions", DefinitionList, body=request, repeatable=True)
+        return answer.items
+
+    async def get(self, type: str) -> DefinitionView:
+        return await self._connection.get(f"/definitions/{_part(type)}", DefinitionView)
+
+    async def delete(self, type: str) -> None:
+        await self._connection.request("DELETE", f"/definitions/{_part(type)}", NoneType)
+
+
+class Servers:
+    """Servers of all clouds."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def list(self) -> tuple[ServerView, ...]:
+        return (await self._connection.get("/servers", ServerList)).items
+
+    async def get(self, id: str) -> ServerView:
+        return await self._connection.get(f"/servers/{_part(id)}", ServerView)
+
+
+async def events(
+    connection: Connection, infrastructure: str | None, *, after: int, follow_on: bool
+) -> AsyncGenerator[EventView, None]:
+    """Events after a position: those there are, or with ``follow_on`` also those to come, without end."""
+    path = "/events" if infrastructure is None else _one(infrastructure, "events")
+    if follow_on:
+        async with aclosing(follow(connection, path, after=after)) as stream:
+            async for event in stream:
+                yield event
+        return
+    while True:
+        page = await connection.get(path, EventPage, params={"after": str(after)})
+        for event in page.items:
+            yield event
+        if not page.items:
+            return
+        after = page.next
+
+
+def _one(ref: str, what: str) -> str:
+    return f"/infrastructures/{_part(ref)}/{what}"
+
+
+def _node(node: str | None) -> dict[str, str] | None:
+    return None if node is None else {"node": node}

@@ -1,0 +1,252 @@
+"""Finding and merging settings (decision 13).
+
+One YAML file: the one named by ``--config``, else by ``PELAGOS_CONFIG``, else ``$XDG_CONFIG_HOME/pelagos/pelagos.yaml``
+(``~/.config`` by default), else ``/etc/pelagos/pelagos.yaml``. Beside it, ``<stem>.local.yaml`` is merged over it:
+mappings key by key, accounts of the pool by their name, other lists as a whole. Over both go environment variables
+(``PELAGOS_LOG_LEVEL``; ``__`` steps inside: ``PELAGOS_HTTP__LISTEN``; lists and mappings as YAML), over all the flags.
+
+A ``pelagos.yaml`` in the working directory is not read: whoever enters a directory would take its settings, and some
+of them (``commands``) allow much.
+
+Mistakes are collected and told together, each with file, line and column, or with the variable's or flag's name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pelagos.clouds import AccountConfig
+from pelagos.model.diagnostics import Diagnostic
+from pelagos.model.errors import DescriptionError, InvalidInput
+from pelagos.runtime.settings import Settings
+from pelagos.runtime.yaml_layer import Layer, PathKey, parse_scalar, read_layer
+
+__all__ = ["config_file", "default_home", "load_settings"]
+
+_PREFIX = "PELAGOS_"
+_NOT_SETTINGS = {"CONFIG", "URL", "TOKEN"}
+"""Variables of the command line, which are no settings."""
+_AT = re.compile(r" - at `\$[^`]*`\Z")
+
+
+def load_settings(
+    config: str | Path | None = None,
+    home: str | Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """The settings in force. ``overrides`` are flags by key, nested like the file; None there means: not given.
+
+    Raises DescriptionError with all mistakes, or InvalidInput if a named file cannot be read."""
+    environ = environ or {}
+    mistakes: list[Diagnostic] = []
+    merged = Layer()
+    path = config_file(config, environ)
+    if path is not None:
+        _merge(merged, read_layer(path, mistakes))
+        local = path.with_name(f"{path.stem}.local{path.suffix}")
+        if _readable(local):
+            _merge(merged, read_layer(local, mistakes))
+    _merge(merged, _environment(environ, mistakes))
+    flags = dict(overrides or {})
+    if home is not None:
+        flags["home"] = str(home)
+    _merge(merged, _flags(flags))
+    settings = _build(Settings, merged, merged.data, (), mistakes)
+    if mistakes or not isinstance(settings, Settings):
+        count = "a mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        raise DescriptionError(f"{count} in the configuration", diagnostics=tuple(mistakes))
+    directory = Path(settings.home).expanduser() if settings.home else default_home(environ)
+    return msgspec.structs.replace(settings, home=str(directory.absolute()))
+
+
+def config_file(config: str | Path | None, environ: Mapping[str, str]) -> Path | None:
+    """The configuration file in force, or None. Raises InvalidInput if one is named that cannot be read."""
+    named = config or environ.get("PELAGOS_CONFIG")
+    if named:
+        path = Path(named).expanduser()
+        if not _readable(path):
+            raise InvalidInput(
+                f"the configuration file {str(path)!r} cannot be read",
+                advice="Check --config or PELAGOS_CONFIG, and the file's permissions.",
+            )
+        return path
+    own = Path(environ.get("XDG_CONFIG_HOME") or _user_home(environ) / ".config")
+    for path in (own / "pelagos" / "pelagos.yaml", Path("/etc/pelagos/pelagos.yaml")):
+        if _readable(path):
+            return path
+    return None
+
+
+def default_home(environ: Mapping[str, str]) -> Path:
+    """``$XDG_STATE_HOME/pelagos``, or ``~/.local/state/pelagos``."""
+    state = environ.get("XDG_STATE_HOME")
+    return (Path(state) if state else _user_home(environ) / ".local" / "state") / "pelagos"
+
+
+def _user_home(environ: Mapping[str, str]) -> Path:
+    named = environ.get("HOME")
+    return Path(named) if named else Path("~").expanduser()
+
+
+def _readable(path: Path) -> bool:
+    try:
+        with path.open("rb"):
+            return True
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise InvalidInput(f"the configuration file {str(path)!r} cannot be read: {error.strerror}") from error
+
+
+def _environment(environ: Mapping[str, str], mistakes: list[Diagnostic]) -> Layer:
+    layer = Layer()
+    known = [field.name for field in msgspec.structs.fields(Settings)]
+    for name in sorted(environ):
+        rest = name.removeprefix(_PREFIX)
+        if rest == name or rest in _NOT_SETTINGS or not environ[name]:
+            continue
+        path: PathKey = tuple(rest.lower().split("__"))
+        if path[0] not in known:
+            # Not ours, perhaps: only what looks like a slip of the pen is a mistake.
+            close = difflib.get_close_matches(str(path[0]), known, 1, cutoff=0.8)
+            if close:
+                summary = f"{name}: there is no such setting"
+                mistakes.append(Diagnostic(summary, advice=f"Did you mean {_PREFIX}{close[0].upper()}?"))
+            continue
+        _put(layer, path, _FromText(environ[name]), name)
+    return layer
+
+
+class _FromText(str):
+    """A value given as text, whose type the setting decides."""
+
+
+def _put(layer: Layer, path: PathKey, value: Any, origin: str) -> None:
+    inside: Any = layer.data
+    for part in path[:-1]:
+        inside = inside.setdefault(part, {})
+        if not isinstance(inside, dict):
+            return
+    inside[path[-1]] = value
+    layer.origins[path] = origin
+
+
+def _flags(flags: Mapping[str, Any], path: PathKey = ()) -> Layer:
+    layer = Layer()
+    for key, value in flags.items():
+        if isinstance(value, Mapping):
+            inner = _flags(value, (*path, key))
+            if inner.data:
+                layer.data[key] = inner.data
+                layer.origins.update(inner.origins)
+        elif value is not None:
+            layer.data[key] = value
+            layer.origins[(*path, key)] = "--" + "-".join(str(part) for part in (*path, key)).replace("_", "-")
+    return layer
+
+
+def _merge(base: Layer, over: Layer) -> None:
+    base.lines.update(over.lines)
+    _merge_mapping(base, base.data, over, over.data, ())
+
+
+def _merge_mapping(base: Layer, into: dict[str, Any], over: Layer, values: Mapping[str, Any], path: PathKey) -> None:
+    for key, value in values.items():
+        here = (*path, key)
+        if here in over.origins:
+            base.origins[here] = over.origins[here]
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge_mapping(base, into[key], over, value, here)
+        elif path == () and key == "pool" and isinstance(value, list) and isinstance(into.get(key), list):
+            _merge_pool(base, into[key], over, value)
+        else:
+            into[key] = value
+            _take_origins(base, here, over, here)
+
+
+def _merge_pool(base: Layer, into: list[Any], over: Layer, accounts: list[Any]) -> None:
+    for index, account in enumerate(accounts):
+        name = account.get("name") if isinstance(account, dict) else None
+        known = [i for i, other in enumerate(into) if isinstance(other, dict) and other.get("name") == name]
+        if name is not None and known:
+            shifted = Layer(account)
+            _take_origins(shifted, ("pool", known[0]), over, ("pool", index))
+            _merge_mapping(base, into[known[0]], shifted, account, ("pool", known[0]))
+        else:
+            into.append(account)
+            _take_origins(base, ("pool", len(into) - 1), over, ("pool", index))
+
+
+def _take_origins(base: Layer, path: PathKey, over: Layer, source: PathKey) -> None:
+    for old in [known for known in base.origins if known[: len(path)] == path]:
+        del base.origins[old]
+    for known, origin in over.origins.items():
+        if known[: len(source)] == source:
+            base.origins[(*path, *known[len(source) :])] = origin
+
+
+def _build(kind: type[Any], layer: Layer, data: Any, path: PathKey, mistakes: list[Diagnostic]) -> Any:
+    """``data`` as a Struct of ``kind``; None after a mistake."""
+    if isinstance(data, _FromText):
+        data = parse_scalar(data)
+    if not isinstance(data, dict):
+        mistakes.append(layer.diagnostic(path, f"{_dotted(path)} is not a mapping of keys to values"))
+        return None
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    before = len(mistakes)
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        here = (*path, key)
+        field = fields.get(key)
+        if field is None:
+            close = difflib.get_close_matches(key, fields, 1)
+            advice = f"Did you mean {close[0]!r}?" if close else f"Keys here are: {', '.join(fields)}."
+            mistakes.append(layer.diagnostic(here, f"there is no setting {_dotted(here)!r}", advice))
+        elif field.type == tuple[AccountConfig, ...]:
+            accounts = parse_scalar(value) if isinstance(value, _FromText) else value
+            if not isinstance(accounts, list | tuple):
+                mistakes.append(layer.diagnostic(here, f"{_dotted(here)} is not a list"))
+                continue
+            built = [_build(AccountConfig, layer, item, (*here, i), mistakes) for i, item in enumerate(accounts)]
+            values[key] = tuple(account for account in built if account is not None)
+        elif isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            values[key] = _build(field.type, layer, value, here, mistakes)
+        else:
+            _convert(field.type, layer, value, here, values, mistakes)
+    missing = [name for name, field in fields.items() if field.required and name not in data]
+    mistakes += [layer.diagnostic(path, f"the key {name!r} is missing", "Add it.") for name in missing]
+    return kind(**values) if len(mistakes) == before else None
+
+
+def _convert(
+    kind: Any, layer: Layer, value: Any, path: PathKey, values: dict[str, Any], mistakes: list[Diagnostic]
+) -> None:
+    try:
+        if isinstance(value, _FromText):
+            values[str(path[-1])] = _from_text(kind, value)
+        else:
+            values[str(path[-1])] = msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        text = _AT.sub("", str(error))
+        mistakes.append(layer.diagnostic(path, f"{_dotted(path)}: {text[:1].lower()}{text[1:]}"))
+
+
+def _from_text(kind: Any, text: str) -> Any:
+    try:
+        return msgspec.convert(str(text), kind, strict=False)
+    except msgspec.ValidationError:
+        parsed = parse_scalar(text)
+        if isinstance(parsed, str):
+            raise
+        return msgspec.convert(parsed, kind, strict=False)
+
+
+def _dotted(path: PathKey) -> str:
+    return ".".join(str(part) for part in path) or "the configuration"

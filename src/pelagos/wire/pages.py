@@ -1,0 +1,76 @@
+"""Lists and short answers of the HTTP API.
+
+Lists are objects, so that they can grow fields; what they list is always under ``items``.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pelagos.wire.infrastructures import (
+    DefinitionView,
+    EventView,
+    InfrastructureSummary,
+    LogView,
+    RunView,
+    ServerView,
+)
+
+__all__ = [
+    "DefinitionList",
+    "EventPage",
+    "InfrastructureList",
+    "LogList",
+    "RunAccepted",
+    "RunCancel",
+    "RunList",
+    "ServerList",
+]
+
+
+class InfrastructureList(msgspec.Struct, frozen=True, kw_only=True):
+    """``infrastuctures`` is how the ancestor spelt it; scripts read it, so it stays."""
+
+    infrastructures: tuple[str, ...]
+    infrastuctures: tuple[str, ...]
+    items: tuple[InfrastructureSummary, ...]
+
+
+class RunList(msgspec.Struct, frozen=True):
+    items: tuple[RunView, ...]
+
+
+class DefinitionList(msgspec.Struct, frozen=True):
+    items: tuple[DefinitionView, ...]
+
+
+class ServerList(msgspec.Struct, frozen=True):
+    items: tuple[ServerView, ...]
+
+
+class LogList(msgspec.Struct, frozen=True):
+    items: tuple[LogView, ...]
+
+
+class EventPage(msgspec.Struct, frozen=True):
+    """Ask again with ``after=<next>``; an empty page means that there is nothing newer."""
+
+    items: tuple[EventView, ...]
+    next: int
+
+
+class RunAccepted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Answer of the requests that the ancestor's paths start runs with; its own keys, and ``run`` to follow."""
+
+    infraid: str
+    run: str
+    method: str = ""
+    nodename: str = ""
+    count: int | None = None
+    nodeid: str | None = None
+
+
+class RunCancel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """With ``keep``, what the run made so far stays; otherwise it is rolled back."""
+
+    keep: bool = False
