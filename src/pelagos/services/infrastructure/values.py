@@ -23,7 +23,15 @@ __all__ = [
     "Implementation",
     "MysqlCheck",
     "RunParameters",
+    "TemplatePlace",
 ]
+
+
+class TemplatePlace(msgspec.Struct, frozen=True):
+    """Where a template's text begins. ``exact``: its lines are the file's lines, so mistakes can be named to the line."""
+
+    position: Position
+    exact: bool = False
 
 
 class MysqlCheck(msgspec.Struct, frozen=True, rename={"password": "pass"}):
@@ -59,7 +67,9 @@ class Contextualisation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
 
     type: str = "basic"
     context_template: str = ""
-    """Text, already dumped with ``#cloud-config`` in front where the file gave a mapping."""
+    """The text, where the file gave text."""
+    context_mapping: dict[str, Any] | None = None
+    """The mapping, where the file gave one: its texts are rendered, then it is dumped with ``#cloud-config`` in front."""
     attributes: dict[str, Any] = {}
     env: tuple[str, ...] = ()
     command: str | tuple[str, ...] = ""
@@ -81,6 +91,8 @@ class Implementation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     config_management: dict[str, Any] = {}
     health_check: HealthCheck = HealthCheck()
     position: Position | None = None
+    places: dict[str, TemplatePlace] = {}
+    """Path (``contextualisation/context_template``, ``resource/image_id``, ...) -> where that template stands."""
 
 
 class AttributeMapping(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,19 @@
+"""Descriptions and node definitions: from texts to compiled values, or to a list of mistakes with their places."""
+
+from pelagos.services.infrastructure.description.compile import (
+    CompileOptions,
+    CompileResult,
+    StoredDefinition,
+    compile_definitions,
+    compile_description,
+)
+from pelagos.services.infrastructure.description.resources import ResourceChecker
+
+__all__ = [
+    "CompileOptions",
+    "CompileResult",
+    "ResourceChecker",
+    "StoredDefinition",
+    "compile_definitions",
+    "compile_description",
+]
