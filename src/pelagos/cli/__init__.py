@@ -1,0 +1,1 @@
+"""The command line. Nothing imports this room; its entry is :func:`pelagos.cli.main.main`."""

@@ -1,0 +1,57 @@
+"""``pelagos attach`` and ``pelagos detach``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from pelagos.cli.exits import COMMON, Exit
+from pelagos.cli.invocation import Invocation, pass_invocation
+from pelagos.cli.lazy import command
+
+if TYPE_CHECKING:
+    from pelagos.cli.session import Session
+
+__all__ = ["attach", "detach"]
+
+
+@command(
+    "attach",
+    examples=[("pelagos attach guestbook", "From now on the daemon keeps it alive")],
+    exits=(Exit.FAILED, Exit.MISSING, *COMMON),
+)
+@click.argument("infrastructure", metavar="INFRA")
+@pass_invocation
+def attach(invocation: Invocation, infrastructure: str) -> int:
+    """Let the daemon (pelagos serve) keep an infrastructure alive: check its health, heal and scale it."""
+    return _set(invocation, infrastructure, maintained=True)
+
+
+@command(
+    "detach",
+    examples=[("pelagos detach guestbook", "From now on the daemon leaves it alone")],
+    exits=(Exit.FAILED, Exit.MISSING, *COMMON),
+)
+@click.argument("infrastructure", metavar="INFRA")
+@pass_invocation
+def detach(invocation: Invocation, infrastructure: str) -> int:
+    """Stop the daemon from keeping an infrastructure alive. Its instances stay as they are."""
+    return _set(invocation, infrastructure, maintained=False)
+
+
+def _set(invocation: Invocation, reference: str, *, maintained: bool) -> int:
+    from pelagos.cli.finding import suggesting
+
+    async def work(session: Session) -> int:
+        async with suggesting(session, reference):
+            of = session.client.infrastructures
+            summary = await (of.attach(reference) if maintained else of.detach(reference))
+        if invocation.plain:
+            kept = "is kept alive by the daemon" if summary.maintained else "is left alone by the daemon"
+            invocation.say(f"{summary.name} {kept} from now on.")
+        else:
+            invocation.document(summary)
+        return Exit.OK
+
+    return invocation.run(work)

@@ -1,0 +1,59 @@
+"""``pelagos plan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from pelagos.cli.exits import COMMON, Exit
+from pelagos.cli.invocation import Invocation, pass_invocation
+from pelagos.cli.lazy import command
+
+if TYPE_CHECKING:
+    from pelagos.cli.session import Session
+
+__all__ = ["plan"]
+
+
+@command(
+    "plan",
+    examples=[
+        ("pelagos plan examples/guestbook/*.yaml", "What would up do, and how long would it take"),
+        ("pelagos plan shop.yaml nodes.yaml > /dev/null || echo not as described", "In a script"),
+    ],
+    exits=(Exit.CHANGES, Exit.DESCRIPTION, Exit.MISSING, *COMMON),
+)
+@click.argument("files", nargs=-1, required=True, metavar="FILE…", type=click.Path(path_type=Path))
+@click.option(
+    "--strategy",
+    type=click.Choice(["parallel", "sequential"]),
+    default="parallel",
+    show_default=True,
+    help="For which strategy the time is estimated.",
+)
+@pass_invocation
+def plan(invocation: Invocation, files: tuple[Path, ...], strategy: Literal["parallel", "sequential"]) -> int:
+    """Show what up would change, and how long it would take.
+
+    It shows what is created, destroyed and replaced, the critical path, and an estimate of the time. Nothing is
+    changed. The exit code says whether there is something to do: 0 nothing, 2 changes.
+    """
+    from pelagos.cli.failures import show_warnings
+    from pelagos.cli.views import plan_text
+    from pelagos.clients.bundle import read_bundle
+    from pelagos.wire.infrastructures import PlanRequest
+
+    bundle = read_bundle(files)
+
+    async def work(session: Session) -> int:
+        view = await session.client.plan(PlanRequest(sources=bundle.sources, entries=bundle.entries, strategy=strategy))
+        show_warnings(view.warnings, invocation)
+        if invocation.plain:
+            invocation.say(plan_text(view))
+        else:
+            invocation.document(view)
+        return Exit.CHANGES if view.changes else Exit.OK
+
+    return invocation.run(work)

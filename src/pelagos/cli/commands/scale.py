@@ -1,0 +1,75 @@
+"""``pelagos scale``."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import click
+
+from pelagos.cli.exits import COMMON, Exit
+from pelagos.cli.invocation import Invocation, pass_invocation
+from pelagos.cli.lazy import command
+
+if TYPE_CHECKING:
+    from pelagos.cli.session import Session
+
+__all__ = ["scale"]
+
+_COUNT = re.compile(r"[+-]?[0-9]{1,6}\Z")
+
+
+def _check_count(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if not _COUNT.match(value):
+        raise click.BadParameter(f"{value!r} is no number of instances; give 3, +1 or -1.", context, parameter)
+    return value
+
+
+@command(
+    "scale",
+    examples=[
+        ("pelagos scale guestbook web 3", "Three instances of web"),
+        ("pelagos scale guestbook web +1", "One more"),
+        ("pelagos scale guestbook web -1 --yes", "One less, without being asked"),
+    ],
+    exits=(Exit.FAILED, Exit.MISSING, Exit.QUOTA, *COMMON),
+    context_settings={"ignore_unknown_options": True},  # -1 is a number, not an option
+)
+@click.argument("infrastructure", metavar="INFRA")
+@click.argument("node", metavar="NODE")
+@click.argument("number", metavar="3|+1|-1", callback=_check_count)
+@click.option("--yes", is_flag=True, help="Do not ask before instances are destroyed.")
+@click.option("--keep", is_flag=True, help="When it fails or is cancelled, keep what it made.")
+@pass_invocation
+def scale(invocation: Invocation, infrastructure: str, node: str, number: str, yes: bool, keep: bool) -> int:
+    """Change how many instances a node has: to a number, or by a number with its sign.
+
+    The number stays within the node's min and max. You are asked where instances are destroyed. Ctrl+C as in up; the
+    output is up's too.
+    """
+    from pelagos.cli.asking import agreed, show_plan
+    from pelagos.cli.changing import change
+    from pelagos.cli.finding import suggesting
+    from pelagos.cli.results import show_success
+    from pelagos.wire.infrastructures import PlanRequest, RunRequest
+
+    async def work(session: Session) -> int:
+        async with suggesting(session, infrastructure):
+            plan = await session.client.plan(PlanRequest(infrastructure=infrastructure, scale={node: number}))
+        show_plan(plan, invocation)
+        reference = plan.id or infrastructure
+        if not plan.changes:
+            await show_success(invocation, session, await session.client.infrastructures.status(reference), None)
+            return Exit.OK
+        if not await agreed(plan, invocation, yes=yes):
+            return Exit.FAILED
+        request = RunRequest(
+            kind="scale",
+            request_id=invocation.world.new_id(),
+            infrastructure=reference,
+            scale={node: number},
+            keep=keep,
+        )
+        return await change(invocation, session, request, plan)
+
+    return invocation.run(work)

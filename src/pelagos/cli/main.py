@@ -1,0 +1,83 @@
+"""The ``pelagos`` command: the list of commands, and the edge where every error becomes text and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from pelagos import __version__
+from pelagos.cli.failures import report
+from pelagos.cli.invocation import Invocation
+from pelagos.cli.lazy import Entry, LazyGroup
+
+__all__ = ["cli", "main"]
+
+_BUILD = "Build and change"
+_LOOK = "Look"
+_KEEP = "Keep alive"
+_SET_UP = "Set up"
+
+_COMMANDS = "pelagos.cli.commands"
+
+ENTRIES = {
+    "up": Entry(f"{_COMMANDS}.up:up", "Build an infrastructure, or change it to what its files say.", _BUILD),
+    "plan": Entry(f"{_COMMANDS}.plan:plan", "Show what up would change, and how long it would take.", _BUILD),
+    "scale": Entry(f"{_COMMANDS}.scale:scale", "Change how many instances a node has.", _BUILD),
+    "down": Entry(f"{_COMMANDS}.down:down", "Destroy an infrastructure.", _BUILD),
+    "list": Entry(f"{_COMMANDS}.listing:listing", "List the infrastructures.", _LOOK),
+    "status": Entry(f"{_COMMANDS}.status:status", "Show an infrastructure's nodes and instances.", _LOOK),
+    "explain": Entry(f"{_COMMANDS}.explain:explain", "Say why it is not ready: what waits for what.", _LOOK),
+    "logs": Entry(f"{_COMMANDS}.logs:logs", "Show the instances' console output.", _LOOK),
+    "events": Entry(f"{_COMMANDS}.events:events", "Show what happened, and what happens.", _LOOK),
+    "maintain": Entry(f"{_COMMANDS}.maintain:maintain", "Check health, heal and scale until stopped.", _KEEP),
+    "attach": Entry(f"{_COMMANDS}.attach:attach", "Let the daemon keep an infrastructure alive.", _KEEP),
+    "detach": Entry(f"{_COMMANDS}.attach:detach", "Stop the daemon from keeping it alive.", _KEEP),
+    "serve": Entry(f"{_COMMANDS}.serve:serve", "Run all services and the HTTP API as a daemon.", _KEEP),
+    "definitions": Entry(f"{_COMMANDS}.definitions:definitions", "Import, list and delete node definitions.", _SET_UP),
+    "doctor": Entry(f"{_COMMANDS}.doctor:doctor", "Say what this machine can do, and what is missing.", _SET_UP),
+    "completion": Entry(f"{_COMMANDS}.completion:completion", "Print the completion script of a shell.", _SET_UP),
+    "run-detached": Entry(f"{_COMMANDS}.run_detached:run_detached", "Carry a run in the background.", hidden=True),
+}
+
+
+def _show_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        click.echo(f"pelagos {__version__}")
+        context.exit()
+
+
+cli = LazyGroup(
+    "pelagos",
+    entries=ENTRIES,
+    top=True,
+    help="""Build, heal, scale and take down infrastructures described in YAML, on any mix of clouds.
+
+    Without a daemon each command runs the services itself, on the state in PELAGOS_HOME; with `pelagos serve` running,
+    or PELAGOS_URL set, it talks to that.""",
+    epilog="Start with: pelagos doctor, then pelagos up FILE…  Each command has --help.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    params=[
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_show_version,
+            help="Print the version.",
+        )
+    ],
+)
+
+
+def main(arguments: Sequence[str] | None = None, invocation: Invocation | None = None) -> int:
+    """Run one command; answers its exit code. Raises only SystemExit (a shell's completion request)."""
+    invocation = invocation or Invocation()
+    try:
+        code = cli.main(arguments, prog_name="pelagos", standalone_mode=False, obj=invocation)
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the edge: each becomes text and an exit code
+        return int(report(error, invocation))
+    return int(code or 0)

@@ -1,0 +1,91 @@
+"""How a changing command ends: the final table with the addresses that answer, or the one document for scripts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pelagos.cli.progress import outcome as outcome_line
+from pelagos.cli.runs import Outcome
+from pelagos.cli.texts import join
+from pelagos.cli.trail import Trail
+from pelagos.model.states import RunState
+from pelagos.wire.infrastructures import RunView, StatusView
+
+if TYPE_CHECKING:
+    from pelagos.cli.invocation import Invocation
+    from pelagos.cli.session import Session
+
+__all__ = ["document", "show_state", "show_success", "succeeded"]
+
+_HISTORY = 5000
+"""Events looked through for the addresses of instances that an earlier run made."""
+_URLS = 3
+
+
+def document(status: StatusView | None, run: RunView | None) -> dict[str, Any]:
+    """``{"id", "name", "state", "run", "status"}``: what up and scale print with ``-o json``."""
+    identifier = status.id if status is not None else run.infrastructure_id if run is not None else None
+    name = status.name if status is not None else run.infrastructure if run is not None else None
+    state = status.state if status is not None else None
+    return {"id": identifier, "name": name, "state": state, "run": run, "status": status}
+
+
+async def show_success(invocation: Invocation, session: Session, status: StatusView, done: Outcome | None) -> None:
+    """The end of an up or scale that succeeded; ``done`` is None where there was nothing to do. In table mode the id
+    is the last line on stdout."""
+    if not invocation.plain:
+        invocation.document(document(status, done.run if done is not None else None))
+        return
+    show_state(invocation, status)
+    urls = done.trail.urls() if done is not None else []
+    urls = urls or await _earlier_urls(session, status)
+    for url in urls[:_URLS]:
+        invocation.say(f"Try: {url}")
+    if done is not None:
+        invocation.note(f"{done.run.kind} of {status.name}: {outcome_line(done.trail, done.seconds)}.")
+    invocation.note(_next(status, session))
+    invocation.say(status.id)
+
+
+def show_state(invocation: Invocation, status: StatusView) -> None:
+    """The line and the table of a state, on stdout."""
+    from pelagos.cli.views import status_line, status_table
+
+    invocation.say(status_line(status))
+    if status.nodes:
+        invocation.say(status_table(status, invocation.world.now()))
+
+
+def _next(status: StatusView, session: Session) -> str:
+    name = status.name
+    keeping = f"pelagos maintain {name}, or pelagos serve (keep it alive)" if session.embedded else ""
+    words = [f"pelagos status {name}", f"pelagos logs {name}"]
+    scalable = [node for node, one in status.nodes.items() if one.scaling.max > one.scaling.target]
+    if scalable:
+        words.append(f"pelagos scale {name} {scalable[0]} +1")
+    words += [keeping] if keeping else []
+    words.append(f"pelagos down {name}")
+    return f"Next: {join(words, 'or')}."
+
+
+async def _earlier_urls(session: Session, status: StatusView) -> list[str]:
+    """From the events of earlier runs: the addresses of instances that are ready now."""
+    ready = {
+        identifier
+        for node in status.nodes.values()
+        for identifier, one in node.instances.items()
+        if one.state == "ready"
+    }
+    trail = Trail()
+    seen = 0
+    async for event in session.client.events(infrastructure=status.id, after=0, follow=False):
+        seen += 1
+        if event.kind == "node.waiting" or event.instance_id in ready:
+            trail.feed(event)
+        if seen >= _HISTORY:
+            break
+    return trail.urls()
+
+
+def succeeded(done: Outcome) -> bool:
+    return done.run.state is RunState.SUCCEEDED

@@ -1,0 +1,167 @@
+"""What a run has done so far, node by node: a fold of its events, for every kind of progress display.
+
+Pure: no clock, no terminal. A display asks it for rows; the end of a command asks it for the addresses that answer and
+for what was made and destroyed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pelagos.cli.wording import sentence
+from pelagos.wire.infrastructures import EventView, PlanView, StatusView
+
+__all__ = ["InstanceTrail", "NodeTrail", "Trail"]
+
+_STATES = {
+    "instance.pending": "pending",
+    "instance.building": "building",
+    "instance.checking": "checking",
+    "instance.ready": "ready",
+    "instance.temp_failed": "temp_failed",
+    "instance.failed": "failed",
+    "instance.shutdown": "shutdown",
+    "instance.uncertain": "uncertain",
+    "instance.destroying": "destroying",
+    "instance.refused": "destroying",
+    "instance.destroyed": "destroyed",
+}
+
+
+@dataclass
+class InstanceTrail:
+    state: str
+    note: str = ""
+    urls: tuple[str, ...] = ()
+
+
+@dataclass
+class NodeTrail:
+    """``target`` instances are wanted; ``kept`` of those were there before and the run has no need to touch them."""
+
+    name: str
+    target: int = 0
+    kept: int = 0
+    waiting_on: tuple[str, ...] = ()
+    instances: dict[str, InstanceTrail] = field(default_factory=dict)
+    first_position: int | None = None
+
+    @property
+    def alive(self) -> dict[str, InstanceTrail]:
+        return {key: one for key, one in self.instances.items() if one.state != "destroyed"}
+
+    @property
+    def ready(self) -> int:
+        seen_ready = sum(one.state == "ready" for one in self.instances.values())
+        return min(max(self.target, seen_ready), seen_ready + self.kept)
+
+    @property
+    def state(self) -> str:
+        """The one word for the node: the least advanced thing that happens in it."""
+        states = [one.state for one in self.alive.values()]
+        for candidate in ("failed", "destroying", "uncertain", "temp_failed", "pending", "building", "checking"):
+            if candidate in states:
+                return candidate
+        if self.target == 0:
+            return "destroyed" if self.instances else "pending"
+        if self.ready >= self.target:
+            return "ready"
+        return "waiting" if self.waiting_on else "pending"
+
+    @property
+    def note(self) -> str:
+        """What the instance that matters most did last."""
+        if self.state == "waiting":
+            return f"waits for {', '.join(self.waiting_on)}"
+        told = [one.note for one in self.alive.values() if one.state == self.state and one.state != "ready"]
+        return told[-1] if told else ""
+
+    @property
+    def done(self) -> bool:
+        return self.state in ("ready", "destroyed")
+
+
+class Trail:
+    """Fed with events in the order of their positions; a repeated position is ignored."""
+
+    def __init__(self, plan: PlanView | None = None) -> None:
+        self.nodes: dict[str, NodeTrail] = {}
+        self.position = 0
+        self.note = ""
+        self.needed: set[str] = set()
+        self.created = 0
+        self.destroyed = 0
+        self.failed: list[str] = []
+        self._estimate = plan.estimated_seconds if plan is not None else None
+        for action in plan.actions if plan is not None else ():
+            node = self.node(action.node)
+            if action.action in ("create", "replace"):
+                node.target += action.count
+            elif action.action in ("keep", "update"):
+                node.target += action.count
+                node.kept += action.count
+
+    @property
+    def estimate(self) -> float | None:
+        """Seconds the plan thought it would take."""
+        return self._estimate
+
+    def node(self, name: str) -> NodeTrail:
+        return self.nodes.setdefault(name, NodeTrail(name))
+
+    def adopt(self, status: StatusView) -> None:
+        """Take nodes and targets from a status, where there was no plan."""
+        for name, node in status.nodes.items():
+            trail = self.node(name)
+            trail.target = node.scaling.target
+            trail.kept = sum(one.state == "ready" for one in node.instances.values())
+
+    def feed(self, event: EventView) -> bool:
+        """Take an event in; False if it was known already."""
+        if event.position <= self.position:
+            return False
+        self.position = event.position
+        if event.kind.startswith("run."):
+            self.note = sentence(event) if event.kind in ("run.waiting", "run.rolling_back") else ""
+        if event.node is None:
+            return True
+        node = self.node(event.node)
+        if node.first_position is None:
+            node.first_position = event.position
+        if event.kind == "node.waiting":
+            node.waiting_on = tuple(str(name) for name in event.data.get("on", ()))
+            self.needed.update(node.waiting_on)
+        elif event.instance_id is not None and event.kind in _STATES:
+            self._instance(node, event)
+        return True
+
+    def _instance(self, node: NodeTrail, event: EventView) -> None:
+        known = node.instances.get(event.instance_id or "")
+        state = _STATES[event.kind]
+        if known is None:
+            known = node.instances[event.instance_id or ""] = InstanceTrail(state)
+            if event.kind in ("instance.pending", "instance.building"):
+                self.created += 1
+            elif node.kept:
+                node.kept -= 1
+        node.waiting_on = ()
+        known.state = state
+        known.note = sentence(event)
+        if event.kind == "instance.ready":
+            known.urls = tuple(str(url) for url in event.data.get("urls", ()))
+        elif event.kind == "instance.destroyed":
+            self.destroyed += 1
+        elif event.kind == "instance.failed":
+            self.failed.append(f"{node.name}/{(event.instance_id or '')[:8]}: {known.note}")
+
+    def urls(self) -> list[str]:
+        """Addresses that answer: those of the nodes on which no other waited, else all there are."""
+        found = [
+            (name, url)
+            for name, node in self.nodes.items()
+            for one in node.instances.values()
+            if one.state == "ready"
+            for url in one.urls
+        ]
+        outer = [url for name, url in found if name not in self.needed]
+        return list(dict.fromkeys(outer or [url for _, url in found]))

@@ -1,0 +1,124 @@
+"""Plans, states and explanations as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from pelagos.cli.texts import age, clean, count, duration, join, printable, short, state, table
+from pelagos.wire.infrastructures import (
+    ExplainView,
+    InfrastructureSummary,
+    LogView,
+    PlanAction,
+    PlanView,
+    StatusView,
+)
+from pelagos.wire.times import from_rfc3339
+
+__all__ = ["explanation", "infrastructures", "log_lines", "plan_text", "status_line", "status_table"]
+
+_MARKS = {
+    "create": ("+", "green", "to create"),
+    "destroy": ("-", "red", "to destroy"),
+    "replace": ("~", "yellow", "to replace"),
+    "update": ("*", "cyan", "to update"),
+    "keep": (" ", "", "to keep"),
+}
+
+
+def plan_text(plan: PlanView) -> str:
+    """What would change, a line an action, then the critical path and the estimate."""
+    totals = dict.fromkeys(_MARKS, 0)
+    for action in plan.actions:
+        totals[action.action] += action.count
+    told = [f"{number} {_MARKS[action][2]}" for action, number in totals.items() if number]
+    new = "a new infrastructure, " if plan.id is None else ""
+    if not plan.changes:
+        return f"{plan.name}: nothing to do" + (
+            f" ({count(totals['keep'], 'instance')} stay)" if totals["keep"] else ""
+        )
+    lines = [f"{plan.name}: {new}{join(told)}"]
+    width = max(len(action.node) for action in plan.actions)
+    lines.extend(_action(action, width) for action in plan.actions if action.action != "keep")
+    if plan.critical_path:
+        path = " -> ".join(plan.critical_path)
+        estimate = plan.estimated_seconds
+        time = "no estimate before a first build" if estimate is None else f"about {duration(estimate)}"
+        lines.append(f"Critical path: {path} ({time})")
+    return "\n".join(lines)
+
+
+def _action(action: PlanAction, width: int) -> str:
+    mark, color, _ = _MARKS[action.action]
+    named = join([short(one) for one in action.instances[:5]])
+    more = f" and {len(action.instances) - 5} more" if len(action.instances) > 5 else ""
+    details = [part for part in (f"{named}{more}", clean(action.reason)) if part]
+    tail = f"  ({'; '.join(details)})" if details else ""
+    return click.style(f"  {mark} {action.node:<{width}}  {action.action} {action.count}{tail}", fg=color or None)
+
+
+def status_line(status: StatusView) -> str:
+    """``guestbook is ready: 4 of 4 instances``."""
+    ready = sum(one.state == "ready" for node in status.nodes.values() for one in node.instances.values())
+    target = sum(node.scaling.target for node in status.nodes.values())
+    return f"{status.name} is {state(status.state)}: {ready} of {count(target, 'instance')} ready"
+
+
+def status_table(status: StatusView, now: float) -> str:
+    """A row an instance; a node without any has one row that says how many it should have."""
+    rows = []
+    for name, node in status.nodes.items():
+        for identifier, one in node.instances.items():
+            old = age(now - from_rfc3339(one.created_at)) if one.created_at else ""
+            rows.append([name, short(identifier), state(one.state), one.address, one.cloud, old, clean(one.reason)])
+        if not node.instances:
+            rows.append([name, "", f"none of {node.scaling.target}", "", "", "", ""])
+    return table(["NODE", "INSTANCE", "STATE", "ADDRESS", "CLOUD", "AGE", "REASON"], rows)
+
+
+def infrastructures(found: Sequence[InfrastructureSummary], now: float) -> str:
+    rows = [
+        [
+            one.name,
+            state(one.state),
+            f"{one.ready}/{one.target}",
+            str(one.nodes),
+            "yes" if one.maintained else "no",
+            age(now - from_rfc3339(one.created_at)),
+            one.id,
+            clean(one.reason),
+        ]
+        for one in found
+    ]
+    return table(["NAME", "STATE", "READY", "NODES", "MAINTAINED", "AGE", "ID", "REASON"], rows)
+
+
+def explanation(view: ExplainView, now: float) -> str:
+    """The chain of what waits for what, indented; under each link the last answer and the next try."""
+    lines = [f"{view.name} is {state(view.state)}: {clean(view.summary)}"]
+    for step in view.steps:
+        pad = "  " * (step.depth + 1)
+        why = f": {clean(step.why)}" if step.why else ""
+        lines.append(f"{pad}{step.subject} is {state(step.state)}{why}")
+        if step.last_answer:
+            lines.append(f"{pad}  last answer: {clean(step.last_answer)}")
+        if step.next_try:
+            wait = from_rfc3339(step.next_try) - now
+            when = f"in {duration(wait)}" if wait > 0 else "now"
+            lines.append(f"{pad}  next try: {when}")
+    return "\n".join(lines)
+
+
+def log_lines(views: Sequence[LogView], *, terminal: bool) -> list[str]:
+    """Each instance's console lines behind its name. On a terminal, control characters are taken out: an instance
+    must not steer it."""
+    colors = ("cyan", "green", "magenta", "blue", "yellow")
+    width = max((len(f"{one.node}/{short(one.instance_id)}") for one in views), default=0)
+    lines = []
+    for position, one in enumerate(views):
+        name = click.style(f"{one.node}/{short(one.instance_id):<{width - len(one.node) - 1}}", fg=colors[position % 5])
+        for line in one.text.splitlines():
+            lines.append(f"{name} | {printable(line) if terminal else line}")
+    return lines

@@ -1,0 +1,92 @@
+"""An event as a sentence, for ``events``, for progress in a log, and for what ``maintain`` reports.
+
+Kinds this table does not know (a newer daemon's) are shown with their data as they come: nothing is hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pelagos.cli.texts import clean, duration, join, short
+from pelagos.wire.infrastructures import EventView
+
+__all__ = ["sentence", "subject"]
+
+Data = dict[str, Any]
+
+
+def _error(data: Data) -> str:
+    """The text of an error in an event: a payload's message, or the text itself."""
+    error = data.get("error")
+    if isinstance(error, dict):
+        return str(error.get("message") or error.get("code") or "")
+    return str(error or data.get("reason") or "")
+
+
+def _with(lead: str, *details: object) -> str:
+    told = [str(detail) for detail in details if detail not in (None, "")]
+    return f"{lead}: {', '.join(told)}" if told else lead
+
+
+def _waiting_run(data: Data) -> str:
+    purpose = data.get("purpose") or data.get("holder") or "another command"
+    where = [f"process {data['pid']}"] if data.get("pid") else []
+    where += [f"on {data['host']}"] if data.get("host") else []
+    return f"waits for {purpose}" + (f" ({' '.join(where)})" if where else "")
+
+
+def _ready(data: Data) -> str:
+    took = data.get("seconds")
+    after = f" after {duration(took)}" if isinstance(took, (int, float)) else ""
+    return f"ready{after}" + (f" at {data['address']}" if data.get("address") else "")
+
+
+def _names(value: object) -> str:
+    return join([str(item) for item in value]) if isinstance(value, list | tuple) else str(value or "")
+
+
+_SENTENCES: dict[str, Callable[[Data], str]] = {
+    "run.accepted": lambda data: "run accepted",
+    "run.started": lambda data: "run started",
+    "run.waiting": _waiting_run,
+    "run.rolling_back": lambda data: _with("rolling back what this run made", _error(data)),
+    "run.succeeded": lambda data: "run succeeded",
+    "run.failed": lambda data: _with("run failed", _error(data)),
+    "run.cancelled": lambda data: "run cancelled",
+    "infrastructure.state": lambda data: _with(f"is {data.get('state', 'unknown')}", data.get("reason")),
+    "node.waiting": lambda data: f"waits for {_names(data.get('on'))}",
+    "instance.pending": lambda data: "pending" + (f" on {data['cloud']}" if data.get("cloud") else ""),
+    "instance.building": lambda data: "building",
+    "instance.checking": lambda data: _with("checking", _names(data.get("what"))),
+    "instance.ready": _ready,
+    "instance.temp_failed": lambda data: _with("not healthy, waiting for it to recover", data.get("reason")),
+    "instance.failed": lambda data: _with("failed", data.get("reason"), _error({"error": data.get("error")})),
+    "instance.shutdown": lambda data: _with("stopped", data.get("reason")),
+    "instance.uncertain": lambda data: _with("uncertain: its cloud has not said whether it exists", data.get("reason")),
+    "instance.destroying": lambda data: _with("destroying", data.get("reason")),
+    "instance.destroyed": lambda data: "destroyed",
+    "instance.refused": lambda data: _with("its cloud refuses to delete it, trying again", _error(data)),
+}
+
+
+def sentence(event: EventView) -> str:
+    """What happened, without the subject and the time; one line."""
+    known = _SENTENCES.get(event.kind)
+    if known is not None:
+        return clean(known(event.data))
+    details = " ".join(f"{key}={value}" for key, value in event.data.items())
+    return clean(f"{event.kind} {details}")
+
+
+def subject(event: EventView) -> str:
+    """What it happened to: ``web/1f3c9a20``, ``web``, ``server 5d…``, or nothing for the run itself."""
+    if event.node and event.instance_id:
+        return f"{event.node}/{short(event.instance_id)}"
+    if event.node:
+        return event.node
+    if event.instance_id:
+        return short(event.instance_id)
+    if event.server_id:
+        return f"server {short(event.server_id)}"
+    return ""
