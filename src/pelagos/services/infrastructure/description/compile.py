@@ -60,14 +60,24 @@ def compile_description(
     Exactly one entry holds the description; node definitions may be in any of them, and those of ``stored`` are used
     for types that none has. ``check_resource`` checks resources of the ``known_types``, the driver types of the pool
     (None: types are not checked). Raises :class:`DescriptionError` with all errors and warnings, by file and place."""
-    problems = Problems() texts = _Texts(sources, entries, problems) reader = DefinitionReader(problems,
-    check_resource, known_types) definitions = texts.definitions(reader) root = texts.description() draft =
-    InfrastructureReader(problems).read(root) if root is not None else None if draft is None: if root is None and not
-    problems.failed: where = Position(entries[0], 1) if entries else None problems.error( "no infrastructure
-    description was given", where, "give a file with 'infra_name:' and 'nodes:'", ) problems.raise_if_failed() raise
-    AssertionError("a description that cannot be read has errors") _add_stored(draft.nodes, definitions, stored or {},
-    reader, problems) compiled = Resolver(draft, definitions, texts.broken, known_types, problems).compiled()
-    problems.raise_if_failed() return CompileResult(compiled, problems.sorted())
+    problems = Problems()
+    texts = _Texts(sources, entries, problems)
+    reader = DefinitionReader(problems, check_resource, known_types)
+    definitions = texts.definitions(reader)
+    root = texts.description()
+    draft = InfrastructureReader(problems).read(root) if root is not None else None
+    if draft is None:
+        if not problems.failed:
+            where = Position(entries[0], 1) if entries else None
+            problems.error(
+                "no infrastructure description was given", where, "give a file with 'infra_name:' and 'nodes:'"
+            )
+        problems.raise_if_failed()
+        raise AssertionError("a description that cannot be read has errors")
+    _add_stored(draft.nodes, definitions, stored or {}, reader, problems)
+    compiled = Resolver(draft, definitions, texts.broken, known_types, problems).compiled()
+    problems.raise_if_failed()
+    return CompileResult(compiled, problems.sorted())
 
 
 def compile_definitions(

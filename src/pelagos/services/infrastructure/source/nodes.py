@@ -171,9 +171,12 @@ def events_of(source: Source, problems: Problems) -> Iterator[Any]:
         )
     except YAMLError as error:
         problems.error(f"this is not YAML: {error}", Position(source.name, 1, 1))
-    except Exception as error:  # noqa: BLE001 - a library on hostile text: whatever it trips over is a mistake in the
-    text reader = yaml.reader problems.error( f"this is not YAML: {type(error).__name__} {error}".rstrip(),
-    Position(source.name, reader.line + 1, reader.column + 1), )
+    except Exception as error:  # noqa: BLE001 - a library on hostile text; what it trips over is reported as a mistake
+        reader = yaml.reader
+        problems.error(
+            f"this is not YAML: {type(error).__name__} {error}".rstrip(),
+            Position(source.name, reader.line + 1, reader.column + 1),
+        )
 
 
 def _advice(problem: str) -> str:

@@ -72,10 +72,17 @@ def facts_of(text: str) -> Facts:
         return Facts(error=(error.message or "syntax error", error.lineno))
     except RecursionError:
         return Facts(error=("nested too deeply", 1))
-    except Exception as error:  # noqa: BLE001 - Jinja's compiler on hostile text: whatever it trips over is a mistake
-    in it return Facts(error=(f"{type(error).__name__}: {error}", 1)) walker = _Walker(undeclared)
-    walker.visit(template, True) return Facts( names=tuple(walker.names), calls=tuple(walker.calls),
-    paths=tuple(walker.paths), nodes=tuple(walker.references), includes=tuple(walker.includes), )
+    except Exception as error:  # noqa: BLE001 - Jinja's compiler on hostile text; what it trips over is reported
+        return Facts(error=(f"{type(error).__name__}: {error}", 1))
+    walker = _Walker(undeclared)
+    walker.visit(template, True)
+    return Facts(
+        names=tuple(walker.names),
+        calls=tuple(walker.calls),
+        paths=tuple(walker.paths),
+        nodes=tuple(walker.references),
+        includes=tuple(walker.includes),
+    )
 
 
 def _path_of(node: nodes.Node) -> tuple[str, ...] | None:
