@@ -17,11 +17,11 @@ __all__ = ["DRIVER", "Fact", "LocalAccount", "LocalDriver", "LocalFacts", "Local
 def __getattr__(name: str) -> Any:
     """Load what is rarely needed when it is asked for."""
     if name in ("Fact", "LocalFacts", "probe"):
-        from pelagos.clouds.local import facts  # noqa: PLC0415 - start-up time of the command line
+        from pelagos.clouds.local import facts
 
         return getattr(facts, name)
     if name == "LocalDriver":
-        from pelagos.clouds.local.driver import LocalDriver  # noqa: PLC0415 - as above
+        from pelagos.clouds.local.driver import LocalDriver
 
         return LocalDriver
     raise AttributeError(name)

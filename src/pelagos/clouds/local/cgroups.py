@@ -61,7 +61,7 @@ class ControlGroups:
         return sorted(str(place) for place in places if place.exists())
 
     def remove(self, provider_id: str) -> None:
-        """Remove an instance's groups, and the account's when they were the last. Raises OSError while processes live."""
+        """Remove an instance's groups, and the account's with the last. Raises OSError while processes live."""
         for parent in sorted(set(self._parents.values())):
             place = parent / self._name / provider_id
             with contextlib.suppress(FileNotFoundError):

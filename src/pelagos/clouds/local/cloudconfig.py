@@ -1,8 +1,8 @@
 """User data, parsed before anything is started: a ``#cloud-config`` document or a ``#!`` script becomes plain steps.
 
-The instance's init carries the steps out and needs no YAML for it. The order is that of cloud-init's stages, with users
-before files so that files can belong to them. What is not understood becomes a warning in the instance's console; what is
-wrong is refused here, naming the line.
+The instance's init carries the steps out and needs no YAML for it. The order is that of cloud-init's stages, with
+users before files so that files can belong to them. What is not understood becomes a warning in the instance's
+console; what is wrong is refused here, naming the line.
 Source: cloud-init, "Module reference" (write_files, runcmd, bootcmd, users, packages, set_hostname).
 """
 
@@ -256,11 +256,11 @@ def parse_user_data(text: str) -> UserData:
             f"user data starts with {first[:60]!r}, which is neither '#cloud-config' nor a '#!' script",
             advice="Begin the contextualisation's document with the line #cloud-config, or with #!/bin/sh.",
         )
-    from ruamel.yaml import YAML  # noqa: PLC0415 - most commands never parse user data
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError  # noqa: PLC0415
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     reader = YAML(typ="rt", pure=True)
-    reader.version = (1, 1)  # type: ignore[assignment]  # cloud-init reads YAML 1.1: 0644 is octal, yes is true
+    reader.version = (1, 1)  # cloud-init reads YAML 1.1: 0644 is octal, yes is true
     try:
         document = reader.load(StringIO(text))
     except MarkedYAMLError as error:

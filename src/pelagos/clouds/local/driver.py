@@ -1,7 +1,7 @@
 """The ``local`` cloud: servers are namespaces, or at worst plain processes, of this machine.
 
-Truth is on disk and in the kernel, so any number of commands may use the same account at once, and none of them needs to
-live for its instances to. The verbs here only wait: the work is in :mod:`pelagos.clouds.local.lifecycle`.
+Truth is on disk and in the kernel, so any number of commands may use the same account at once, and none of them
+needs to live for its instances to. The verbs here only wait: the work is in :mod:`pelagos.clouds.local.lifecycle`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OUTPUT_LIMIT = 1 << 18
 KILLED_WITHOUT_A_WORD = "its init was killed by signal 9 (by somebody, or for want of memory)"
 CAPABILITIES = Capabilities(
     token_lookup=TokenLookup.IDEMPOTENT,
-    settle=2.0,
+    settle=1.0,
     create_timeout=60.0,
     call_timeout=30.0,
     build_timeout=60.0,
@@ -233,8 +233,8 @@ class LocalDriver:
     async def verify_listener(self, provider_id: str, address: str, port: int) -> bool:
         """Whether the TCP listener at address and port belongs to this instance.
 
-        In loopback mode the machine's port space is shared: another program that listens on 0.0.0.0 would answer for the
-        instance. A health check of a port or a URL asks this too. False if the instance does not run."""
+        In loopback mode the machine's port space is shared: another program that listens on 0.0.0.0 would answer
+        for the instance. A health check of a port or a URL asks this too. False if the instance does not run."""
         life = await self._life()
 
         def verify() -> bool:

@@ -1,7 +1,8 @@
 """What this machine allows local instances, found out by really trying.
 
-Kernel versions, sysctls and capability bits tell only half (AppArmor, seccomp, mount options and the home's file system
-have a say too), so the probe brings up an instance that ends at once, best level first, and keeps each refusal's reason.
+Kernel versions, sysctls and capability bits tell only half (AppArmor, seccomp, mount options and the home's file
+system have a say too), so the probe brings up an instance that ends at once, best level first, and keeps each
+refusal's reason.
 """
 
 from __future__ import annotations

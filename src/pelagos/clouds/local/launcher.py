@@ -1,7 +1,7 @@
 """The orchestrator's side of starting an instance: the plan, and the process that carries it out.
 
-The launcher is a fresh interpreter without site packages (some 20 ms), not a fork of this process: a fork of a program with
-threads, connections and secrets would carry them into the instance.
+The launcher is a fresh interpreter without site packages (some 20 ms), not a fork of this process: a fork of a
+program with threads, connections and secrets would carry them into the instance.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _hidden_python() -> str:
 
 
 def launch(plan: dict[str, Any], directory: Path, *, timeout: float) -> dict[str, Any]:
-    """Bring an instance up; what the launcher answers: ``{"pid", "start"}``, ``{"already"}`` or ``{"error", "errno", "stage"}``.
+    """Bring an instance up. The answer: ``{"pid", "start"}``, ``{"already"}`` or ``{"error", "errno", "stage"}``.
 
     Raises Busy if somebody else is at it, TimeoutError if there is no answer: the launcher then still goes on."""
     making = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)

@@ -1,8 +1,9 @@
 """Bringing instances up and taking them down: blocking functions, each of which may be killed anywhere and repeated.
 
-The order is what makes that true. Up: address claimed and record written (one rename), then the launcher, which holds
-the instance's making-lock until init has spoken. Down: making-lock taken, init killed, cable removed, directory renamed into the
-trash, trash emptied, bridge removed. No step needs a state written by the one before, so a full disk stops no removal.
+The order is what makes that true. Up: address claimed and record written (one rename), then the launcher, which
+holds the instance's making-lock until init has spoken. Down: making-lock taken, init killed, cable removed,
+directory renamed into the trash, trash emptied, bridge removed. No step needs a state written by the one before,
+so a full disk stops no removal.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Lifecycle:
         return possible.value
 
     def id_of(self, token: str) -> str:
-        """The id of the instance that a create call with this token makes: no look-up needed, no second one possible."""
+        """The id of the instance that a create call with this token makes: a second one is not possible."""
         return "i-" + hashlib.sha256(f"{self.book.key}\0{token}".encode()).hexdigest()[:16]
 
     # -- up -----------------------------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ class Lifecycle:
             raise self._refusal(f"unpack the image {options.image}", error) from error
 
     def bring_up(self, record: Record, *, timeout: float) -> Record:
-        """Start init unless it runs. Raises Busy; CloudError's kin with the reason; the instance is then left as it is."""
+        """Start init unless it runs. Raises Busy, or a CloudError with the reason; the instance is left as it is."""
         avoid: set[str] = set()
         while True:
             place = self.directory.of(record.provider_id)
@@ -180,7 +181,7 @@ class Lifecycle:
         warnings = list(data.warnings)
         plan["network"] = self._cable(record)
         plan["cgroups"] = self._limits(record, options, warnings)
-        plan["writable"] = sorted({os.path.dirname(path) for path in data.written})
+        plan["writable"] = sorted({os.fspath(Path(path).parent) for path in data.written})
         plan["fresh"] = fresh
         plan["steps"] = data.steps
         plan["console_bytes"] = int(self.account.console_mb * (1 << 20))

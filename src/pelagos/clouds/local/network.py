@@ -1,10 +1,11 @@
 """Addresses: a subnet of the account's own on a bridge, or a piece of 127/8.
 
-Names and first choices derive from the hash of home and account. Two homes may still hash alike, so a choice is checked
-against what the kernel already routes, under one lock of the whole machine (a lock on the directory ``/run``, which
-leaves no file behind), and the subnet chosen is kept in the account's directory while there are instances. In loopback mode
-nothing in the kernel knows of an address until somebody listens, so each init holds an abstract socket named after
-its address for life: a second claim of it fails at the start, and the next address is tried.
+Names and first choices derive from the hash of home and account. Two homes may still hash alike, so a choice is
+checked against what the kernel already routes, under one lock of the whole machine (a lock on the directory
+``/run``, which leaves no file behind), and the subnet chosen is kept in the account's directory while there are
+instances. In loopback mode nothing in the kernel knows of an address until somebody listens, so each init holds an
+abstract socket named after its address for life: a second claim of it fails at the start, and the next address is
+tried.
 
 There is no address translation: instances reach one another and this machine, not the world.
 """

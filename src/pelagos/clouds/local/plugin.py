@@ -19,7 +19,7 @@ class LocalPlugin:
 
     async def open(self, context: DriverContext) -> CloudDriver:
         """A driver for one account. Nothing is tried and nothing written until it is needed."""
-        from pelagos.clouds.local.driver import LocalDriver  # noqa: PLC0415 - start-up time of the command line
+        from pelagos.clouds.local.driver import LocalDriver
 
         return LocalDriver(context)
 

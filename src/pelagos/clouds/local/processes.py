@@ -15,21 +15,26 @@ ROUNDS = 100
 
 
 def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
 def lock_holders(lock: Path) -> list[int]:
     """Processes that have an instance's lock file open for reading, as init has: for when its process id was lost."""
-    wanted = os.stat(lock)
+    wanted = lock.stat()
     found = []
     for pid in _pids():
         if pid == os.getpid():
             continue
         try:
-            for name in os.listdir(f"/proc/{pid}/fd"):
-                facts = os.stat(f"/proc/{pid}/fd/{name}")
+            for entry in Path(f"/proc/{pid}/fd").iterdir():
+                facts = entry.stat()
                 if (facts.st_dev, facts.st_ino) == (wanted.st_dev, wanted.st_ino):
-                    flags = Path(f"/proc/{pid}/fdinfo/{name}").read_text(encoding="ascii").split("flags:")[1].split()[0]
+                    flags = (
+                        Path(f"/proc/{pid}/fdinfo/{entry.name}")
+                        .read_text(encoding="ascii")
+                        .split("flags:")[1]
+                        .split()[0]
+                    )
                     if int(flags, 8) & os.O_ACCMODE == os.O_RDONLY:
                         found.append(pid)
                         break
@@ -68,9 +73,8 @@ def listens(pid: int, level: str, network: str, address: str, port: int) -> bool
     members = set(descendants(pid)) | {pid} if level == "processes" else _namespace_members(pid)
     for member in sorted(members):
         try:
-            for name in os.listdir(f"/proc/{member}/fd"):
-                if os.readlink(f"/proc/{member}/fd/{name}") in inodes:
-                    return True
+            if any(os.fspath(entry.readlink()) in inodes for entry in Path(f"/proc/{member}/fd").iterdir()):
+                return True
         except (FileNotFoundError, PermissionError, ProcessLookupError):
             continue
     return False
@@ -78,13 +82,13 @@ def listens(pid: int, level: str, network: str, address: str, port: int) -> bool
 
 def _namespace_members(pid: int) -> set[int]:
     try:
-        wanted = os.readlink(f"/proc/{pid}/ns/pid_for_children")
+        wanted = Path(f"/proc/{pid}/ns/pid_for_children").readlink()
     except OSError:
         return set()
     found = set()
     for other in _pids():
         try:
-            if os.readlink(f"/proc/{other}/ns/pid") == wanted:
+            if Path(f"/proc/{other}/ns/pid").readlink() == wanted:
                 found.add(other)
         except OSError:
             continue

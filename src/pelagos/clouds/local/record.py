@@ -1,9 +1,10 @@
 """What is known of an instance, on disk: one directory each, which appears whole or not at all.
 
-``record.msgpack`` is what was asked for; it is written before anything is started and holds the create call's token, so that
-whoever comes after a crash finds the attempt. What became of it is read from elsewhere, never believed from a stored
-state: ``lock`` (its first byte is held by init for life), ``run.json`` (who init is, by the launcher), ``phases`` (how far init
-came, a line each). A directory is made under the name ``.new-...`` and renamed; it goes by being renamed into ``trash``.
+``record.msgpack`` is what was asked for; it is written before anything is started and holds the create call's
+token, so that whoever comes after a crash finds the attempt. What became of it is read from elsewhere, never
+believed from a stored state: ``lock`` (its first byte is held by init for life), ``run.json`` (who init is, by the
+launcher), ``phases`` (how far init came, a line each). A directory is made under the name ``.new-...`` and
+renamed; it goes by being renamed into ``trash``.
 
     clouds/<account>/
       lock                          guards claims: directories, addresses, the bridge
@@ -158,7 +159,7 @@ class InstanceDirectory:
     def records(self) -> list[Record]:
         """All of them, in the order of their ids."""
         try:
-            names = sorted(os.listdir(self.instances))
+            names = sorted(entry.name for entry in self.instances.iterdir())
         except FileNotFoundError:
             return []
         found = (self.record(name) for name in names if not name.startswith("."))
@@ -232,7 +233,7 @@ class InstanceDirectory:
     def sweep(self, provider_id: str | None = None) -> None:
         """Remove what an interrupted removal left."""
         try:
-            names = sorted(os.listdir(self.trash))
+            names = sorted(entry.name for entry in self.trash.iterdir())
         except FileNotFoundError:
             return
         for name in names:

@@ -26,7 +26,7 @@ def remove_tree(path: Path) -> None:
         _remove_content(descriptor, os.fstat(descriptor).st_dev)
     finally:
         os.close(descriptor)
-    os.rmdir(path)
+    path.rmdir()
 
 
 def _open_directory(name: str, parent: int | None) -> int:

@@ -1,8 +1,11 @@
 """Runs a command inside a running instance: ``enter`` with a JSON object as its argument.
 
-Exit code is the command's (128 + n if signal n killed it), 125 if the instance cannot be entered. SIGTERM ends the command's
-whole session.
+Exit code is the command's (128 + n if signal n killed it), 125 if the instance cannot be entered. SIGTERM ends the
+command's whole session.
 """
+
+# ruff: noqa: PTH116, PTH118
+# (text paths: pathlib would cost the start of each instance some milliseconds)
 
 from __future__ import annotations
 
@@ -91,7 +94,7 @@ def _command(order: dict[str, Any]) -> None:
         failure = FileNotFoundError(2, "no such command")
         for path in environment["PATH"].split(":") if "/" not in argv[0] else [""]:
             try:
-                os.execve(os.path.join(path, argv[0]), argv, environment)
+                os.execve(os.path.join(path, argv[0]), argv, environment)  # noqa: S606 - what an instance is for
             except (FileNotFoundError, NotADirectoryError):
                 continue
         sys.stderr.write(f"{argv[0]}: {failure.strerror}\n")

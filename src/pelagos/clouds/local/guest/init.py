@@ -1,12 +1,16 @@
 """An instance's first process: makes the rest feel at home, runs the user data once, reaps, logs, stops in order.
 
-It owns the console: what the instance's processes write goes through its pipe into ``console.log``, which it keeps below its
-limit. It holds the life lock; when it is gone, so is the lock, whatever killed it. In a process-id namespace the
-kernel then kills all others; without one, init is the sub-reaper of all it started and knows them by descent.
+It owns the console: what the instance's processes write goes through its pipe into ``console.log``, which it keeps
+below its limit. It holds the life lock; when it is gone, so is the lock, whatever killed it. In a process-id
+namespace the kernel then kills all others; without one, init is the sub-reaper of all it started and knows them by
+descent.
 
 It keeps open no directory of the host and nothing that can be written but its console and its list of phases, so
 that no descriptor is a way out.
 """
+
+# ruff: noqa: PTH118, PTH208
+# (text paths: pathlib would cost the start of each instance some milliseconds)
 
 from __future__ import annotations
 
@@ -178,7 +182,7 @@ class Init:
             os.chdir(self._plan["working_directory"])
             for path in environment["PATH"].split(":") if "/" not in argv[0] else [""]:
                 try:
-                    os.execve(os.path.join(path, argv[0]), argv, environment)
+                    os.execve(os.path.join(path, argv[0]), argv, environment)  # noqa: S606 - what an instance is for
                 except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
                     failure = error
             os.write(2, f"{argv[0]}: {failure.strerror}\n".encode())

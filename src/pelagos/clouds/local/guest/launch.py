@@ -1,8 +1,12 @@
 """Brings an instance up: ``launch <instance id>``, the plan as JSON on stdin, one line of JSON back on stdout.
 
-It makes the namespaces, starts init in them and stays until init says that it runs or why not. If the command that called
-it is killed meanwhile, it goes on: an instance is whole or not there. Init becomes a child of the machine's own init.
+It makes the namespaces, starts init in them and stays until init says that it runs or why not. If the command that
+called it is killed meanwhile, it goes on: an instance is whole or not there. Init becomes a child of the machine's
+own init.
 """
+
+# ruff: noqa: PTH103, PTH104, PTH120
+# (text paths: pathlib would cost the start of each instance some milliseconds)
 
 from __future__ import annotations
 
@@ -211,13 +215,13 @@ def _child(
         first.log(f"cannot start: {stage}: {error}")
         say("failed", stage=stage, errno=error.errno or 0, text=error.strerror or str(error))
         os._exit(1)
-    except BaseException as error:  # a defect of ours: it is told, not swallowed
+    except BaseException as error:  # noqa: BLE001 - a defect of ours: it is told, not swallowed
         first.log(f"cannot start: {stage}: {type(error).__name__}: {error}")
         say("failed", stage=stage, errno=0, text=f"{type(error).__name__}: {error}")
         os._exit(1)
     try:
         first.run()
-    except BaseException as error:  # the last words of process 1, which ends here
+    except BaseException as error:  # noqa: BLE001 - the last words of process 1, which ends here
         first.log(f"init failed: {type(error).__name__}: {error}")
         first.phase("exit", reason=f"init failed: {type(error).__name__}: {error}")
         os._exit(1)

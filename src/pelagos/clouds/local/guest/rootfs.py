@@ -1,14 +1,18 @@
 """An instance's root: this machine's files (or an image's) underneath, a layer of its own on top.
 
-As root one overlay over ``/`` does it (with more for the file systems mounted at well-known places, which an overlay does
-not cross). In a user namespace the kernel refuses an overlay over ``/``, because that would reveal what lies under the
-mounts inherited from the parent; there each top-level directory gets its own (``userxattr``), and one that is refused
-for the same reason, or because the layers lie in it, is split into its children.
+As root one overlay over ``/`` does it (with more for the file systems mounted at well-known places, which an
+overlay does not cross). In a user namespace the kernel refuses an overlay over ``/``, because that would reveal
+what lies under the mounts inherited from the parent; there each top-level directory gets its own (``userxattr``),
+and one that is refused for the same reason, or because the layers lie in it, is split into its children.
 
-What must not be seen is masked by an *opaque* directory in the upper layer. The way not chosen was to mount something
-empty over it: what is mounted can be unmounted by whoever gains the right, an opaque directory hides what is below for good.
-Everything is mounted in the instance's own mount namespace and so vanishes with its last process.
+What must not be seen is masked by an *opaque* directory in the upper layer. The way not chosen was to mount
+something empty over it: what is mounted can be unmounted by whoever gains the right, an opaque directory hides
+what is below for good. Everything is mounted in the instance's own mount namespace and so vanishes with its last
+process.
 """
+
+# ruff: noqa: PTH101, PTH102, PTH103, PTH108, PTH110, PTH112, PTH114, PTH115, PTH116, PTH118, PTH120, PTH211
+# (text paths: pathlib would cost the start of each instance some milliseconds)
 
 from __future__ import annotations
 

@@ -3,6 +3,9 @@
 A step that fails is logged and the rest goes on, as cloud-init does.
 """
 
+# ruff: noqa: PTH101, PTH103, PTH104, PTH108, PTH114, PTH120, PTH208
+# (text paths: pathlib would cost the start of each instance some milliseconds)
+
 from __future__ import annotations
 
 import base64

@@ -207,7 +207,7 @@ def drop_capabilities() -> None:
     _check(_libc.capset(header, struct.pack("6I", effective & low, permitted & low, 0, 0, 0, 0)), "capset")
 
 
-# -- locks: open-file-description locks, which can be asked after without being taken -----------------------------------
+# -- locks: open-file-description locks, which can be asked after without being taken -------------------------------
 
 
 def _flock(kind: int, byte: int) -> bytes:
