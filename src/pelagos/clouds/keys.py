@@ -50,7 +50,7 @@ def check_keys(
             options[key] = value
         else:
             try:
-                options[key] = msgspec.to_builtins(msgspec.convert(value, field.type, strict=False))
+                options[key] = _plain(msgspec.to_builtins(msgspec.convert(value, field.type, strict=False)))
             except msgspec.ValidationError as error:
                 problems.append((key, _explain(str(error), value, field.type)))
     for key, field in fields.items():
@@ -62,6 +62,17 @@ def check_keys(
         except msgspec.ValidationError as error:
             problems.append((None, _explain(str(error), None)))
     return options, problems
+
+
+def _plain(value: Any) -> Any:
+    """Lists for tuples: as the value comes back from a journal, so that comparing the two finds no change."""
+    match value:
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case dict():
+            return {key: _plain(item) for key, item in value.items()}
+        case _:
+            return value
 
 
 def _unknown(key: str, known: list[str]) -> str:

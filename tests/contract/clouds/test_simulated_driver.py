@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from contract.clouds.driver_suite import DriverHarness, DriverSuite, FaultInjector
+from contract.clouds.driver_suite import DriverFaultSuite, DriverHarness, DriverSuite, FaultInjector, SharedAccountSuite
 from contract.clouds.virtual_time import VirtualLoop, VirtualWorld
 from pelagos.clouds import CloudDriver, CommandResult, DriverContext, ServerSpec, TokenLookup
 from pelagos.clouds.simulated import Delay, SimulatedCloud, SimulatedOptions, SimulatedPlugin
@@ -81,7 +81,7 @@ class SimulatedHarness(DriverHarness):
         return self.cloud.add_foreign("somebody-elses")
 
 
-class TestSimulatedDriver(DriverSuite):
+class TestSimulatedDriver(DriverSuite, DriverFaultSuite, SharedAccountSuite):
     @pytest.fixture
     def anyio_backend(self) -> tuple[str, dict[str, Any]]:
         return "asyncio", {"loop_factory": VirtualLoop}

@@ -7,6 +7,7 @@ cancelling it at any await, or killing its process, takes nothing back: what was
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Sequence
@@ -243,9 +244,12 @@ class SimulatedDriver:
 
     async def _write(self, call: _Call, timeout: float, *, lag: float = 0.0, **effect: Any) -> CloudServer | None:
         """Send a call with an effect, wait for its reply as long as it takes or ``timeout``."""
-        with self._place.access():
-            self._place.advance()
-            command = self._send(call, lag, effect)
+        try:
+            with self._place.access():
+                self._place.advance()
+                command = self._send(call, lag, effect)
+        except OSError as error:
+            raise CloudUnreachable(f"{call.verb.value}: the cloud's state file cannot be used: {error}") from error
         collected = command is None
 
         def collect(_: float) -> CloudServer | None:
@@ -258,7 +262,8 @@ class SimulatedDriver:
             return await self._wait(call, timeout, collect)
         finally:
             if command is not None and command.wanted and not collected:
-                with self._place.access():
+                # A full disk keeps it from being forgotten now; unclaimed outcomes expire.
+                with contextlib.suppress(OSError), self._place.access():
                     self._place.abandon(command.number)
 
     async def _read(self, verb: Verb, timeout: float, answer: Callable[[float], T]) -> T:
@@ -288,6 +293,8 @@ class SimulatedDriver:
                     result = answer(self._place.advance(call.arrives))
             except CloudError as error:
                 refused = error
+            except OSError as error:
+                raise _lost(call.verb, f"the cloud's state file cannot be used: {error}") from error
             if fault is Fault.CONNECTION_CLOSED:
                 raise _lost(call.verb, "the connection was closed before the reply")
             if call.after > 0:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from pelagos.clouds.errors import CloudError
 from pelagos.clouds.simulated.records import Reality
 
 __all__ = ["RealityFile"]
@@ -51,14 +52,24 @@ class RealityFile:
             return Reality() if self._known is not None else None
         if self._signature(status) == self._known:
             return None
-        reality = _decode(self.path.read_bytes())
+        try:
+            reality = _decode(self.path.read_bytes())
+        except msgspec.DecodeError as error:
+            raise CloudError(
+                f"{self.path} does not hold the state of a simulated cloud: {error}",
+                advice="Remove the file: the servers in it were only simulated.",
+            ) from error
         self._known = self._signature(status)
         return reality
 
     def write(self, reality: Reality) -> None:
-        """Replace the file. Call it under the lock."""
+        """Replace the file, readable for its owner only: user data may hold secrets. Call it under the lock.
+
+        If that fails, raises OSError, and the next :meth:`read` gives what the file held before."""
+        self._known = (0, 0, 0)
         draft = self.path.with_suffix(".new")
-        draft.write_bytes(_encode(reality))
+        with open(draft, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            file.write(_encode(reality))
         draft.replace(self.path)
         self._known = self._signature(self.path.stat())
 
