@@ -77,7 +77,7 @@ class Cloud:
         capabilities: Capabilities,
         pacer: Pacer,
         world: World,
-        rng: random.Random,
+        rng: random.Random,  # noqa: TID251 - its type
         pauses: Backoff,
         *,
         grace: float = 2.0,
@@ -200,7 +200,7 @@ class Cloud:
             raise
         except TimeoutError as error:
             raise otherwise(f"no answer within {timeout + self._grace:.0f} s") from error
-        except Exception as error:  # noqa: BLE001 - the driver's edge: forwarded as the honest member of the family
+        except Exception as error:
             _log.exception("the driver raised what no driver may raise")
             raise otherwise(f"{type(error).__name__}: {error}") from error
 

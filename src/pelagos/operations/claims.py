@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, and_, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, insert, select, update
 
 from pelagos.clouds.values import Capabilities, TokenLookup
 from pelagos.model.errors import DeadlineExceeded, ErrorPayload
 from pelagos.model.scope import Fence, Scope
-from pelagos.model.states import OperationState, ServerState
+from pelagos.model.states import OperationState
 from pelagos.operations.kinds import KINDS, Effect, Step
 from pelagos.operations.records import (
     WAITING,
@@ -35,7 +35,7 @@ from pelagos.operations.settling import settle
 from pelagos.store import check_fence
 from pelagos.store.schema import attempts, operations, servers
 
-__all__ = ["Await", "Claim", "Due", "Rules", "claim", "decide", "peek", "take_over"]
+__all__ = ["Claim", "Due", "Rules", "claim", "decide", "peek", "take_over"]
 
 _decode_error = msgspec.msgpack.Decoder(ErrorPayload).decode
 _decode_sweep = msgspec.msgpack.Decoder(SweepParameters).decode
@@ -77,13 +77,6 @@ class Due(msgspec.Struct, frozen=True):
     token: str | None
     sent_at: float | None
     not_after: float | None
-
-
-class Await(msgspec.Struct, frozen=True):
-    """A server that an operation waits for, for the worker's listings."""
-
-    call: Call
-    until: frozenset[ServerState]
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -174,9 +167,7 @@ _sent_ones = select(attempts.c.operation_id).where(
 )
 _orphans = update(operations).where(*_in_hand).values(next_at=bindparam("b_now"))
 _orphans_sent = (
-    update(operations)
-    .where(*_in_hand, operations.c.id.in_(_sent_ones))
-    .values(state=OperationState.UNCERTAIN.value)
+    update(operations).where(*_in_hand, operations.c.id.in_(_sent_ones)).values(state=OperationState.UNCERTAIN.value)
 )
 _waiting_heads = (
     select(operations.c.target_id)
@@ -191,23 +182,21 @@ def peek(connection: Connection, account: str) -> float | None:
     return connection.execute(_next, {"b_account": account}).scalar()
 
 
-def take_over(connection: Connection, fence: Fence, account: str, now: float) -> list[Await]:
+def take_over(connection: Connection, fence: Fence, account: str, now: float) -> list[Call]:
     """First under a new epoch: what the last worker had in hand is due again. Returns what waits for a listing."""
     check_fence(connection, fence)
     connection.execute(_orphans_sent, {"b_account": account})
     connection.execute(_orphans, {"b_account": account, "b_now": now})
     found = []
     for row in connection.execute(_awaiting, {"b_account": account}):
-        due = Due(*row)
+        due = _due_row(row)
         step = KINDS[due.kind].steps[due.step]
         if step.effect is Effect.AWAITS:
-            found.append(Await(_call(due, step.verb, due.provider_id, 0.0, 0.0, ""), step.until))
+            found.append(_call(due, step.verb, due.provider_id, 0.0, 0.0, ""))
     return found
 
 
-def claim(
-    connection: Connection, fence: Fence, account: str, rules: Rules, now: float, tokens: Sequence[str]
-) -> Claim:
+def claim(connection: Connection, fence: Fence, account: str, rules: Rules, now: float, tokens: Sequence[str]) -> Claim:
     """Take up to ``len(tokens)`` due operations, journal that their calls are sent, and say which those are.
 
     Operations that need no call (expired, target gone) are settled in the same transaction. Raises LeaseLost."""
@@ -219,7 +208,7 @@ def claim(
     reopened: list[dict[str, Any]] = []
     marks: list[dict[str, Any]] = []
     for row, fresh in zip(rows, tokens, strict=False):
-        due = Due(*row)
+        due = _due_row(row)
         decision = decide(due, rules, now, fresh)
         if isinstance(decision, Outcome):
             outcomes.append(decision)
@@ -265,6 +254,10 @@ def claim(
     if outcomes:
         settle(connection, fence, account, outcomes, rules.capabilities, now)
     return Claim(calls=tuple(calls), settled=len(outcomes), next_at=peek(connection, account))
+
+
+def _due_row(row: Any) -> Due:
+    return Due(*row)
 
 
 def decide(due: Due, rules: Rules, now: float, fresh: str) -> Call | Outcome:
@@ -321,7 +314,8 @@ def _last_error(due: Due) -> ErrorPayload:
     if due.error_blob is not None:
         return _decode_error(due.error_blob)
     return DeadlineExceeded(
-        f"{due.kind} was not carried out in time", advice="Ask for it again; see `pelagos explain` for the cloud's state."
+        f"{due.kind} was not carried out in time",
+        advice="Ask for it again; see `pelagos explain` for the cloud's state.",
     ).payload()
 
 

@@ -21,7 +21,7 @@ from itertools import islice
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from pelagos import quotas
 from pelagos.model.errors import Conflict, ErrorPayload, InvalidInput, NotFound
@@ -77,7 +77,12 @@ _by_id = select(*_columns).where(operations.c.id.in_(bindparam("b_ids", expandin
 _of_targets = select(*_columns).where(operations.c.target_id.in_(bindparam("b_targets", expanding=True)))
 _unfinished_of_targets = (
     select(
-        operations.c.id, operations.c.kind, operations.c.state, operations.c.step, operations.c.target_id, operations.c.created_at
+        operations.c.id,
+        operations.c.kind,
+        operations.c.state,
+        operations.c.step,
+        operations.c.target_id,
+        operations.c.created_at,
     )
     .where(operations.c.target_id.in_(bindparam("b_targets", expanding=True)), operations.c.finished_at.is_(None))
     .order_by(operations.c.created_at)
@@ -141,7 +146,9 @@ def submit_creates(
     fresh = [r for r in _unique(requests) if r.request_id not in known]
     if fresh:
         taken = [
-            row[0] for ids in chunks(r.server_id for r in fresh) for row in connection.execute(_known_server_ids, {"b_ids": ids})
+            row[0]
+            for ids in chunks(r.server_id for r in fresh)
+            for row in connection.execute(_known_server_ids, {"b_ids": ids})
         ]
         if taken:
             raise Conflict(f"server {taken[0]} exists already, made by another request")
@@ -188,7 +195,7 @@ def submit_power(
 ) -> list[OperationRecord]:
     """Journal ``verb`` (start, stop, reboot) for servers, all or none; one record an action, in their order.
 
-    Raises NotFound; Conflict for a server that is deleted or being deleted; InvalidInput for another verb; LeaseLost."""
+    Raises NotFound; Conflict for a server deleted or being deleted; InvalidInput for another verb; LeaseLost."""
     if verb not in _POWER:
         raise InvalidInput(f"{verb!r} is no power verb", advice="Use start, stop or reboot.")
     return _submit(connection, scope, _POWER[verb], actions, now, fence)
@@ -216,9 +223,7 @@ def operations_by_request(
 
 def operations_by_id(connection: Connection, ids: Iterable[str]) -> dict[str, OperationRecord]:
     """Operations by id, of any project; unknown ids are missing."""
-    return {
-        row.id: row for chunk in chunks(ids) for row in map(_record, connection.execute(_by_id, {"b_ids": chunk}))
-    }
+    return {row.id: row for chunk in chunks(ids) for row in map(_record, connection.execute(_by_id, {"b_ids": chunk}))}
 
 
 def operations_of_targets(connection: Connection, target_ids: Iterable[str]) -> list[OperationRecord]:

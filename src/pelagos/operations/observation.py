@@ -3,15 +3,15 @@
 A pass is one listing and one bulk read; where nothing changed it writes nothing. ``compare`` is pure. Three doubts are
 settled in favour of the record:
 
-- a listing is older than what was written since it began: rows written after its start are left alone, and each write is
-  made only if the row is as it was read;
+- a listing is older than what was written since it began: rows written after its start are left alone, and each write
+  is made only if the row is as it was read;
 - a server may be missing for the cloud's settling time after its create call: before that, absent means nothing; after
   it, it is gone if the cloud says so when asked for it by id, or if it was absent twice;
 - what operations have in hand (a boot awaited, a delete under way) is theirs to write.
 
-The sweep looks at the rest of the listing, what no live record claims. By its token it is a late arrival (its attempt was
-closed as absent or refused), a second one (another has the record), or one that outlived its delete: those are deleted,
-through the journal. A token unknown to this store is somebody else's: it is told of once and never touched.
+The sweep looks at the rest of the listing, what no live record claims. By its token it is a late arrival (its attempt
+was closed as absent or refused), a second one (another has the record), or one that outlived its delete: those are
+deleted, through the journal. A token unknown to this store is somebody else's: it is told of once and never touched.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 from pelagos import quotas
 from pelagos.clouds.values import CloudServer
 from pelagos.model.scope import DEFAULT_SCOPE, Fence, Scope
-from pelagos.model.states import OperationState, ServerState
+from pelagos.model.states import ServerState
 from pelagos.operations.journal import chunks, operation_row
 from pelagos.operations.records import SERVER_QUOTA, SweepParameters
 from pelagos.operations.settling import encode_addresses
@@ -33,7 +33,17 @@ from pelagos.store import append_many, check_fence
 from pelagos.store.events import event_row
 from pelagos.store.schema import attempts, events, operations, servers
 
-__all__ = ["Changes", "Known", "Stray", "compare", "known_servers", "strays", "unknown_events", "write_changes", "write_sweeps"]
+__all__ = [
+    "Changes",
+    "Known",
+    "Stray",
+    "compare",
+    "known_servers",
+    "strays",
+    "unknown_events",
+    "write_changes",
+    "write_sweeps",
+]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_sweep = msgspec.msgpack.Decoder(SweepParameters).decode
@@ -141,7 +151,7 @@ class Stray(msgspec.Struct, frozen=True):
 
 def known_servers(connection: Connection, account: str) -> Sequence[Known]:
     """All live servers of an account, in one query."""
-    return connection.execute(_known, {"b_account": account}).all()  # type: ignore[return-value]
+    return connection.execute(_known, {"b_account": account}).all()
 
 
 def compare(
@@ -289,7 +299,9 @@ def write_sweeps(
     return len(rows)
 
 
-def unknown_events(connection: Connection, fence: Fence, account: str, found: Sequence[CloudServer], now: float) -> None:
+def unknown_events(
+    connection: Connection, fence: Fence, account: str, found: Sequence[CloudServer], now: float
+) -> None:
     """Tell of servers whose token is not ours, each once in the life of the store."""
     check_fence(connection, fence)
     told = set()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 __all__ = ["Pacer", "backoff"]
 
 
-def backoff(attempt: int, rng: random.Random, *, base: float, cap: float) -> float:
+def backoff(attempt: int, rng: random.Random, *, base: float, cap: float) -> float:  # noqa: TID251 - its type
     """Seconds before the next attempt after ``attempt`` of them: doubling, capped, with half of it drawn."""
     whole = min(cap, base * 2.0 ** min(attempt - 1, 30))
     return whole * (0.5 + 0.5 * rng.random())
@@ -64,7 +64,8 @@ class Pacer:
 
     async def turn(self) -> None:
         """Wait until one call may be sent, and take it."""
-        while (delay := self.delay()) > 0:
+        # What is waited for is time itself; another may have taken the token meanwhile.
+        while (delay := self.delay()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(delay)
         self.take(1)
 

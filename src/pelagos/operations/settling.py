@@ -63,9 +63,11 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_error = msgspec.msgpack.Decoder(ErrorPayload).decode
 _encode_json = msgspec.json.Encoder().encode
 
-_live = select(
-    operations.c.id, operations.c.step, operations.c.cancel_requested, operations.c.error_blob
-).where(operations.c.id.in_(bindparam("b_ids", expanding=True)), operations.c.finished_at.is_(None)).with_for_update()
+_live = (
+    select(operations.c.id, operations.c.step, operations.c.cancel_requested, operations.c.error_blob)
+    .where(operations.c.id.in_(bindparam("b_ids", expanding=True)), operations.c.finished_at.is_(None))
+    .with_for_update()
+)
 _lock_servers = (
     select(servers.c.id)
     .where(servers.c.id.in_(bindparam("b_ids", expanding=True)))
@@ -167,7 +169,7 @@ _STATE_EVENT = {
 class Settled(msgspec.Struct, frozen=True):
     """What the worker must know afterwards: what waits for a listing now, and whether anything is due at once."""
 
-    awaits: tuple[tuple[Call, ServerState], ...] = ()
+    awaits: tuple[Call, ...] = ()
     due: bool = False
 
 
@@ -197,9 +199,7 @@ def settle(
     }
     tokens = [o.call.token for o in outcomes if isinstance(o.result, Absent) and o.result.counts]
     negatives = {
-        token: count
-        for chunk in chunks(tokens)
-        for token, count in connection.execute(_negatives, {"b_tokens": chunk})
+        token: count for chunk in chunks(tokens) for token, count in connection.execute(_negatives, {"b_tokens": chunk})
     }
     ledger = _Ledger(capabilities, now, negatives)
     for outcome in outcomes:
@@ -248,7 +248,7 @@ class _Ledger:
         self._cancels: list[str] = []
         self._released: dict[str, int] = {}
         self.finished: list[dict[str, Any]] = []
-        self.awaits: list[tuple[Call, ServerState]] = []
+        self.awaits: list[Call] = []
         self.due = False
 
     def enter(self, outcome: Outcome, cancelled: bool, error_blob: bytes | None) -> None:
@@ -397,7 +397,7 @@ class _Ledger:
             call, step=step, verb=KINDS[call.kind].steps[step].verb, provider_id=provider_id, token="", since=self._now
         )
         self._go(call, OperationState.RUNNING, step, 0, self._now + self._capabilities.build_timeout, None)
-        self.awaits.append((following, ServerState.BUILD))
+        self.awaits.append(following)
 
     def _later(self, call: Call, state: OperationState, error: ErrorPayload | None, next_at: float) -> None:
         self._go(call, state, call.step, call.attempts, next_at, error)

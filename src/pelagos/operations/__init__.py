@@ -1,0 +1,37 @@
+"""Operations: the only caller of drivers. Intent, fence, quota, pacer, call, outcome, adoption."""
+
+from __future__ import annotations
+
+from pelagos.operations.calls import Backoff
+from pelagos.operations.engine import OperationsEngine, RefreshResult
+from pelagos.operations.journal import (
+    operations_by_id,
+    operations_by_request,
+    operations_of_targets,
+    submit_creates,
+    submit_deletes,
+    submit_power,
+)
+from pelagos.operations.kinds import KINDS, Effect, Kind, Step
+from pelagos.operations.records import NewServer, OperationRecord, ServerAction
+from pelagos.operations.worker import EngineConfig
+
+__all__ = [
+    "KINDS",
+    "Backoff",
+    "Effect",
+    "EngineConfig",
+    "Kind",
+    "NewServer",
+    "OperationRecord",
+    "OperationsEngine",
+    "RefreshResult",
+    "ServerAction",
+    "Step",
+    "operations_by_id",
+    "operations_by_request",
+    "operations_of_targets",
+    "submit_creates",
+    "submit_deletes",
+    "submit_power",
+]

@@ -1,0 +1,251 @@
+"""The engine: the door to operations. It journals what is asked, wakes the accounts' workers, and answers reads.
+
+Several engines may run on one store, in one process or many: each account's work is done by whichever holds the
+account's lease, the others see its outcomes in the store. What one journals, another notices by the store's bell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import Connection, delete
+from sqlalchemy.exc import IntegrityError
+
+from pelagos.clouds.errors import CloudUnreachable
+from pelagos.clouds.pool import Pool
+from pelagos.clouds.values import CommandResult
+from pelagos.model.errors import DeadlineExceeded, ErrorPayload, PelagosError, Unavailable, Unsupported, from_payload
+from pelagos.model.scope import DEFAULT_SCOPE, Fence, Scope
+from pelagos.model.states import OperationState
+from pelagos.model.world import World
+from pelagos.operations import journal
+from pelagos.operations.records import NewServer, OperationRecord, ServerAction
+from pelagos.operations.watching import Elsewhere
+from pelagos.operations.worker import AccountWorker, EngineConfig
+from pelagos.store import LeaseKeeper, Store
+from pelagos.store.schema import operations
+
+__all__ = ["OperationsEngine", "RefreshResult"]
+
+T = TypeVar("T")
+
+
+class RefreshResult(msgspec.Struct, frozen=True):
+    """Account -> wall-clock time of the listing that is in the store now; account -> why there is none."""
+
+    observed_at: dict[str, float]
+    errors: dict[str, ErrorPayload]
+
+
+class OperationsEngine:
+    """Give :meth:`run` to a task of its owner's; :meth:`stop` ends it. Submissions need not wait for it."""
+
+    def __init__(
+        self, store: Store, pool: Pool, leases: LeaseKeeper, world: World, config: EngineConfig | None = None
+    ) -> None:
+        self._store = store
+        self._pool = pool
+        self._world = world
+        self._config = config or EngineConfig()
+        self._workers = {
+            account.name: AccountWorker(account, store, leases, world, self._config) for account in pool.accounts()
+        }
+        self._reads = {name: asyncio.Semaphore(self._config.parallel_reads) for name in self._workers}
+        self._stopping = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._running = False
+
+    async def run(self) -> None:
+        """Work until :meth:`stop`. Begins with what the journal holds."""
+        self._running = True
+        watch = self._store.watch()
+        try:
+            async with asyncio.TaskGroup() as group:
+                ear = group.create_task(self._listen(watch.changed), name="operations: bell")
+                workers = [
+                    group.create_task(worker.run(), name=f"operations: {name}")
+                    for name, worker in self._workers.items()
+                ]
+                await self._stopping.wait()
+                for worker in self._workers.values():
+                    worker.stop()
+                for task in workers:
+                    await asyncio.wait([task])
+                ear.cancel()
+        finally:
+            watch.close()
+            self._running = False
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """Claim nothing more, give what is out a moment, release the accounts. What is then still out, the next
+        worker finds in the journal."""
+        self._stopping.set()
+        if self._running:
+            await self._ended.wait()
+
+    # -- commands ---------------------------------------------------------------------------------------------------
+
+    async def create_servers(
+        self, scope: Scope, requests: Sequence[NewServer], fence: Fence | None = None
+    ) -> list[OperationRecord]:
+        """Journal creations; see :func:`pelagos.operations.journal.submit_creates`. Raises NotFound (account) too."""
+        for request in requests:
+            self._pool.account(request.account)
+        return await self._submit(
+            partial(journal.submit_creates, scope=scope, requests=requests, now=self._world.now(), fence=fence)
+        )
+
+    async def delete_servers(
+        self, scope: Scope, actions: Sequence[ServerAction], fence: Fence | None = None
+    ) -> list[OperationRecord]:
+        """Journal deletions; see :func:`pelagos.operations.journal.submit_deletes`."""
+        return await self._submit(
+            partial(journal.submit_deletes, scope=scope, actions=actions, now=self._world.now(), fence=fence)
+        )
+
+    async def power_servers(
+        self, scope: Scope, verb: str, actions: Sequence[ServerAction], fence: Fence | None = None
+    ) -> list[OperationRecord]:
+        """Journal starts, stops or reboots; see :func:`pelagos.operations.journal.submit_power`."""
+        return await self._submit(
+            partial(journal.submit_power, scope=scope, verb=verb, actions=actions, now=self._world.now(), fence=fence)
+        )
+
+    async def wait(self, operation_ids: Sequence[str], timeout: float | None = None) -> dict[str, OperationRecord]:
+        """Follow operations until all are final, by whichever process; their records.
+
+        Raises DeadlineExceeded after ``timeout`` seconds."""
+        watch = self._store.watch()
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    found = await self._store.read(partial(journal.operations_by_id, ids=operation_ids))
+                    if all(record.state.final for record in found.values()):
+                        return found
+                    await watch.changed(self._config.rescan)
+        except TimeoutError as error:
+            raise DeadlineExceeded("the operations are not finished yet") from error
+        finally:
+            watch.close()
+
+    # -- reads ------------------------------------------------------------------------------------------------------
+
+    async def refresh(self, accounts: Sequence[str], max_age: float = 0.0) -> RefreshResult:
+        """List these accounts once and write what changed, unless that is younger than ``max_age`` seconds."""
+        names = list(dict.fromkeys(accounts))
+        observed: dict[str, float] = {}
+        errors: dict[str, ErrorPayload] = {}
+
+        async def one(name: str) -> None:
+            try:
+                observed[name] = await self._refresh(name, max_age)
+            except PelagosError as error:
+                errors[name] = error.payload()
+
+        async with asyncio.TaskGroup() as group:
+            for name in names:
+                group.create_task(one(name))
+        return RefreshResult({n: observed[n] for n in names if n in observed}, errors)
+
+    async def console(self, account: str, provider_id: str, max_bytes: int) -> str:
+        """The end of a server's console output. Raises ServerNotFound, Unsupported, CloudUnreachable."""
+        worker = self._worker(account)
+        cloud = await worker.cloud()
+        if not cloud.capabilities.console:
+            raise Unsupported(f"the cloud account {account} shows no console output")
+        async with self._reads[account]:
+            return await cloud.read(
+                cloud.driver.console, provider_id, max_bytes=max_bytes, timeout=cloud.capabilities.call_timeout
+            )
+
+    async def execute(self, account: str, provider_id: str, argv: Sequence[str], timeout: float) -> CommandResult:
+        """Run a command inside a server. Raises ServerNotFound, Unsupported, CloudUnreachable (also for a time-out)."""
+        worker = self._worker(account)
+        cloud = await worker.cloud()
+        if not cloud.capabilities.execute:
+            raise Unsupported(f"the cloud account {account} cannot run commands inside its servers")
+        async with self._reads[account]:
+            return await cloud.read(cloud.driver.execute, provider_id, argv, timeout=timeout)
+
+    async def owns_listener(self, account: str, provider_id: str, address: str, port: int) -> bool | None:
+        """Whether what listens there belongs to the server; None where the cloud has no doubt to clear."""
+        worker = self._worker(account)
+        cloud = await worker.cloud()
+        verify = getattr(cloud.driver, "verify_listener", None)
+        if verify is None:
+            return None
+        async with self._reads[account]:
+            owned: bool | None = await cloud.read(
+                verify, provider_id, address, port, timeout=cloud.capabilities.call_timeout
+            )
+            return owned
+
+    def snapshot(self) -> dict[str, Any]:
+        """What each account's worker has in hand."""
+        return {name: worker.snapshot() for name, worker in self._workers.items()}
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _worker(self, account: str) -> AccountWorker:
+        self._pool.account(account)
+        return self._workers[account]
+
+    async def _listen(self, changed: Callable[[float], Any]) -> None:
+        while True:
+            for worker in self._workers.values():
+                worker.poke()
+            await changed(self._config.rescan)
+
+    async def _submit(self, transaction: Callable[[Connection], list[OperationRecord]]) -> list[OperationRecord]:
+        try:
+            records = await self._store.run(transaction)
+        except IntegrityError:
+            # Another process journaled the same request at the same time: now its rows are there to be found.
+            records = await self._store.run(transaction)
+        for name in dict.fromkeys(record.account for record in records):
+            if name in self._workers:
+                self._workers[name].poke()
+        return records
+
+    async def _refresh(self, name: str, max_age: float) -> float:
+        worker = self._worker(name)
+        observed_at = worker.observer.observed_at
+        if observed_at is not None and self._world.now() - observed_at < max_age:
+            return observed_at
+        if not self._running:
+            raise Unavailable("the operations engine is not running")
+        if not worker.elsewhere:
+            try:
+                return await worker.observer.ask()
+            except Elsewhere:
+                pass
+        return await self._refresh_elsewhere(worker, name)
+
+    async def _refresh_elsewhere(self, worker: AccountWorker, name: str) -> float:
+        """Ask the process that has the account, by a note in the journal; if it dies, our own worker takes the note."""
+        note = self._world.new_id()
+        await self._store.run(
+            partial(journal.submit_refresh, scope=DEFAULT_SCOPE, account=name, operation_id=note, now=self._world.now())
+        )
+        worker.poke()
+        timeout = (await worker.cloud()).capabilities.call_timeout + 30.0
+        try:
+            record = (await self.wait([note], timeout))[note]
+        except DeadlineExceeded as error:
+            raise CloudUnreachable(f"the account {name} was not refreshed within {timeout:.0f} s") from error
+        finally:
+            await self._store.run(lambda connection: _forget(connection, note))
+        if record.state is not OperationState.SUCCEEDED or record.finished_at is None:
+            assert record.error is not None
+            raise from_payload(record.error)
+        worker.observer.observed_at = record.created_at
+        return record.created_at
+
+
+def _forget(connection: Connection, note: str) -> None:
+    connection.execute(delete(operations).where(operations.c.id == note))
