@@ -213,6 +213,7 @@ def upgrade() -> None:
         sa.Column("project_id", ID, nullable=False),
         sa.Column("user_id", ID, nullable=False),
         sa.Column("node", sa.String(64), nullable=False),
+        sa.Column("ordinal", sa.Integer(), nullable=False, comment="1, 2, ...: unique among the node's living"),
         sa.Column("state", sa.String(16), nullable=False, comment="InstanceState"),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("server_id", ID, nullable=True),
