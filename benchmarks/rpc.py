@@ -1,7 +1,7 @@
 """RPC inside one container against a bare asyncio queue round trip with the same codec.
 
-The floor: one server task reads a request queue, decodes, handles, encodes, and puts the answer on the client's own reply queue; no
-deadline, no identity, no routing, no error handling. The service runs the very same handler.
+The floor: one server task reads a request queue, decodes, handles, encodes, and puts the answer on the client's own
+reply queue; no deadline, no identity, no routing, no error handling. The service runs the very same handler.
 """
 
 from __future__ import annotations

@@ -139,10 +139,12 @@ def encode_error(error: PelagosError) -> bytes:
     """The error as content of a reply. Details that msgpack cannot carry travel as their text."""
     payload = error.payload()
     try:
-        return _error_encoder.encode(payload)
+        content = _error_encoder.encode(payload)
+        _error_decoder.decode(content)  # errors are rare; that each can be read at the other end is worth the time
     except (TypeError, ValueError, OverflowError, RecursionError):
         details = {str(key): repr(value) for key, value in payload.details.items()}
-        return _error_encoder.encode(msgspec.structs.replace(payload, details=details))
+        content = _error_encoder.encode(msgspec.structs.replace(payload, details=details))
+    return content
 
 
 def decode_error(content: bytes) -> ErrorPayload:

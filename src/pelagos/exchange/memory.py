@@ -27,7 +27,7 @@ _NO_DEADLINE_PATIENCE = 1.0
 class _Delivery:
     """A message on its way; the contract is :class:`pelagos.exchange.transport.Delivery`."""
 
-    __slots__ = ("consumer", "deadline", "envelope", "queue", "redelivered")
+    __slots__ = ("begun", "consumer", "deadline", "envelope", "queue", "redelivered")
 
     def __init__(self, envelope: Envelope, deadline: float | None, queue: _Queue) -> None:
         self.envelope = envelope
@@ -35,6 +35,8 @@ class _Delivery:
         self.queue = queue
         self.consumer: _Consumer | None = None
         self.redelivered = False
+        self.begun = False
+        """Its receiver went away without settling it, so its effect may have happened."""
 
     def ack(self) -> None:
         consumer = self.consumer
@@ -47,7 +49,8 @@ class _Delivery:
 
     def requeue(self) -> None:
         self._release()
-        self.queue.put_back(self)
+        self.redelivered = True
+        self.queue.put_back([self])
 
     def reject(self, reason: str) -> None:
         self._release()
@@ -92,10 +95,12 @@ class _Consumer:
 
     def close_now(self) -> None:
         self.cancel_now()
-        # Last first, since each goes back to the queue's head: their order stays.
-        for delivery in reversed(list(self.unsettled)):
-            delivery.redelivered = True
-            delivery.requeue()
+        held = list(self.unsettled)
+        self.unsettled.clear()
+        for delivery in held:
+            delivery.consumer = None
+            delivery.redelivered = delivery.begun = True
+        self.queue.put_back(held)
 
 
 class _Queue:
@@ -156,12 +161,14 @@ class _Queue:
         self.waiting.append(delivery)
         return True
 
-    def put_back(self, delivery: _Delivery) -> None:
-        if not self.consumers:
-            self.transport.give_up(delivery, "no process serves it any more")
+    def put_back(self, deliveries: list[_Delivery]) -> None:
+        """To the queue's head, in their order."""
+        if self.consumers:
+            self.waiting.extendleft(reversed(deliveries))
+            self.pump()
             return
-        self.waiting.appendleft(delivery)
-        self.pump()
+        for delivery in deliveries:
+            self.transport.give_up(delivery, "no process serves it any more")
 
     def pump(self) -> None:
         """Hand out what waits while consumers have room, then let publishers in."""
@@ -346,7 +353,7 @@ class MemoryTransport:
             return
         self._returned += 1
         error = Unavailable(f"{request.receiver}: {reason}")
-        if delivery.redelivered:
+        if delivery.begun:
             error.retry = Retry.UNCERTAIN
         self._answer(request, encode_error(error))
 

@@ -101,6 +101,9 @@ class _Child:
         self.task: asyncio.Task[None] | None = None
         self.started: asyncio.Future[None] | None = None
         self.stopping = False
+        self.settled = False
+        """It has been active; until then it belongs to whoever starts it, and others' failures do not touch it.
+        """
         self.cause: BaseException | None = None
         self.restarts = 0
 
@@ -136,7 +139,7 @@ class Supervisor(Process):
         self._children: dict[str, _Child] = {}
         self._exits: deque[_Child] = deque()
         self._exit_came = asyncio.Event()
-        self._changing = asyncio.Lock()
+        self._watching: asyncio.Task[None] | None = None
         self._restarted: deque[float] = deque()
         self._ending = False
 
@@ -147,7 +150,7 @@ class Supervisor(Process):
     async def on_activate(self) -> None:
         for spec in self._specs:
             await self.start_child(spec)
-        self.start_task(self._watch_children(), name="watch")
+        self._watching = self.start_task(self._watch_children(), name="watch")
 
     async def start_child(self, spec: ChildSpec) -> Process:
         """Start a child after those there are; returns when it is ACTIVE.
@@ -155,28 +158,26 @@ class Supervisor(Process):
         Raises :class:`Conflict` if its name is taken or the supervisor is ending, and whatever the child raised when it
         did not start; it is forgotten then.
         """
-        async with self._changing:
-            if self._ending:
-                raise Conflict(f"{self.label} is stopping; it starts no more children")
-            if spec.name in self._children:
-                raise Conflict(f"{self.label} has a child {spec.name!r} already", advice="Choose another name.")
-            child = _Child(spec)
-            self._children[spec.name] = child
-            try:
-                return await self._start_one(child)
-            except BaseException:
-                await self._stop_one(child)
-                del self._children[spec.name]
-                raise
+        if self._ending:
+            raise Conflict(f"{self.label} is stopping; it starts no more children")
+        if spec.name in self._children:
+            raise Conflict(f"{self.label} has a child {spec.name!r} already", advice="Choose another name.")
+        child = _Child(spec)
+        self._children[spec.name] = child
+        try:
+            return await self._start_one(child)
+        except BaseException:
+            await self._stop_one(child)
+            self._forget(child)
+            raise
 
     async def stop_child(self, name: str) -> None:
         """Stop a child in good order and forget it. Raises :class:`NotFound`."""
-        async with self._changing:
-            child = self._children.get(name)
-            if child is None:
-                raise NotFound(f"{self.label} has no child {name!r}")
-            await self._stop_one(child)
-            del self._children[name]
+        child = self._children.get(name)
+        if child is None:
+            raise NotFound(f"{self.label} has no child {name!r}")
+        self._forget(child)  # first, so that a restart under way leaves it alone
+        await self._stop_one(child)
 
     def children(self) -> tuple[ChildSnapshot, ...]:
         """Its children in the order of their start."""
@@ -205,6 +206,7 @@ class Supervisor(Process):
 
     async def _run_child(self, child: _Child, process: Process, started: asyncio.Future[None]) -> None:
         def active() -> None:
+            child.settled = True
             if not started.done():
                 started.set_result(None)
 
@@ -238,17 +240,23 @@ class Supervisor(Process):
                 await asyncio.wait([task])
         child.task = None
 
+    def _has(self, child: _Child) -> bool:
+        return self._children.get(child.spec.name) is child
+
+    def _forget(self, child: _Child) -> None:
+        if self._has(child):
+            del self._children[child.spec.name]
+
     # -- restarts ----------------------------------------------------------------------------------------------
 
     async def _watch_children(self) -> None:
         while True:
             await self._exit_came.wait()
-            while self._exits:
-                async with self._changing:
-                    child = self._exits.popleft()
-                    if self._children.get(child.spec.name) is child and child.task is not None and child.task.done():
-                        await self._after_exit(child)
             self._exit_came.clear()
+            while self._exits:
+                child = self._exits.popleft()
+                if self._has(child) and child.task is not None and child.task.done():
+                    await self._after_exit(child)
 
     async def _after_exit(self, child: _Child) -> None:
         cause, spec = child.cause, child.spec
@@ -259,18 +267,17 @@ class Supervisor(Process):
             log.error("child failed", supervisor=self.label, child=spec.name, id=process_id, exc_info=cause)
         child.process, child.task = None, None
         if spec.restart is Restart.TEMPORARY or (spec.restart is Restart.TRANSIENT and cause is None):
-            del self._children[spec.name]
+            self._forget(child)
             return
         affected = self._affected_by(child)
         for other in reversed(affected):
             await self._stop_one(other)
             if other.spec.restart is Restart.TEMPORARY:
-                del self._children[other.spec.name]
-        affected = [other for other in affected if other.spec.restart is not Restart.TEMPORARY]
+                self._forget(other)
         await self._restart(affected, child, cause)
 
     def _affected_by(self, child: _Child) -> list[_Child]:
-        everyone = list(self._children.values())
+        everyone = [other for other in self._children.values() if other.settled]
         match self._strategy:
             case RestartStrategy.ONE_FOR_ONE:
                 return [child]
@@ -284,16 +291,19 @@ class Supervisor(Process):
             await asyncio.sleep(self._count_restart(failed, cause))
             started: list[_Child] = []
             try:
-                for child in affected:
+                for child in filter(self._has, affected):
                     failed = child
                     started.append(child)
                     await self._start_one(child)
                     child.restarts += 1
             except Exception as error:
-                log.error("child did not start", supervisor=self.label, child=failed.spec.name, exc_info=error)
-                cause = error
                 for child in reversed(started):
                     await self._stop_one(child)
+                if self._has(failed):
+                    log.error("child did not start", supervisor=self.label, child=failed.spec.name, exc_info=error)
+                    cause = error
+                    continue
+                self._restarted.pop()  # it was stopped for good while it started: no failure
             else:
                 return
 
@@ -314,5 +324,8 @@ class Supervisor(Process):
     async def _close(self) -> None:
         self._ending = True
         await super()._close()
+        if self._watching is not None and not self._watching.done():
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
         for child in reversed(list(self._children.values())):
             await self._stop_one(child)
