@@ -383,3 +383,22 @@ async def test_ten_thousand_servers_cost_little() -> None:
         assert len(await driver.list_servers(timeout=1)) == 10_000
     assert elapsed() - begun < 5.0, "50 ms a listing; a tenth is usual"
     assert (await driver.list_servers(timeout=1))[9_999].addresses == ("10.0.39.16",)
+
+
+@pytest.mark.parametrize("after", [0.0, 1.0, 3.0])
+async def test_cancelling_a_call_takes_nothing_back(after: float) -> None:
+    """Sent is sent: cancelled before or after its arrival, the effect happens, and nobody is owed its outcome."""
+    cloud, driver = cloud_of(create_latency=4.0, delete_latency=4.0)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(make(driver))
+        await asyncio.sleep(after)
+        task.cancel()
+    await asyncio.sleep(5.0)
+    assert cloud.made() == {"t": ["sim-000001"]}
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(driver.delete_server("sim-000001", timeout=10))  # type: ignore[arg-type]
+        await asyncio.sleep(after)
+        task.cancel()
+    await asyncio.sleep(5.0)
+    assert (cloud.servers(), cloud.under_way(), cloud.in_flight) == ([], 0, 0)
+    assert cloud.datacenter.snapshot()["unclaimed"] == 0

@@ -208,8 +208,7 @@ class SimulatedCloud:
             states = Counter(s.state_at(t).value for s in place.living.values())
             return {
                 "servers": {state: states[state] for state in sorted(states) if state != ServerState.DELETED},
-                "ever_made": place.ever_made,
-                "under_way": place.under_way,
+                **place.snapshot(),
                 "calls": dict(sorted(self.calls.items())),
                 "in_flight": self.in_flight,
                 "most_in_flight": self.most_in_flight,
