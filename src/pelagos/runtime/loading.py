@@ -62,8 +62,8 @@ def load_settings(
     if mistakes or not isinstance(settings, Settings):
         count = "a mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         raise DescriptionError(f"{count} in the configuration", diagnostics=tuple(mistakes))
-    directory = Path(settings.home).expanduser() if settings.home else default_home(environ)
-    return msgspec.structs.replace(settings, home=str(directory.absolute()))
+    directory = settings.home.expanduser() if "home" in merged.data else default_home(environ)
+    return msgspec.structs.replace(settings, home=directory.absolute())
 
 
 def config_file(config: str | Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -232,7 +232,7 @@ def _convert(
         if isinstance(value, _FromText):
             values[str(path[-1])] = _from_text(kind, value)
         else:
-            values[str(path[-1])] = msgspec.convert(value, kind)
+            values[str(path[-1])] = msgspec.convert(value, kind, dec_hook=_decode)
     except msgspec.ValidationError as error:
         text = _AT.sub("", str(error))
         mistakes.append(layer.diagnostic(path, f"{_dotted(path)}: {text[:1].lower()}{text[1:]}"))
@@ -240,12 +240,18 @@ def _convert(
 
 def _from_text(kind: Any, text: str) -> Any:
     try:
-        return msgspec.convert(str(text), kind, strict=False)
+        return msgspec.convert(str(text), kind, strict=False, dec_hook=_decode)
     except msgspec.ValidationError:
         parsed = parse_scalar(text)
         if isinstance(parsed, str):
             raise
-        return msgspec.convert(parsed, kind, strict=False)
+        return msgspec.convert(parsed, kind, strict=False, dec_hook=_decode)
+
+
+def _decode(kind: type[Any], value: Any) -> Any:
+    if kind is Path and isinstance(value, str) and value:
+        return Path(value)
+    raise ValueError("Expected a path")
 
 
 def _dotted(path: PathKey) -> str:

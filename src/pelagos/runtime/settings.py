@@ -38,7 +38,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Keys of the configuration file. Times in seconds."""
 
-    home: str = ""
+    home: Path = Path()
     """State directory; ``load_settings`` always fills it in, as an absolute path."""
     store: str = ""
     """``sqlite:///path`` or ``postgresql://…``; empty: SQLite in the home."""
@@ -63,16 +63,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     http: HttpSettings = HttpSettings()
 
     @property
-    def directory(self) -> Path:
-        """The home as a path."""
-        return Path(self.home)
-
-    @property
     def store_target(self) -> str:
         """What the store is opened with."""
-        return self.store or f"sqlite:///{self.directory / 'pelagos.db'}"
+        return self.store or f"sqlite:///{self.home / 'pelagos.db'}"
 
     @property
     def socket_path(self) -> Path:
         """Where the daemon of this home listens."""
-        return self.directory / "pelagos.sock"
+        return self.home / "pelagos.sock"

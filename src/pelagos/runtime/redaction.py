@@ -1,0 +1,53 @@
+"""The one place that knows what must not be shown: tokens, passwords, keys, in logs and reports.
+
+By name where a value has one, by shape where it is inside a text. It is the last line of defence, not the first: code
+does not log secrets. Matching is generous on names, since a hidden log field costs little.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["HIDDEN", "redact", "redact_text"]
+
+HIDDEN = "[hidden]"
+
+_NAMES = re.compile(
+    r"(?i)(?:^|[_.-])(?:pass(?:word|wd|phrase)?|secret|token|authorization|cookie|credentials?|api_?key|private_?key"
+    r"|access_?key|secret_?key|auth_data)(?:$|[_.-])"
+)
+_SHAPES = (
+    (re.compile(r"plg_[A-Za-z0-9_-]{16,}"), HIDDEN),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), rf"\1 {HIDDEN}"),
+    (re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]+(?=@)"), rf"\1:{HIDDEN}"),
+    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), HIDDEN),
+    (
+        re.compile(r"(?i)\b(password|passwd|secret|token|api_?key)(\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,;&]+)"),
+        rf"\1\2{HIDDEN}",
+    ),
+)
+_DEPTH = 8
+
+
+def redact_text(text: str) -> str:
+    """The text without what looks like a secret."""
+    for shape, instead in _SHAPES:
+        text = shape.sub(instead, text)
+    return text
+
+
+def redact(value: Any, *, name: str = "", depth: int = 0) -> Any:
+    """The value without secrets: hidden whole if its name says so, else by the shape of the texts within."""
+    if name and _NAMES.search(name) and value not in (None, "", False, True):
+        return HIDDEN
+    if isinstance(value, str):
+        return redact_text(value)
+    if depth >= _DEPTH:
+        return HIDDEN
+    if isinstance(value, Mapping):
+        return {key: redact(item, name=str(key), depth=depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact(item, depth=depth + 1) for item in value]
+    return value

@@ -1,0 +1,170 @@
+"""The daemon: all services, the HTTP API on the home's socket (and TCP where asked for), until it is told to stop.
+
+The first SIGTERM or SIGINT drains: streams end, requests get ``http.drain`` seconds, services stop in order; what runs
+on clouds goes on and is taken up by whoever comes next. A second one leaves at once, which loses nothing either: that
+is what the journal is for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+from pelagos.api import LOOPBACK_NAMES
+from pelagos.model.world import SystemWorld, World
+from pelagos.process import get_logger
+from pelagos.runtime.access import ensure_token
+from pelagos.runtime.composition import Assemble, assemble_services
+from pelagos.runtime.home import DaemonLock, prepare_home
+from pelagos.runtime.housekeeping import Housekeeping
+from pelagos.runtime.listeners import Listener, bind_tcp, bind_unix, parse_listen
+from pelagos.runtime.logs import configure_logs
+from pelagos.runtime.runtime import Runtime
+from pelagos.runtime.settings import Settings
+
+__all__ = ["Ready", "serve"]
+
+log = get_logger(__name__)
+
+Ready = Callable[[tuple[str, ...]], None]
+"""Called once with the addresses (``unix:///…``, ``http://…``) when all of them answer."""
+
+
+async def serve(
+    settings: Settings,
+    *,
+    listen: str | None = None,
+    ready: Ready | None = None,
+    world: World | None = None,
+    assemble: Assemble = assemble_services,
+    stop: asyncio.Event | None = None,
+    signals: bool = True,
+) -> None:
+    """Run the daemon. ``listen`` goes before the settings' own; ``stop`` stops it like a first signal.
+
+    Raises Conflict, naming its pid, if a daemon of this home lives; InvalidInput for an address that is none or may
+    not be; StoreUnavailable; and whatever made the services fail for good."""
+    world = world or SystemWorld()
+    prepare_home(settings.home)
+    configure_logs(settings, mode="serve")
+    async with AsyncExitStack() as stack:
+        lock = DaemonLock(settings.home)
+        lock.acquire()
+        stack.callback(lock.release)
+        tcp = _tcp(settings, listen)
+        if tcp is not None:
+            stack.callback(tcp.close)
+        runtime = await stack.enter_async_context(Runtime(settings, world=world, mode="serve", assemble=assemble))
+        renew = partial(ensure_token, runtime.store, world, settings.home, lifetime=settings.http.token_lifetime)
+        if tcp is not None:
+            await renew()
+        await runtime.container.spawn(
+            lambda: Housekeeping(
+                runtime.store, retention_days=settings.retention_days, renew_token=None if tcp is None else renew
+            ),
+            name="housekeeping",
+        )
+        stopping = stop or asyncio.Event()
+        if signals:
+            stack.callback(_handle_signals(stopping))
+        addresses = await stack.enter_async_context(_listening(runtime, tcp))
+        (ready or _say_ready)(addresses)
+        _notify_manager("READY=1")
+        log.info("serving", addresses=list(addresses), home=str(settings.home), pid=os.getpid())
+        await _until_stopped(runtime, stopping)
+        _notify_manager("STOPPING=1")
+        log.info("stopping")
+    log.info("stopped")
+
+
+def _tcp(settings: Settings, listen: str | None) -> socket.socket | None:
+    text = listen or settings.http.listen
+    if not text:
+        return None
+    return bind_tcp(*parse_listen(text, allow_remote=settings.http.allow_remote))
+
+
+@asynccontextmanager
+async def _listening(runtime: Runtime, tcp: socket.socket | None) -> AsyncIterator[tuple[str, ...]]:
+    settings, application = runtime.settings, runtime.application
+    path = settings.socket_path
+    unix = bind_unix(path)
+    listeners = [Listener(application.trusted, unix, drain=settings.http.drain, own_user_only=True)]
+    if tcp is not None:
+        hosts = {*LOOPBACK_NAMES, *settings.http.hosts, tcp.getsockname()[0]}
+        guarded = application.guarded(hosts=hosts, origins=settings.http.origins)
+        listeners.append(Listener(guarded, tcp, drain=settings.http.drain, own_user_only=False))
+    started: list[Listener] = []
+    addresses = tuple(listener.address for listener in listeners)
+    try:
+        for listener in listeners:
+            await listener.start()
+            started.append(listener)
+        yield addresses
+    finally:
+        application.edge.closing.set()
+        path.unlink(missing_ok=True)
+        async with asyncio.TaskGroup() as group:
+            for listener in started:
+                group.create_task(listener.stop())
+        unix.close()
+
+
+async def _until_stopped(runtime: Runtime, stopping: asyncio.Event) -> None:
+    """Returns when asked to stop; raises when the container has failed."""
+
+    async def asked() -> None:
+        await stopping.wait()
+
+    async with asyncio.TaskGroup() as group:
+        failure = group.create_task(runtime.container.wait())
+        request = group.create_task(asked())
+        await asyncio.wait([failure, request], return_when=asyncio.FIRST_COMPLETED)
+        failure.cancel()
+        request.cancel()
+
+
+def _handle_signals(stopping: asyncio.Event) -> Callable[[], None]:
+    loop = asyncio.get_running_loop()
+
+    def handle(number: signal.Signals) -> None:
+        if stopping.is_set():
+            log.warning("told twice to stop: leaving at once", signal=number.name)
+            os._exit(128 + number)
+        log.info("told to stop", signal=number.name)
+        stopping.set()
+
+    handled = (signal.SIGTERM, signal.SIGINT)
+    for number in handled:
+        loop.add_signal_handler(number, handle, number)
+
+    def restore() -> None:
+        for number in handled:
+            loop.remove_signal_handler(number)
+
+    return restore
+
+
+def _say_ready(addresses: tuple[str, ...]) -> None:
+    print(f"pelagos: ready on {', '.join(addresses)}", file=sys.stderr, flush=True)  # noqa: T201 - the readiness line
+
+
+def _notify_manager(state: str) -> None:
+    """Tell systemd, where it asked for that (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as messenger:
+            messenger.connect(address)
+            messenger.sendall(state.encode())
+    except OSError as error:
+        log.warning("the service manager could not be told", state=state, error=str(error))
