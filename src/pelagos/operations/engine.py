@@ -33,6 +33,8 @@ __all__ = ["OperationsEngine", "RefreshResult"]
 
 T = TypeVar("T")
 
+_FEW = 100
+
 
 class RefreshResult(msgspec.Struct, frozen=True):
     """Account -> wall-clock time of the listing that is in the store now; account -> why there is none."""
@@ -121,13 +123,20 @@ class OperationsEngine:
 
         Raises DeadlineExceeded after ``timeout`` seconds."""
         watch = self._store.watch()
+        found: dict[str, OperationRecord] = {}
+        missing = list(reversed(operation_ids))
         try:
             async with asyncio.timeout(timeout):
-                while True:
-                    found = await self._store.read(partial(journal.operations_by_id, ids=operation_ids))
-                    if all(record.state.final for record in found.values()):
-                        return found
-                    await watch.changed(self._config.rescan)
+                while missing:
+                    # A few at a time, in order: a ring must not cost a read of ten thousand rows.
+                    looked = missing[-_FEW:]
+                    records = await self._store.read(partial(journal.operations_by_id, ids=looked))
+                    final = {i: r for i, r in records.items() if r.state.final}
+                    found.update(final)
+                    missing[-_FEW:] = [i for i in looked if i in records and i not in final]
+                    if not final and missing:
+                        await watch.changed(self._config.rescan)
+                return found
         except TimeoutError as error:
             raise DeadlineExceeded("the operations are not finished yet") from error
         finally:
