@@ -60,10 +60,10 @@ def import_(invocation: Invocation, files: tuple[Path, ...]) -> int:
     from pelagos.clients.bundle import read_bundle
     from pelagos.wire.infrastructures import DefinitionsRequest
 
-    bundle = read_bundle(files)
+    sources, entries = read_bundle(files)
 
     async def work(session: Session) -> int:
-        request = DefinitionsRequest(sources=bundle.sources, entries=bundle.entries)
+        request = DefinitionsRequest(sources=sources, entries=tuple(entries))
         _show(invocation, await session.client.definitions.import_(request))
         return Exit.OK
 

@@ -45,10 +45,10 @@ def plan(invocation: Invocation, files: tuple[Path, ...], strategy: Literal["par
     from pelagos.clients.bundle import read_bundle
     from pelagos.wire.infrastructures import PlanRequest
 
-    bundle = read_bundle(files)
+    sources, entries = read_bundle(files)
 
     async def work(session: Session) -> int:
-        view = await session.client.plan(PlanRequest(sources=bundle.sources, entries=bundle.entries, strategy=strategy))
+        view = await session.client.plan(PlanRequest(sources=sources, entries=tuple(entries), strategy=strategy))
         show_warnings(view.warnings, invocation)
         if invocation.plain:
             invocation.say(plan_text(view))

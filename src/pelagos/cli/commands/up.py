@@ -65,11 +65,11 @@ def up(
     from pelagos.model.states import InfrastructureState
     from pelagos.wire.infrastructures import PlanRequest, RunRequest
 
-    bundle = read_bundle(files)
+    sources, entries = read_bundle(files)
     handed_over: list[tuple[RunRequest, Path]] = []
 
     async def work(session: Session) -> int:
-        plan = await session.client.plan(PlanRequest(sources=bundle.sources, entries=bundle.entries, strategy=strategy))
+        plan = await session.client.plan(PlanRequest(sources=sources, entries=tuple(entries), strategy=strategy))
         show_plan(plan, invocation)
         if plan.id is not None and not plan.changes and plan.state is InfrastructureState.READY:
             await show_success(invocation, session, await session.client.infrastructures.status(plan.id), None)
@@ -79,8 +79,8 @@ def up(
         request = RunRequest(
             kind="up",
             request_id=invocation.world.new_id(),
-            sources=bundle.sources,
-            entries=bundle.entries,
+            sources=sources,
+            entries=tuple(entries),
             strategy=strategy,
             keep=keep,
         )
