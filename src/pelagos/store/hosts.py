@@ -10,6 +10,7 @@ boot id carries both). Where neither speaks, the holder is taken to be alive unt
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -48,6 +49,17 @@ class SystemHostFacts:
         self._path: Path | None = None
 
     def hold(self, holder_id: str) -> Holder:
+        pid = os.getpid()
+        try:
+            lock_path = str(self._lock(holder_id))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # Things must come down on a full disk too: then pid and start time alone say whether we live.
+            lock_path = ""
+        return Holder(holder_id, socket.gethostname(), _boot_id(), pid, _started(pid) or "", lock_path)
+
+    def _lock(self, holder_id: str) -> Path:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._directory.resolve() / f"{holder_id}.lock"
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -57,8 +69,7 @@ class SystemHostFacts:
             os.close(descriptor)
             raise
         self._descriptor, self._path = descriptor, path
-        pid = os.getpid()
-        return Holder(holder_id, socket.gethostname(), _boot_id(), pid, _started(pid) or "", str(path))
+        return path
 
     def let_go(self, *, clean: bool) -> None:
         if self._descriptor is not None and self._path is not None:

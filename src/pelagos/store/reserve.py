@@ -15,6 +15,7 @@ __all__ = ["Reserve"]
 
 _MARGIN = 4
 """The reserve is made again only where this many times its size is free: it must not be what fills the disk."""
+_NOTHING = 64 * 1024
 
 
 class Reserve:
@@ -31,6 +32,14 @@ class Reserve:
             return self._size > 0 and self._path.stat().st_size >= self._size
         except OSError:
             return False
+
+    def disk_is_full(self) -> bool:
+        """Whether next to nothing is left on its disk, for this user."""
+        try:
+            room = os.statvfs(self._path.parent)
+        except OSError:
+            return False
+        return room.f_bavail * room.f_frsize < _NOTHING
 
     def make(self) -> None:
         """Set it aside if it is not there and there is room; a disk without room is no error."""

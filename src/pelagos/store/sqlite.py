@@ -204,6 +204,7 @@ class SqliteDatabase:
         """Run ``attempt`` until it ends without a fault of the store's, or patience ends with StoreUnavailable."""
         end = self._monotonic() + self._patience
         pause = 0.001
+        rescues = [self._empty_log, self._give_up_reserve]
         while True:
             try:
                 return attempt()
@@ -211,6 +212,9 @@ class SqliteDatabase:
                 fault = sqlite_fault(error)
                 if fault is None:
                     raise
+                if fault is Fault.BROKEN and self._reserve.disk_is_full():
+                    # Not every failure to grow a file is reported as what it is (the log's index is not).
+                    fault = Fault.FULL
                 if fault is Fault.BUSY:
                     if self._monotonic() < end:
                         self.retries += 1
@@ -221,10 +225,36 @@ class SqliteDatabase:
                     # What is left of a failed connection is not trusted: the next batch opens the file again.
                     self.faults += 1
                     self.close_writer()
-                    if fault is not Fault.READ_ONLY and self._reserve.release():
-                        self._reserve_at = self._monotonic() + _RESERVE_PAUSE
+                    if fault is Fault.FULL and self._make_room(rescues):
                         continue
                 raise unavailable(self.path, fault, error) from error
+
+    def _make_room(self, rescues: list[Callable[[], bool]]) -> bool:
+        """Do the next thing that may make room on a full disk; False if nothing is left to be done."""
+        while rescues:
+            if rescues.pop(0)():
+                return True
+        return False
+
+    def _empty_log(self) -> bool:
+        """Move the log's content into the database, so that the log is written from its beginning again: what only
+        changes or deletes rows needs no new space then."""
+        try:
+            self._connect_writer()
+            assert self._writer is not None
+            busy, _pages, _moved = self._writer.raw.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        except sqlite3.Error:
+            # No room for this either; the next thing to do is to give up the reserve.
+            self.close_writer()
+            return False
+        return not busy
+
+    def _give_up_reserve(self) -> bool:
+        if not self._reserve.release():
+            return False
+        self._reserve_at = self._monotonic() + _RESERVE_PAUSE
+        self._empty_log()
+        return True
 
     # On the loop.
 
