@@ -307,10 +307,15 @@ def _holds_template(node: Node) -> bool:
 def _first_line(node: Node) -> TemplatePlace:
     """Where the text of a scalar begins, and whether its lines are the file's lines."""
     name, line, column = node.source.name, node.line, node.column
+    text = node.text
     if node.style == "|":
-        return TemplatePlace(Position(name, line + 1, 1), exact=True)
+        index, first = next(((at, row) for at, row in enumerate(text.split("\n")) if row.strip()), (0, ""))
+        indent = max(0, len(node.source.line(line + 1 + index)) - len(first.rstrip("\r")))
+        return TemplatePlace(Position(name, line + 1, indent + 1), exact=True)
     if node.style == "import":
         return TemplatePlace(Position(name, 1, 1), exact=True)
+    if node.style and node.source.line(line)[column : column + len(text)] == text:
+        return TemplatePlace(Position(name, line, column + 1), exact=True)
     return TemplatePlace(Position(name, line, column), exact=node.style == "" and "\n" not in node.text)
 
 

@@ -228,8 +228,7 @@ class InfrastructureReader:
         elif node.kind == MAPPING:
             found = self._name_of_copy(node)
             if found is None:
-                place = pair.position if node.source is pair.source and node.line < pair.line else node.position
-                problems.error("the dependency refers to a mapping that is none of the nodes", place)
+                problems.error("the dependency refers to a mapping that is none of the nodes", pair.position)
                 return None
             name = found
             draft = self._by_name.get(name)

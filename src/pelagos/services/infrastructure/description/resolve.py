@@ -49,7 +49,7 @@ class _Template:
         if not self.place.exact:
             return start
         column = column_of(self.text, line, word) if word else 1
-        return Position(start.file, start.line + line - 1, column + (start.column - 1 if line == 1 else 0))
+        return Position(start.file, start.line + line - 1, column + start.column - 1)
 
 
 class Resolver:

@@ -34,6 +34,7 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 from ruamel.yaml.reader import Reader, ReaderError
+from ruamel.yaml.scanner import Scanner
 
 from pelagos.model.diagnostics import Position
 from pelagos.services.infrastructure.source.problems import Problems, Source
@@ -74,7 +75,8 @@ class Node:
         self.value = value
         self.text = text
         self.style = style
-        """Of a scalar: '' plain, a quote, '|' or '>', or 'import' for an imported text."""
+        """Of a scalar: '' plain, a quote, '|' or '>', 'import' for an imported text, or 'missing' for what stands in for
+        something that could not be had, which has been reported."""
         self.weight = 1
         self.height = 1
 
@@ -149,10 +151,31 @@ class _Reader(Reader):
         return FileMark(self.name, self.index, self.line, self.column)
 
 
+class _Scanner(Scanner):
+    """ruamel's scanner, asking less often whether a simple key has become stale: only if one could be next."""
+
+    def need_more_tokens(self) -> bool:
+        if self.done:
+            return False
+        if not self.tokens:
+            return True
+        taken = self.tokens_taken
+        if all(key.token_number > taken for key in self.possible_simple_keys.values()):
+            return False
+        self.stale_possible_simple_keys()
+        return bool(self.next_possible_simple_key() == taken)
+
+    def check_token(self, *choices: Any) -> bool:
+        while self.need_more_tokens():
+            self.fetch_more_tokens()
+        return bool(self.tokens) and (not choices or isinstance(self.tokens[0], choices))
+
+
 def events_of(source: Source, problems: Problems) -> Iterator[Any]:
     """The parser's events. Ends early, with an error added, at what is not YAML."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Reader = _Reader
+    yaml.Scanner = _Scanner
     try:
         yield from yaml.parse(source.text)
     except TooLarge:
@@ -280,7 +303,7 @@ class Composer:
                         )
                         return None
         except TooLarge as error:
-            self._problems.error(str(error), error.args[1])
+            self._problems.error(error.args[0], error.args[1])
             return None
         return None if self._stack else self._root
 
@@ -331,7 +354,9 @@ class Composer:
                     self._at(event),
                     f"mark what is meant with &{name}, before it is used",
                 )
-            node = Node(SCALAR, self._source, event.start_mark.line + 1, event.start_mark.column + 1, None, "", "")
+            node = Node(
+                SCALAR, self._source, event.start_mark.line + 1, event.start_mark.column + 1, None, "", "missing"
+            )
         self._add(node, event)
 
     def _open(self, kind: str, value: Any, event: Any) -> None:
@@ -408,6 +433,8 @@ class Composer:
                 "remove one of them",
             )
             return
+        if value.kind == SCALAR and not value.text and not value.style and value.source is key.source:
+            value.line, value.column = key.line, key.column  # the parser sees "nothing" where the next thing begins
         top.node.value[name] = (key, value)
 
     def _merge(self, top: _Open) -> None:
