@@ -77,10 +77,14 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, rename="kebab", 
     @property
     def is_reply(self) -> bool:
         """It answers a request: it belongs to the sender's open call and waits in no queue."""
-        return self.performative not in _OPENING
+        # Identities, not a set: hashing a member of an enum is a Python call, and every message passes here.
+        performative = self.performative
+        return (
+            performative is not Performative.REQUEST
+            and performative is not Performative.INFORM
+            and performative is not Performative.CANCEL
+        )
 
-
-_OPENING = frozenset((Performative.REQUEST, Performative.INFORM, Performative.CANCEL))
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Envelope)

@@ -11,6 +11,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Any
+
+import msgspec
 
 from pelagos.exchange.address import Kind, kind_of, topic_matches
 from pelagos.exchange.envelope import Envelope, Performative, Status, encode_error, reply_to
@@ -24,19 +27,19 @@ _NO_DEADLINE_PATIENCE = 1.0
 """Seconds that a publisher without a deadline waits for room."""
 
 
-class _Delivery:
-    """A message on its way; the contract is :class:`pelagos.exchange.transport.Delivery`."""
+class _Delivery(msgspec.Struct, eq=False):
+    """A message on its way; the contract is :class:`pelagos.exchange.transport.Delivery`.
 
-    __slots__ = ("begun", "consumer", "deadline", "envelope", "queue", "redelivered")
+    A Struct because one is made for every message, and that is done in C. ``begun`` says that a receiver went away
+    without settling it, so its effect may have happened.
+    """
 
-    def __init__(self, envelope: Envelope, deadline: float | None, queue: _Queue) -> None:
-        self.envelope = envelope
-        self.deadline = deadline
-        self.queue = queue
-        self.consumer: _Consumer | None = None
-        self.redelivered = False
-        self.begun = False
-        """Its receiver went away without settling it, so its effect may have happened."""
+    envelope: Envelope
+    deadline: float | None
+    queue: Any  # _Queue
+    consumer: Any = None  # _Consumer | None
+    redelivered: bool = False
+    begun: bool = False
 
     def ack(self) -> None:
         consumer = self.consumer
@@ -144,8 +147,8 @@ class _Queue:
     def offer(self, delivery: _Delivery) -> bool:
         """Deliver or queue it; False if there is no room."""
         envelope = delivery.envelope
-        if envelope.depth or envelope.is_reply:
-            self._next_consumer().take(delivery)
+        if envelope.depth or (envelope.performative is not Performative.REQUEST and envelope.is_reply):
+            self.next_consumer().take(delivery)
             return True
         if not self.waiting and (consumer := self._free_consumer()) is not None:
             consumer.take(delivery)
@@ -209,7 +212,7 @@ class _Queue:
             self.dropped,
         )
 
-    def _next_consumer(self) -> _Consumer:
+    def next_consumer(self) -> _Consumer:
         consumers = self.consumers
         if len(consumers) == 1:
             return consumers[0]
@@ -219,6 +222,8 @@ class _Queue:
     def _free_consumer(self) -> _Consumer | None:
         consumers = self.consumers
         count = len(consumers)
+        if count == 1:
+            return consumers[0] if len(consumers[0].unsettled) < consumers[0].prefetch else None
         for step in range(1, count + 1):
             turn = (self.turn + step) % count
             consumer = consumers[turn]
@@ -295,7 +300,9 @@ class MemoryTransport:
         self._posted += 1
         queue = self._queues.get(envelope.receiver)
         if queue is not None:
-            if not queue.offer(_Delivery(envelope, None, queue)):
+            if envelope.performative is Performative.INFORM_RESULT:
+                queue.next_consumer().take(_Delivery(envelope, None, queue))
+            elif not queue.offer(_Delivery(envelope, None, queue)):
                 self.undeliverable += 1
         elif kind_of(envelope.receiver) in (Kind.FANOUT, Kind.TOPIC):
             self._copy_to_subscribers(envelope, None)

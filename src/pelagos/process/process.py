@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
-from pelagos.exchange import Address, Delivery, Kind, Receiver, Subscription
+from pelagos.exchange import Address, Delivery, Kind, Performative, Receiver, Subscription
 from pelagos.model.errors import Conflict, InvalidInput, Unavailable
 from pelagos.model.scope import DEFAULT_SCOPE
 from pelagos.model.world import World
@@ -356,8 +356,9 @@ class Process:
     def _receive(self, delivery: Delivery) -> None:
         """The mailbox's handler."""
         assert self._caller is not None and self._server is not None
-        if delivery.envelope.is_reply:
-            self._caller.take_reply(delivery.envelope)
+        envelope = delivery.envelope
+        if envelope.performative is Performative.INFORM_RESULT or envelope.is_reply:
+            self._caller.take_reply(envelope)
             delivery.ack()
         else:
             self._server.admit(delivery)

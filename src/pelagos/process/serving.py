@@ -49,7 +49,7 @@ Bound = tuple[Operation, Callable[..., Awaitable[Any]]]
 _WAITING_PER_LEVEL = 4096
 """Admitted but without a slot; more are answered ``overloaded``. Level 0 never comes near: prefetch bounds it."""
 
-_SPARE_WORKERS = 16
+_SPARE_WORKERS = 32
 """Workers kept for later when there is nothing to do."""
 
 
@@ -100,11 +100,15 @@ class RequestServer:
         self._label = label
         self._operations = operations
         self._max_concurrent = max_concurrent
-        self._levels = [_Level() for _ in range(max_depth + 1)]
+        self._max_depth = max_depth
+        self._levels = [_Level()]
+        """By depth; made when a request of the depth comes, since most processes never see one above 0."""
         self._start_worker = start_worker
         self._ready: deque[tuple[Delivery, _Level, Bound | None]] = deque()
         self._spare: list[asyncio.Future[None]] = []
         self._workers: dict[asyncio.Task[None], None] = {}
+        self._waking = 0
+        """Workers that were woken or made and have not looked at ``_ready`` yet."""
         self._watch: DeadlineWatch[asyncio.Task[None], None] = DeadlineWatch(self._loop, self._monotonic, self._expire)
         self._expired: dict[asyncio.Task[None], None] = {}
         self._drained: asyncio.Future[None] | None = None
@@ -120,21 +124,25 @@ class RequestServer:
             self._turn_away(delivery, Unavailable(f"{self._label} is not active", advice="Try again later."))
             return
         depth = delivery.envelope.depth
-        if not 0 <= depth < len(self._levels):
+        if not 0 <= depth <= self._max_depth:
             self._turn_away(
                 delivery,
                 Refused(
-                    f"calls nested {depth} deep; {self._label} takes part in at most {len(self._levels) - 1}",
+                    f"calls nested {depth} deep; {self._label} takes part in at most {self._max_depth}",
                     advice="Services probably call each other in a circle.",
                     details={"depth": depth},
                 ),
             )
             return
-        level = self._levels[depth]
+        levels = self._levels
+        while depth >= len(levels):
+            levels.append(_Level())
+        level = levels[depth]
         if level.running < self._max_concurrent and not level.waiting:
             level.running += 1
             self._ready.append((delivery, level, listener))
-            self._wake()
+            if not self._waking:
+                self._wake()
         elif len(level.waiting) < _WAITING_PER_LEVEL:
             level.waiting.append((delivery, level, listener))
         else:
@@ -199,6 +207,7 @@ class RequestServer:
     # -- workers -----------------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
+        self._waking += 1
         spare = self._spare
         while spare:
             future = spare.pop()
@@ -212,6 +221,7 @@ class RequestServer:
         assert task is not None
         ready = self._ready
         copy_context = contextvars.copy_context
+        self._waking -= 1
         try:
             while True:
                 if not ready:
@@ -220,14 +230,21 @@ class RequestServer:
                     future = self._loop.create_future()
                     self._spare.append(future)
                     await future
+                    self._waking -= 1
                     continue
                 delivery, level, listener = ready.popleft()
+                if ready and not self._waking:
+                    # Should this handler wait for something, others go on. Two, so that many handlers which all wait are
+                    # under way after few turns of the loop; not one a request, since most end without waiting.
+                    self._wake()
+                    if len(ready) > 1:
+                        self._wake()
                 await self._serve(delivery, level, listener, task)
                 if level.waiting and level.running < self._max_concurrent:
                     level.running += 1
                     ready.append(level.waiting.popleft())
                 if len(copy_context()) > 1:
-                    if ready:
+                    if ready and not self._waking:
                         self._wake()
                     return
         finally:
