@@ -189,9 +189,8 @@ class OperationsEngine:
         if verify is None:
             return None
         async with self._reads[account]:
-            owned: bool | None = await cloud.read(
-                verify, provider_id, address, port, timeout=cloud.capabilities.call_timeout
-            )
+            # Beside the port: only drivers whose servers share the ports of an address have it; it takes no time-out.
+            owned: bool | None = await cloud.ask(verify, provider_id, address, port)
             return owned
 
     def snapshot(self) -> dict[str, Any]:

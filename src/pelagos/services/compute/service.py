@@ -1,0 +1,140 @@
+"""The compute service: servers on any cloud of the pool. Commands journal and answer at once with operations.
+
+It adds two things to the operations engine, which lives beside it in the container and is given to it: the scope of
+whoever asks, and ids. Truth is in the store, so any number of these may serve, in any process.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pelagos.model.errors import Conflict
+from pelagos.model.states import ServerState
+from pelagos.operations import NewServer, OperationRecord, OperationsEngine, ServerAction
+from pelagos.process import ServiceProcess, current_context, operation
+from pelagos.services.compute.messages import (
+    Accepted,
+    ConsoleOutput,
+    ConsoleRequest,
+    CreateServers,
+    DeleteServers,
+    Executed,
+    ExecuteRequest,
+    ListenerCheck,
+    ListenerVerdict,
+    OperationRef,
+    PowerServers,
+    RefreshAccounts,
+    Refreshed,
+    ServerRef,
+)
+from pelagos.services.compute.queries import ServerRow, get_server
+from pelagos.store import Store
+
+__all__ = ["ComputeService"]
+
+
+class ComputeService(ServiceProcess):
+    """See :mod:`pelagos.services.compute.messages` for what it is asked and answers."""
+
+    name = "compute"
+    version = "1.0"
+
+    def __init__(self, store: Store, engine: OperationsEngine) -> None:
+        super().__init__()
+        self._store = store
+        self._engine = engine
+
+    async def on_activate(self) -> None:
+        self.start_task(self._engine.run(), name="operations")
+
+    async def on_deactivate(self) -> None:
+        await self._engine.stop()
+
+    @operation
+    async def create_servers(self, request: CreateServers) -> Accepted:
+        """Journal creations, all or none. Raises QuotaExceeded, LeaseLost, NotFound (account), Conflict."""
+        new = [
+            NewServer(
+                operation_id=self.world.new_id(),
+                request_id=item.request_id,
+                server_id=item.server_id,
+                account=item.account,
+                spec=item.spec,
+                infrastructure_id=item.infrastructure_id,
+                instance_id=item.instance_id,
+                expires_at=item.expires_at,
+            )
+            for item in request.items
+        ]
+        return _accepted(await self._engine.create_servers(current_context().scope, new, request.fence))
+
+    @operation
+    async def delete_servers(self, request: DeleteServers) -> Accepted:
+        """Journal deletions, all or none. Raises NotFound, LeaseLost."""
+        actions = self._actions(request.items)
+        return _accepted(await self._engine.delete_servers(current_context().scope, actions, request.fence))
+
+    @operation
+    async def power_servers(self, request: PowerServers) -> Accepted:
+        """Journal starts, stops or reboots, all or none. Raises NotFound, Conflict, InvalidInput, LeaseLost."""
+        actions = self._actions(request.items)
+        scope = current_context().scope
+        return _accepted(await self._engine.power_servers(scope, request.verb, actions, request.fence))
+
+    @operation
+    async def refresh(self, request: RefreshAccounts) -> Refreshed:
+        """Write what the clouds say now. Never raises for a cloud's sake: see ``errors`` of the answer."""
+        result = await self._engine.refresh(request.accounts, request.max_age)
+        return Refreshed(observed_at=result.observed_at, errors=result.errors)
+
+    @operation
+    async def console(self, request: ConsoleRequest) -> ConsoleOutput:
+        """The end of a server's console output. Raises NotFound, Conflict, Unsupported, CloudError."""
+        server, provider_id = await self._placed(request.server_id)
+        text = await self._engine.console(server.account, provider_id, request.max_bytes)
+        return ConsoleOutput(server_id=server.id, text=text)
+
+    @operation
+    async def execute(self, request: ExecuteRequest) -> Executed:
+        """Run a command inside a server. Raises NotFound, Conflict, Unsupported, CloudError."""
+        server, provider_id = await self._placed(request.server_id)
+        return Executed(await self._engine.execute(server.account, provider_id, request.argv, request.timeout))
+
+    @operation
+    async def check_listener(self, request: ListenerCheck) -> ListenerVerdict:
+        """Whether what listens there belongs to the server. Raises NotFound, Conflict, CloudError."""
+        server, provider_id = await self._placed(request.server_id)
+        owned = await self._engine.owns_listener(server.account, provider_id, request.address, request.port)
+        return ListenerVerdict(owned)
+
+    def _actions(self, items: tuple[ServerRef, ...]) -> list[ServerAction]:
+        return [
+            ServerAction(operation_id=self.world.new_id(), request_id=item.request_id, server_id=item.server_id)
+            for item in items
+        ]
+
+    async def _placed(self, server_id: str) -> tuple[ServerRow, str]:
+        scope = current_context().scope
+        server = await self._store.read(partial(get_server, scope=scope, server_id=server_id))
+        if server.provider_id is None or server.state is ServerState.DELETED:
+            raise Conflict(
+                f"server {server_id} is {server.state.value}; its cloud has nothing of it",
+                advice="See `pelagos explain` for why.",
+            )
+        return server, server.provider_id
+
+
+def _accepted(records: list[OperationRecord]) -> Accepted:
+    return Accepted(
+        tuple(
+            OperationRef(
+                id=record.id,
+                request_id=record.request_id,
+                server_id=record.target_id,
+                state=record.state,
+                error=record.error,
+            )
+            for record in records
+        )
+    )
