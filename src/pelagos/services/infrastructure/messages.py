@@ -6,7 +6,16 @@ import msgspec
 
 from pelagos.wire.infrastructures import LogView
 
-__all__ = ["CancelRun", "ImportDefinitions", "InfrastructureRef", "Logs", "LogsRequest", "RefreshLive", "SetMaintained"]
+__all__ = [
+    "CancelRun",
+    "DeleteDefinition",
+    "ImportDefinitions",
+    "InfrastructureRef",
+    "Logs",
+    "LogsRequest",
+    "RefreshLive",
+    "SetMaintained",
+]
 
 
 class InfrastructureRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,3 +57,7 @@ class RefreshLive(msgspec.Struct, frozen=True, kw_only=True):
     """Ask the clouds now (``status --live``); answers when the store holds what they said."""
 
     infrastructure: str
+
+
+class DeleteDefinition(msgspec.Struct, frozen=True, kw_only=True):
+    type: str

@@ -54,17 +54,29 @@ Decision = Create | Destroy
 class Instance:
     """A living instance: its row, and what the cloud said of its server last (None: nothing yet)."""
 
-    __slots__ = ("address_list", "delete_error", "private_list", "requested", "row", "server", "server_reason")
+    __slots__ = (
+        "address_list",
+        "delete_error",
+        "delete_final",
+        "delete_round",
+        "private_list",
+        "refused_at",
+        "row",
+        "server",
+    )
 
     def __init__(self, row: InstanceRow) -> None:
         self.row = row
         self.server: ServerState | None = None
-        self.server_reason = ""
         self.address_list: tuple[str, ...] = ()
         self.private_list: tuple[str, ...] = ()
-        self.requested = False
-        """The create (or delete) command has been accepted by compute."""
         self.delete_error = ""
+        """What the cloud said last when it was to be deleted."""
+        self.refused_at: float | None = None
+        self.delete_final = False
+        """The cloud refused for good; it is asked once more at the next pass or run."""
+        self.delete_round = 0
+        """Differs between two such requests."""
 
     @property
     def leaving(self) -> bool:

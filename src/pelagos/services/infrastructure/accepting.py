@@ -1,0 +1,212 @@
+"""A run is accepted: checked, compiled, written with its infrastructure in one transaction, found again if repeated.
+
+Accepting changes nothing that is running: the desired state is written when the maintainer begins the run, fenced.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from sqlalchemy import Connection, insert, select
+
+from pelagos.model.errors import Ambiguous, Conflict, InvalidInput
+from pelagos.model.scope import Scope
+from pelagos.model.states import InfrastructureState, RunState
+from pelagos.services.infrastructure import queries, records
+from pelagos.services.infrastructure.description import CompileResult
+from pelagos.services.infrastructure.records import InfrastructureRow, NodeRow, RunRow, encode
+from pelagos.services.infrastructure.running import scaled_target
+from pelagos.services.infrastructure.values import CompiledInfrastructure, Desired, RunParameters
+from pelagos.services.infrastructure.views import run_view
+from pelagos.store import events
+from pelagos.store.schema import infrastructures, runs
+from pelagos.wire.infrastructures import RunRequest, RunView
+
+__all__ = ["accept_run", "check_scale", "owner_of_name"]
+
+
+def owner_of_name(connection: Connection, scope: Scope, name: str) -> str | None:
+    """The id of the one infrastructure of that name, None if there is none. Raises Ambiguous."""
+    table = infrastructures
+    ids = list(
+        connection.execute(
+            select(table.c.id).where(
+                table.c.project_id == scope.project_id, table.c.name == name, table.c.deleted_at.is_(None)
+            )
+        ).scalars()
+    )
+    if len(ids) > 1:
+        raise Ambiguous(
+            f"{len(ids)} infrastructures are named {name!r}: {', '.join(ids)}",
+            advice="Take down those you do not need, by their ids, or give the one that is meant with --id.",
+            details={"ids": ids},
+        )
+    return ids[0] if ids else None
+
+
+def check_scale(row: InfrastructureRow, targets: dict[str, NodeRow], scale: dict[str, str]) -> dict[str, int]:
+    """Node -> new target. Raises InvalidInput for unknown nodes, what is no number, and targets beyond the limits."""
+    nodes = {node.name: node for node in row.compiled.nodes if not node.retired}
+    result: dict[str, int] = {}
+    for name, text in scale.items():
+        node = nodes.get(name)
+        if node is None:
+            raise InvalidInput(
+                f"infrastructure {row.name!r} has no node {name!r}", advice=f"Its nodes are: {', '.join(nodes)}."
+            )
+        current = targets[name].target if name in targets else node.min
+        try:
+            target = scaled_target(text, current)
+        except ValueError:
+            raise InvalidInput(
+                f"{text!r} is no number of instances", advice="Give a number such as 3, or a change such as +1 or -1."
+            ) from None
+        if not node.min <= target <= node.max:
+            raise InvalidInput(
+                f"node {name!r} may have {node.min} to {node.max} instances, not {target}",
+                advice="Change `scaling` in the description to go beyond.",
+            )
+        result[name] = target
+    return result
+
+
+def accept_run(
+    connection: Connection,
+    scope: Scope,
+    request: RunRequest,
+    compiled: CompileResult | None,
+    *,
+    run_id: str,
+    infrastructure_id: str,
+    now: float,
+) -> RunView:
+    """``run_id`` and ``infrastructure_id`` are new ids, used if a new run or infrastructure is to be made.
+
+    Raises NotFound, Ambiguous, Conflict, InvalidInput."""
+    request_id = request.request_id or run_id
+    known = connection.execute(
+        select(runs.c.id).where(runs.c.project_id == scope.project_id, runs.c.request_id == request_id)
+    ).scalar()
+    if known is not None:
+        return queries.run(connection, scope, str(known))
+    parameters = RunParameters(
+        strategy=request.strategy,
+        max_parallel=request.max_parallel,
+        scale=request.scale,
+        maintained=request.maintained,
+    )
+    if request.kind == "up":
+        assert compiled is not None
+        target_id = _target_of_up(connection, scope, request, compiled.compiled)
+        desired = Desired(compiled=compiled.compiled, sources=request.sources, targets={})
+        parameters = msgspec.structs.replace(
+            parameters,
+            desired=desired,
+            creates_infrastructure=target_id is None,
+            warnings=tuple(compiled.warnings),
+        )
+        if target_id is None:
+            _insert_infrastructure(connection, scope, infrastructure_id, desired, request.maintained, now)
+        name = compiled.compiled.name
+    else:
+        target_id = queries.resolve(connection, scope, request.infrastructure)
+        row = records.load_infrastructure(connection, target_id)
+        assert row is not None
+        name = row.name
+        if request.kind == "scale":
+            if not request.scale:
+                raise InvalidInput("nothing is to be scaled", advice="Name a node and a number.")
+            check_scale(row, records.node_rows(connection, target_id), request.scale)
+        if request.kind in ("scale", "maintain"):
+            _refuse_while_going_down(connection, target_id, name)
+    position = events.last_position(connection)
+    target = target_id or infrastructure_id
+    connection.execute(
+        insert(runs).values(
+            id=run_id,
+            infrastructure_id=target,
+            project_id=scope.project_id,
+            user_id=scope.user_id,
+            kind=request.kind,
+            state=RunState.PENDING.value,
+            request_id=request_id,
+            parameters_blob=encode(parameters),
+            keep=request.keep,
+            cancel_requested=False,
+            created_at=now,
+        )
+    )
+    events.append(
+        connection,
+        scope,
+        "run.accepted",
+        at=now,
+        infrastructure_id=target,
+        run_id=run_id,
+        data={"run_kind": request.kind, "name": name, "new": target_id is None},
+    )
+    row_ = RunRow(
+        id=run_id,
+        infrastructure_id=target,
+        scope=scope,
+        kind=request.kind,
+        state=RunState.PENDING,
+        cancel_requested=False,
+        keep=request.keep,
+        parameters=parameters,
+        error=None,
+        created_at=now,
+        started_at=None,
+        finished_at=None,
+    )
+    return run_view(row_, name, position)
+
+
+def _target_of_up(
+    connection: Connection, scope: Scope, request: RunRequest, compiled: CompiledInfrastructure
+) -> str | None:
+    if request.new:
+        return None
+    if request.infrastructure:
+        row = queries.infrastructure(connection, scope, request.infrastructure)
+        if row.name != compiled.name:
+            raise Conflict(
+                f"the description is of {compiled.name!r}, but {row.id} is named {row.name!r}",
+                advice="An infrastructure keeps its name: change `infra_name`, or build it as a new one.",
+            )
+        target: str | None = row.id
+    else:
+        target = owner_of_name(connection, scope, compiled.name)
+    if target is not None:
+        _refuse_while_going_down(connection, target, compiled.name)
+    return target
+
+
+def _refuse_while_going_down(connection: Connection, infrastructure_id: str, name: str) -> None:
+    if any(run.kind == "down" and not run.cancel_requested for run in records.open_runs(connection, infrastructure_id)):
+        raise Conflict(
+            f"infrastructure {name!r} is being taken down",
+            advice=f"Wait until `pelagos list` no longer shows it; `pelagos down {name}` finishes an interrupted one.",
+        )
+
+
+def _insert_infrastructure(
+    connection: Connection, scope: Scope, infrastructure_id: str, desired: Desired, maintained: bool | None, now: float
+) -> None:
+    connection.execute(
+        insert(infrastructures).values(
+            id=infrastructure_id,
+            project_id=scope.project_id,
+            user_id=scope.user_id,
+            name=desired.compiled.name,
+            state=InfrastructureState.BUILDING.value,
+            reason="",
+            generation=0,
+            maintained=True if maintained is None else maintained,
+            sources_blob=encode(desired.sources),
+            compiled_blob=encode(desired.compiled),
+            created_at=now,
+            updated_at=now,
+        )
+    )
+    rows = [NodeRow(name=node.name, target=node.min) for node in desired.compiled.nodes]
+    records.upsert_nodes(connection, infrastructure_id, rows)

@@ -1,0 +1,170 @@
+"""The maintainer's commands to compute: sent after the decision is written, in batches, again until they are taken.
+
+A request's id derives from the instance's, so that sending it again, also by another maintainer after a crash, is the
+same request. What was never sent needs no deletion; what may have been sent does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from pelagos.model.errors import LeaseLost, NotFound, PelagosError, Retry
+from pelagos.model.states import InstanceState
+from pelagos.services.compute.messages import (
+    Accepted,
+    CreateServers,
+    DeleteServers,
+    RefreshAccounts,
+    Refreshed,
+    ServerCreate,
+    ServerRef,
+)
+from pelagos.services.infrastructure.reality import Instance
+
+if TYPE_CHECKING:
+    from pelagos.services.infrastructure.maintainer import Maintainer
+
+__all__ = ["Commanding", "Compute"]
+
+_log = structlog.get_logger("pelagos.infrastructure")
+_BATCH = 250
+
+
+class Compute(Protocol):
+    """What the maintainer asks of the compute service, whose client has these."""
+
+    async def create_servers(self, request: CreateServers) -> Accepted: ...
+    async def delete_servers(self, request: DeleteServers) -> Accepted: ...
+    async def refresh(self, request: RefreshAccounts) -> Refreshed: ...
+
+
+class Commanding:
+    """See the module's text."""
+
+    def __init__(self, maintainer: Maintainer, compute: Compute) -> None:
+        self.compute = compute
+        self.resend_at: float | None = None
+        """When what was not taken is sent again; None: nothing waits."""
+        self._maintainer = maintainer
+        self._creates: dict[str, Instance] = {}
+        self._deletes: dict[str, Instance] = {}
+        self._maybe_sent: set[str] = set()
+
+    def reset(self, known_servers: set[str]) -> None:
+        """After a load: what compute has no server for is asked for again, what leaves is deleted again."""
+        self._creates, self._deletes, self.resend_at = {}, {}, None
+        for instance in list(self._maintainer.reality.instances.values()):
+            if instance.leaving:
+                # Another maintainer may have died between its request and our look, so absence proves nothing here.
+                self._deletes[instance.row.id] = instance
+            elif instance.row.server_id not in known_servers and instance.row.state in (
+                InstanceState.PENDING,
+                InstanceState.UNCERTAIN,
+            ):
+                self._creates[instance.row.id] = instance
+                self._maybe_sent.add(instance.row.id)
+
+    def create(self, instance: Instance) -> None:
+        self._creates[instance.row.id] = instance
+
+    def delete(self, instance: Instance) -> bool:
+        """Have its server deleted. False: no request for one was ever sent, so there is none."""
+        waiting = self._creates.pop(instance.row.id, None)
+        if waiting is not None and instance.row.id not in self._maybe_sent:
+            return False
+        self._deletes[instance.row.id] = instance
+        return True
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._creates or self._deletes)
+
+    async def send(self, now: float) -> None:
+        """Send what waits. Raises LeaseLost; other errors of compute are dealt with or tried again later."""
+        if not self.waiting or (self.resend_at is not None and now < self.resend_at):
+            return
+        self.resend_at = None
+        alive = self._maintainer.reality.instances
+        self._deletes = {key: instance for key, instance in self._deletes.items() if key in alive}
+        for instance in self._deletes.values():
+            if instance.delete_final:
+                instance.delete_final, instance.delete_round = False, int(now)
+        deletes, creates = list(self._deletes.values()), list(self._creates.values())
+        for start in range(0, len(deletes), _BATCH):
+            await self._send_deletes(deletes[start : start + _BATCH])
+        for start in range(0, len(creates), _BATCH):
+            await self._send_creates(creates[start : start + _BATCH])
+        if self.waiting:
+            self.resend_at = now + self._maintainer.settings.resend
+
+    async def _send_creates(self, batch: Sequence[Instance]) -> None:
+        maintainer = self._maintainer
+        items: list[ServerCreate] = []
+        sent: list[Instance] = []
+        for instance in batch:
+            try:
+                spec = maintainer.renderer.server_spec(maintainer.row, maintainer.reality, instance)
+            except PelagosError as error:
+                del self._creates[instance.row.id]
+                maintainer.fail(instance, error.message, error.payload())
+                continue
+            sent.append(instance)
+            items.append(
+                ServerCreate(
+                    request_id=f"create:{instance.row.id}",
+                    server_id=instance.row.server_id,
+                    account=instance.row.account,
+                    spec=spec,
+                    infrastructure_id=maintainer.id,
+                    instance_id=instance.row.id,
+                )
+            )
+        if not items:
+            return
+        self._maybe_sent.update(instance.row.id for instance in sent)
+        try:
+            await self.compute.create_servers(CreateServers(items=tuple(items), fence=maintainer.fence))
+        except LeaseLost:
+            raise
+        except PelagosError as error:
+            if error.retry is not Retry.NEVER:
+                _log.warning("servers not asked for yet", infrastructure=maintainer.id, error=str(error))
+            elif len(sent) > 1:
+                for instance in sent:  # one of them is at fault: find which
+                    await self._send_creates([instance])
+            else:
+                del self._creates[sent[0].row.id]
+                maintainer.fail(sent[0], error.message, error.payload())
+            return
+        for instance in sent:
+            self._creates.pop(instance.row.id, None)
+            self._maybe_sent.discard(instance.row.id)
+
+    async def _send_deletes(self, batch: Sequence[Instance]) -> None:
+        maintainer = self._maintainer
+        items = tuple(
+            ServerRef(request_id=f"delete:{instance.row.id}:{instance.delete_round}", server_id=instance.row.server_id)
+            for instance in batch
+        )
+        try:
+            await self.compute.delete_servers(DeleteServers(items=items, fence=maintainer.fence))
+        except LeaseLost:
+            raise
+        except NotFound as error:
+            if len(batch) > 1:
+                for instance in batch:
+                    await self._send_deletes([instance])
+                return
+            _log.debug("nothing to delete", instance=batch[0].row.id, error=str(error))
+            del self._deletes[batch[0].row.id]
+            maintainer.gone(batch[0])
+            return
+        except PelagosError as error:
+            _log.warning("servers not deleted yet", infrastructure=maintainer.id, error=str(error))
+            return
+        for instance in batch:
+            self._deletes.pop(instance.row.id, None)
+            self._maybe_sent.discard(instance.row.id)

@@ -1,0 +1,636 @@
+"""The maintainer of one infrastructure: it holds the lease, remembers, decides, and carries decisions out.
+
+One loop, level-triggered: wait for a hint or a timer; take in what changed (servers by their events' ids, health
+verdicts, runs); decide about what that touched (:mod:`reality`); write all of it in one transaction fenced by the
+lease's epoch; only then command compute. A crash between the write and the command leaves an instance whose server was
+never asked for: the next maintainer finds it and sends the same request again, whose id makes it the same server.
+
+The naive way, one task an instance that creates, waits and checks, is easy to read and cannot be resumed: where it
+stood is lost with the process. Here nothing is in flight but health probes, which are only looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+from sqlalchemy import Connection
+
+from pelagos.model.errors import ErrorPayload, PelagosError, Retry
+from pelagos.model.scope import Fence
+from pelagos.model.states import InfrastructureState, InstanceState, RunState, ServerState
+from pelagos.model.world import World
+from pelagos.services.compute.facts import ServerFacts, server_facts, server_facts_of
+from pelagos.services.compute.messages import RefreshAccounts, Refreshed
+from pelagos.services.infrastructure import records
+from pelagos.services.infrastructure.changes import Changes
+from pelagos.services.infrastructure.commanding import Commanding, Compute
+from pelagos.services.infrastructure.health import HealthVerdict, Prober, ProbeTarget, describe
+from pelagos.services.infrastructure.probing import Probing
+from pelagos.services.infrastructure.reality import Create, Decision, Destroy, Instance, Mode, Node, Reality
+from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow
+from pelagos.services.infrastructure.rendering import Renderer
+from pelagos.services.infrastructure.running import Running
+from pelagos.services.infrastructure.values import HealthCheck
+from pelagos.store.port import Store
+
+__all__ = ["Accounts", "Maintainer", "MaintainerSettings"]
+
+_log = structlog.get_logger("pelagos.infrastructure")
+
+
+class Accounts(Protocol):
+    """What the maintainer asks of the pool."""
+
+    def for_resource(self, resource_type: str, label: str | None = None) -> str: ...
+
+
+class MaintainerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Times in seconds."""
+
+    interval: float = 10.0
+    """Between two passes of a maintained infrastructure, and between two probes of a healthy instance."""
+    first_poll: float = 0.05
+    """Between the first two health checks of a new instance; grows by half each time up to ``poll``."""
+    poll: float = 2.0
+    probes: int = 64
+    """Health checks in flight an infrastructure."""
+    attempts: int = 3
+    """Creations of a node that may fail in a row before a run gives up."""
+    backoff: float = 2.0
+    """First back-off of healing; doubles with each failure in a row up to ``backoff_max``."""
+    backoff_max: float = 300.0
+    resend: float = 1.0
+    """Before a command that compute did not take is sent again."""
+    refusal_patience: float = 30.0
+    """How long a run waits for a cloud that refuses to delete before it ends and lists what remains."""
+
+
+class Maintainer:
+    """See the module's text. ``resident``: goes on maintaining when no run is open; otherwise :meth:`work` returns."""
+
+    def __init__(
+        self,
+        infrastructure_id: str,
+        *,
+        store: Store,
+        world: World,
+        compute: Compute,
+        accounts: Accounts,
+        prober: Prober,
+        renderer: Renderer,
+        settings: MaintainerSettings,
+        resident: bool,
+    ) -> None:
+        self.id = infrastructure_id
+        self.store = store
+        self.world = world
+        self.settings = settings
+        self.resident = resident
+        self.changes = Changes(infrastructure_id)
+        self.running = Running(self)
+        self.commanding = Commanding(self, compute)
+        self.renderer = renderer
+        self._accounts = accounts
+        self._prober = prober
+        self._wake = asyncio.Event()
+        self._stop = False
+        self._fence = Fence(lease="", epoch=0)
+        self._hinted: dict[str, None] = {}
+        self._row: InfrastructureRow | None = None
+        self._reality: Reality | None = None
+        self._probing = Probing(slots=settings.probes, wake=self._wake.set)
+        self._active_at: dict[str, float] = {}
+        self.unchecked: set[str] = set()
+        """Instances that the current maintenance run has not had a verdict of."""
+        self.reload = False
+        """What is remembered no longer fits what the step in progress writes."""
+        self._next_pass = 0.0
+
+    # -- from outside ----------------------------------------------------------------------------------------------
+
+    def hint(self, *, server_ids: Iterable[str] = (), runs: bool = False) -> None:
+        """Something of this infrastructure changed in the store."""
+        for server_id in server_ids:
+            self._hinted[server_id] = None
+        if runs:
+            self.running.hinted = True
+        self._wake.set()
+
+    def row_changed(self) -> None:
+        """The infrastructure's row was changed by another hand (attach, detach): read it again."""
+        self.reload = True
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End :meth:`work` soon, rolling nothing back."""
+        self._stop = True
+        self._wake.set()
+
+    def snapshot(self) -> dict[str, Any]:
+        """For people, tests and metrics."""
+        reality = self._reality
+        return {
+            "infrastructure": self.id,
+            "mode": self.mode.value if self._row else "loading",
+            "run": self.running.current.id if self.running.current else None,
+            "instances": len(reality.instances) if reality else 0,
+            "unsatisfied": reality.unsatisfied if reality else 0,
+            "growing": reality.growing if reality else 0,
+            "leaving": reality.leaving if reality else 0,
+            "probes": self._probing.snapshot(),
+        }
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    async def work(self, fence: Fence) -> None:
+        """Maintain under this lease until there is nothing to do, or :meth:`stop`. Raises LeaseLost."""
+        self._fence = fence
+        try:
+            async with asyncio.TaskGroup() as group:
+                try:
+                    await self.load()
+                    while not self._stop:
+                        self._wake.clear()
+                        if not await self._step(group):
+                            break
+                        await self._sleep()
+                finally:
+                    self._probing.cancel()
+        except* PelagosError as errors:
+            # The group has one member that can fail: the loop itself.
+            raise errors.exceptions[0] from None
+
+    async def _sleep(self) -> None:
+        timeout = self._until_next()
+        if timeout is not None and timeout <= 0:
+            await asyncio.sleep(0)
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def load(self) -> None:
+        """Read everything in bulk, as at the beginning."""
+
+        def read(connection: Connection) -> Any:
+            return (
+                records.load_infrastructure(connection, self.id),
+                records.node_rows(connection, self.id),
+                records.living_instances(connection, self.id),
+                server_facts_of(connection, self.id),
+            )
+
+        row, nodes, living, facts = await self.store.read(read)
+        self._row = row
+        if row is None or row.deleted_at is not None:
+            return
+        self._reality = Reality(row.compiled, nodes, living)
+        self.commanding.reset({fact.id for fact in facts})
+        for fact in facts:
+            self._take_in(fact)
+
+    @property
+    def reality(self) -> Reality:
+        assert self._reality is not None
+        return self._reality
+
+    @property
+    def row(self) -> InfrastructureRow:
+        assert self._row is not None
+        return self._row
+
+    @property
+    def fence(self) -> Fence:
+        return self._fence
+
+    @property
+    def mode(self) -> Mode:
+        run = self.running.current
+        if run is not None:
+            if run.state is RunState.ROLLING_BACK:
+                return Mode.ROLLBACK
+            return Mode.DOWN if run.kind == "down" else Mode.BUILD
+        over = (InfrastructureState.FAILED, InfrastructureState.DESTROYING)
+        healable = self.row.maintained and self.row.state not in over
+        return Mode.BUILD if self.resident and healable else Mode.HOLD
+
+    @property
+    def _watches(self) -> bool:
+        """Healthy instances are probed again and again: by a resident maintainer between runs."""
+        return self.resident and self.row.maintained
+
+    async def _step(self, group: asyncio.TaskGroup) -> bool:
+        """One turn of the loop. False: nothing is left to do here."""
+        if self._row is None or self._row.deleted_at is not None:
+            return False
+        if self.reload:
+            self.reload = False
+            await self.load()
+        await self.running.look()
+        await self._take_in_servers()
+        for instance_id, verdict in self._probing.take():
+            self._take_in_verdict(instance_id, verdict)
+        now = self.world.now()
+        if self.running.current is None and self.mode is Mode.BUILD and now >= self._next_pass:
+            await self._pass(now)
+        self._retry_due(now)
+        run = self.running.current
+        decisions = self.reality.decide(
+            self.mode, now=now, budget=self.running.budget(), run_id=run.id if run else None
+        )
+        self._carry_out(decisions, now)
+        self.running.see_to(now)
+        self._note_state(now)
+        await self.changes.flush(self.store, self._fence, self.row.scope)
+        if self.row.deleted_at is not None:
+            return False
+        if self.reload:
+            self.reload = False
+            await self.load()
+        await self.commanding.send(now)
+        self._probing.launch(group, now, self._probe)
+        return self.resident or self.running.current is not None or self.running.hinted
+
+    def _until_next(self) -> float | None:
+        """Seconds until something is to be done without a hint; None: only a hint can bring anything."""
+        if self.running.hinted or self._probing.pending or self.changes or self.reload:
+            return 0.0
+        if self.reality.dirty and self.running.budget() != 0:
+            return 0.0
+        now = self.world.now()
+        times = [self._probing.next_due(), self.commanding.resend_at, self.running.next_look(now)]
+        if self.mode is Mode.BUILD:
+            times.append(self.reality.next_retry(now))
+            if self.running.current is None:
+                times.append(self._next_pass)
+        known = [at for at in times if at is not None]
+        return max(0.0, min(known) - now) if known else None
+
+    async def _pass(self, now: float) -> None:
+        """A maintained infrastructure's look at everything: what the clouds say, who was to be probed."""
+        self._next_pass = now + self.settings.interval
+        await self.refresh()
+        for instance in self.reality.instances.values():
+            if instance.leaving and instance.delete_final:
+                instance.delete_final = False
+                instance.delete_round = int(now)
+                self.commanding.delete(instance)
+        if self._watches:
+            self.probe_all(now, spread=self.settings.interval)
+
+    async def refresh(self, max_age: float | None = None) -> Refreshed | None:
+        """Have the accounts in use listed, and take in what changed. What cannot be listed keeps its last state."""
+        accounts = sorted({i.row.account for i in self.reality.instances.values()})
+        if not accounts:
+            return None
+        age = self.settings.interval / 2 if max_age is None else max_age
+        try:
+            answer = await self.commanding.compute.refresh(RefreshAccounts(accounts=tuple(accounts), max_age=age))
+        except PelagosError as error:
+            _log.warning("accounts not listed", infrastructure=self.id, error=str(error))
+            return None
+        for fact in await self.store.read(lambda connection: server_facts_of(connection, self.id)):
+            instance = self.reality.by_server.get(fact.id)
+            if instance is not None and (
+                fact.state is not instance.server or fact.addresses != instance.address_list or instance.leaving
+            ):
+                self._take_in(fact)
+        return answer
+
+    def probe_all(self, now: float, *, spread: float = 0.0) -> None:
+        """Plan a probe of every instance that has a check and a server, the first now, the last ``spread`` later."""
+        waiting = [
+            instance
+            for instance in self.reality.instances.values()
+            if instance.row.state in (InstanceState.READY, InstanceState.TEMP_FAILED)
+            and instance.row.id not in self._probing
+        ]
+        step = spread / len(waiting) if waiting else 0.0
+        for index, instance in enumerate(waiting):
+            implementation = self.reality.implementation_of(instance)
+            if implementation is not None and describe(implementation.health_check):
+                self._probing.at(instance.row.id, now + index * step)
+                if spread == 0.0:
+                    self.unchecked.add(instance.row.id)
+
+    # -- taking in what happened -----------------------------------------------------------------------------------
+
+    async def _take_in_servers(self) -> None:
+        hinted, self._hinted = list(self._hinted), {}
+        known = [server_id for server_id in hinted if server_id in self.reality.by_server]
+        if known:
+            for fact in await self.store.read(lambda connection: server_facts(connection, known)):
+                self._take_in(fact)
+
+    def _take_in(self, fact: ServerFacts) -> None:
+        """What compute knows of a server, applied to its instance."""
+        instance = self.reality.by_server.get(fact.id)
+        if instance is None:
+            return
+        before = instance.server
+        instance.server = fact.state
+        instance.address_list = fact.addresses
+        instance.private_list = fact.private_addresses
+        row = instance.row
+        if instance.leaving:
+            if fact.state is ServerState.DELETED:
+                self.gone(instance)
+            elif fact.delete_error is not None and fact.delete_error.message != instance.delete_error:
+                self._refused(instance, fact.delete_error)
+            instance.delete_final = fact.delete_failed
+            return
+        match fact.state:
+            case ServerState.ACTIVE:
+                self._take_in_active(instance, before)
+            case ServerState.STOPPED:
+                if row.state is not InstanceState.SHUTDOWN:
+                    self.set_state(instance, InstanceState.SHUTDOWN, fact.reason or "its server is stopped")
+                    self.event("instance.shutdown", row, reason=row.reason)
+            case ServerState.ERROR | ServerState.DELETED | ServerState.DELETING:
+                if row.state is not InstanceState.FAILED:
+                    self.fail(instance, fact.reason or f"its server is {fact.state.value}", fact.create_error)
+            case _ if fact.uncertain and row.state is InstanceState.PENDING:
+                self.set_state(instance, InstanceState.UNCERTAIN, "the cloud has not said whether its server exists")
+                self.event("instance.uncertain", row)
+            case _ if not fact.uncertain and row.state is InstanceState.UNCERTAIN:
+                self.set_state(instance, InstanceState.PENDING, "")
+            case _:
+                pass
+
+    def _take_in_active(self, instance: Instance, before: ServerState | None) -> None:
+        row = instance.row
+        address = instance.address_list[0] if instance.address_list else ""
+        if address != row.address:
+            row.address = address
+            self.changes.instance(row)
+        if row.state in (InstanceState.READY, InstanceState.TEMP_FAILED, InstanceState.FAILED):
+            return
+        if row.state is not InstanceState.PENDING:
+            self.set_state(instance, InstanceState.PENDING, "")
+        if before is not ServerState.ACTIVE:
+            self._active_at[row.id] = self.world.now()
+        implementation = self.reality.implementation_of(instance)
+        if implementation is None or not describe(implementation.health_check):
+            self._ready(instance)
+        elif row.id not in self._probing:
+            self._probing.at(row.id, self.world.now())
+            self.event("instance.checking", row, what=describe(self._health_of(instance)))
+
+    def _health_of(self, instance: Instance) -> HealthCheck:
+        """The rendered check of an instance; an empty one where its node is no longer described."""
+        implementation = self.reality.implementation_of(instance)
+        if implementation is None:
+            return HealthCheck(ping=False)
+        node = self.reality.nodes[instance.row.node]
+        return self.renderer.health_check(self.row, self.reality, node, instance, implementation)
+
+    def _probe(self, instance_id: str) -> Coroutine[Any, Any, HealthVerdict] | None:
+        instance = self.reality.instances.get(instance_id)
+        if instance is None or instance.leaving:
+            return None
+        try:
+            check = self._health_of(instance)
+        except PelagosError as error:
+            return _verdict(HealthVerdict(healthy=False, reason=error.message))
+        target = ProbeTarget(server_id=instance.row.server_id, address=instance.row.address)
+        return self._prober.check(check, target)
+
+    def _take_in_verdict(self, instance_id: str, verdict: HealthVerdict) -> None:
+        self.unchecked.discard(instance_id)
+        instance = self.reality.instances.get(instance_id)
+        if instance is None:
+            return
+        row = instance.row
+        if row.state not in (InstanceState.PENDING, InstanceState.READY, InstanceState.TEMP_FAILED):
+            return
+        now = self.world.now()
+        if verdict.healthy:
+            self._probing.settled(row.id)
+            if row.check_failures or row.failing_since is not None:
+                row.check_failures, row.failing_since, row.reason = 0, None, ""
+                self.changes.instance(row)
+            if row.state is not InstanceState.READY:
+                self._ready(instance)
+            return
+        first = self.settings.first_poll if row.state is InstanceState.PENDING else 1.0
+        if row.state is InstanceState.PENDING or self._watches:
+            self._probing.after_failure(row.id, now, first=first, most=self.settings.poll)
+        implementation = self.reality.implementation_of(instance)
+        check = implementation.health_check if implementation else HealthCheck()
+        if row.state is InstanceState.PENDING and now < self._active_at.get(row.id, 0.0) + check.grace:
+            return
+        row.check_failures += 1
+        row.failing_since = now if row.failing_since is None else row.failing_since
+        row.reason = verdict.reason
+        self.changes.instance(row)
+        failing = now - row.failing_since
+        if failing >= check.timeout:
+            self.fail(instance, f"unhealthy for {failing:.0f} s: {verdict.reason}", None, hopeless=row.ready_at is None)
+        elif row.state is InstanceState.READY and row.check_failures >= check.failures:
+            self.set_state(instance, InstanceState.TEMP_FAILED, verdict.reason)
+            self.event("instance.temp_failed", row, reason=verdict.reason)
+
+    # -- changes of an instance ------------------------------------------------------------------------------------
+
+    def set_state(self, instance: Instance, state: InstanceState, reason: str) -> None:
+        """Change an instance's state in memory, and note it for the next transaction."""
+        self.reality.set_state(instance, state)
+        instance.row.reason = reason
+        instance.row.updated_at = self.world.now()
+        self.changes.instance(instance.row)
+
+    def event(self, kind: str, row: InstanceRow | None = None, **data: Any) -> None:
+        """Note an event for the next transaction."""
+        run = self.running.current
+        self.changes.event(
+            self.row.scope, kind, at=self.world.now(), row=row, run_id=run.id if run else None, data=data
+        )
+
+    def _ready(self, instance: Instance) -> None:
+        row = instance.row
+        now = self.world.now()
+        first = row.ready_at is None
+        row.ready_at = row.ready_at or now
+        row.failing_since, row.check_failures = None, 0
+        self.set_state(instance, InstanceState.READY, "")
+        record = self.reality.nodes[row.node].record
+        if record.failures or record.error is not None:
+            record.failures, record.retry_at, record.error = 0, None, None
+            self.changes.node(record)
+        data: dict[str, Any] = {"address": row.address, "urls": self._urls(instance)}
+        if first:
+            data["seconds"] = round(now - row.created_at, 3)
+        self.event("instance.ready", row, **data)
+
+    def _urls(self, instance: Instance) -> list[str]:
+        implementation = self.reality.implementation_of(instance)
+        if implementation is None or not implementation.health_check.urls:
+            return []
+        return list(self._health_of(instance).urls)
+
+    def fail(self, instance: Instance, reason: str, error: ErrorPayload | None, *, hopeless: bool = False) -> None:
+        """An instance is to be replaced. ``error``: why it could not be created, if that is it; then the node falls
+        back to its next implementation, and where there is none, or it is ``hopeless``, a building run gives up."""
+        row = instance.row
+        node = self.reality.nodes[row.node]
+        record = node.record
+        payload = error or ErrorPayload(code="instance_failed", message=reason, retry=Retry.TRANSIENT)
+        record.failures += 1
+        record.error = payload
+        self.changes.node(record)
+        self.set_state(instance, InstanceState.FAILED, reason)
+        self.event("instance.failed", row, reason=reason, error=payload)
+        self._forget(row.id)
+        if error is not None and self._fall_back(node, row.implementation):
+            record.retry_at = None
+            return
+        delay = min(self.settings.backoff * 2 ** (record.failures - 1), self.settings.backoff_max)
+        replace_at_once = row.ready_at is not None and record.failures == 1
+        record.retry_at = None if replace_at_once else self.world.now() + delay
+        if error is not None or hopeless or record.failures >= self.settings.attempts:
+            self.running.give_up(msgspec.structs.replace(payload, message=f"node {row.node!r}: {payload.message}"))
+
+    @staticmethod
+    def _fall_back(node: Node, failed: int) -> bool:
+        """Choose the implementation after the one that cannot work; False if there is none."""
+        choices = node.compiled.implementations
+        if failed not in choices:
+            return False
+        following = choices.index(failed) + 1
+        if following >= len(choices):
+            node.record.implementation = None  # the next time from the first again
+            return False
+        if node.record.implementation in (None, failed):
+            node.record.implementation = choices[following]
+        return True
+
+    def gone(self, instance: Instance) -> None:
+        """Its server does not exist any more: the instance becomes a tombstone."""
+        row = instance.row
+        row.deleted_at = row.updated_at = self.world.now()
+        self.changes.instance(row)
+        self.event("instance.destroyed", row)
+        self._forget(row.id)
+        self.reality.remove(instance)
+
+    def _refused(self, instance: Instance, error: ErrorPayload) -> None:
+        instance.delete_error = error.message
+        instance.refused_at = instance.refused_at or self.world.now()
+        self.set_state(instance, InstanceState.DESTROYING, f"the cloud does not delete it: {error.message}")
+        self.event("instance.refused", instance.row, error=error)
+
+    def _forget(self, instance_id: str) -> None:
+        self._probing.forget(instance_id)
+        self._active_at.pop(instance_id, None)
+        self.unchecked.discard(instance_id)
+
+    # -- carrying out ----------------------------------------------------------------------------------------------
+
+    def _carry_out(self, decisions: Sequence[Decision], now: float) -> None:
+        for decision in decisions:
+            match decision:
+                case Create(node=name, count=count):
+                    self._create(self.reality.nodes[name], count, now)
+                case Destroy(instance_id=instance_id, reason=reason):
+                    self._destroy(self.reality.instances[instance_id], reason)
+
+    def _create(self, node: Node, count: int, now: float) -> None:
+        choices = node.compiled.implementations
+        index = node.record.implementation
+        if index is None or index not in choices:
+            index = node.record.implementation = choices[0]
+            self.changes.node(node.record)
+        implementation = self.reality.implementation(node, index)
+        try:
+            account = self._accounts.for_resource(implementation.resource_type, implementation.account_label or None)
+        except PelagosError as error:
+            self._cannot(node, error.payload(), now)
+            return
+        run = self.running.current
+        for ordinal in node.free_ordinals(count):
+            row = InstanceRow(
+                id=self.world.new_id(),
+                node=node.name,
+                ordinal=ordinal,
+                state=InstanceState.PENDING,
+                server_id=self.world.new_id(),
+                account=account,
+                implementation=index,
+                fingerprint=node.compiled.fingerprint,
+                run_id=run.id if run else None,
+                created_at=now,
+                updated_at=now,
+            )
+            instance = self.reality.add(row)
+            self.changes.new(row)
+            self.commanding.create(instance)
+            self.event("instance.pending", row, cloud=account)
+
+    def _cannot(self, node: Node, error: ErrorPayload, now: float) -> None:
+        """A node that cannot be created at all as the pool is."""
+        record = node.record
+        record.failures += 1
+        record.error = error
+        record.retry_at = now + min(self.settings.backoff * 2**record.failures, self.settings.backoff_max)
+        self.changes.node(record)
+        self.running.give_up(msgspec.structs.replace(error, message=f"node {node.name!r}: {error.message}"))
+
+    def _destroy(self, instance: Instance, reason: str) -> None:
+        self.set_state(instance, InstanceState.DESTROYING, reason)
+        self.event("instance.destroying", instance.row, reason=reason)
+        self._forget(instance.row.id)
+        if instance.server is ServerState.DELETED or not self.commanding.delete(instance):
+            self.gone(instance)
+
+    def _retry_due(self, now: float) -> None:
+        if not self.reality.unsatisfied:
+            return
+        for node in self.reality.nodes.values():
+            if node.record.retry_at is not None and node.record.retry_at <= now:
+                node.record.retry_at = None
+                self.reality.mark(node.name)
+
+    # -- the infrastructure's own state ------------------------------------------------------------------------------
+
+    def note_row(self, **values: Any) -> None:
+        """Change columns of the infrastructure's row."""
+        self._row = msgspec.structs.replace(self.row, **values)
+        self.changes.infrastructure(
+            **{key: value.value if isinstance(value, InfrastructureState) else value for key, value in values.items()}
+        )
+
+    def _note_state(self, now: float) -> None:
+        state, reason = self._state()
+        self.running.verdict = None
+        if (state, reason) != (self.row.state, self.row.reason):
+            self.note_row(state=state, reason=reason, updated_at=now)
+            self.event("infrastructure.state", state=state, reason=reason)
+
+    def _state(self) -> tuple[InfrastructureState, str]:
+        before, run = self.row.state, self.running.current
+        if run is not None and run.kind == "down":
+            return InfrastructureState.DESTROYING, ""
+        if run is not None and run.kind in ("up", "scale"):
+            first = run.parameters.creates_infrastructure or before is InfrastructureState.BUILDING
+            return (InfrastructureState.BUILDING if first else InfrastructureState.CHANGING), ""
+        if self.running.verdict is not None:
+            return self.running.verdict
+        if run is None and before in (InfrastructureState.FAILED, InfrastructureState.DESTROYING):
+            return before, self.row.reason
+        if run is None and not self.row.maintained and before is InfrastructureState.SUSPENDED:
+            return before, self.row.reason
+        if self.reality.unsatisfied == 0:
+            return InfrastructureState.READY, ""
+        missing = [node.name for node in self.reality.nodes.values() if not node.satisfied]
+        shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        return InfrastructureState.DEGRADED, f"not as many ready instances as wanted: {shown}"
+
+
+async def _verdict(verdict: HealthVerdict) -> HealthVerdict:
+    return verdict

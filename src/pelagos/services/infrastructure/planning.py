@@ -1,0 +1,69 @@
+"""The plan of a request: what the description, a scaling or a destruction would change, as the store sees things."""
+
+from __future__ import annotations
+
+import msgspec
+from sqlalchemy import Connection
+
+from pelagos.model.scope import Scope
+from pelagos.services.infrastructure import queries, records
+from pelagos.services.infrastructure.accepting import check_scale, owner_of_name
+from pelagos.services.infrastructure.description import CompileResult
+from pelagos.services.infrastructure.plan import ObservedInstance, make_plan
+from pelagos.services.infrastructure.records import InfrastructureRow
+from pelagos.wire.infrastructures import PlanRequest, PlanView
+
+__all__ = ["plan_of"]
+
+
+def plan_of(connection: Connection, scope: Scope, request: PlanRequest, compiled: CompileResult | None) -> PlanView:
+    """Raises NotFound, Ambiguous, InvalidInput as accepting the run would."""
+    row = _existing(connection, scope, request, compiled)
+    desired = compiled.compiled if compiled is not None else (row.compiled if row else None)
+    assert desired is not None
+    nodes = records.node_rows(connection, row.id) if row is not None else {}
+    targets = {
+        node.name: min(max(nodes[node.name].target if node.name in nodes else node.min, node.min), node.max)
+        for node in desired.nodes
+        if not node.retired
+    }
+    if row is not None and request.scale:
+        targets.update(check_scale(row, nodes, request.scale))
+    if request.down:
+        targets = dict.fromkeys(targets, 0)
+    observed: list[ObservedInstance] = []
+    if row is not None:
+        states, _ = queries.server_states(connection, row.id)
+        observed = [
+            ObservedInstance(
+                id=instance.id,
+                node=instance.node,
+                state=instance.state,
+                created_at=instance.created_at,
+                server=states.get(instance.server_id),
+                reason=instance.reason,
+            )
+            for instance in records.living_instances(connection, row.id)
+        ]
+    fingerprints = {node.name: node.fingerprint for node in desired.nodes if not node.retired}
+    plan = make_plan(
+        name=desired.name,
+        infrastructure_id=row.id if row is not None else None,
+        state=row.state if row is not None else None,
+        desired=desired,
+        targets=targets,
+        observed=observed,
+        seconds=queries.learned_seconds(connection, scope, fingerprints),
+        sequential=request.strategy == "sequential",
+    )
+    warnings = tuple(compiled.warnings) if compiled is not None else ()
+    return msgspec.structs.replace(plan, warnings=warnings)
+
+
+def _existing(
+    connection: Connection, scope: Scope, request: PlanRequest, compiled: CompileResult | None
+) -> InfrastructureRow | None:
+    if request.infrastructure or compiled is None:
+        return queries.infrastructure(connection, scope, request.infrastructure)
+    found = owner_of_name(connection, scope, compiled.compiled.name)
+    return records.load_infrastructure(connection, found) if found is not None else None

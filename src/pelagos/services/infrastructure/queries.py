@@ -1,0 +1,285 @@
+"""What the edge may read: functions on a connection, in the caller's scope. Things of other projects are not found."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from pelagos.model.errors import Ambiguous, NotFound
+from pelagos.model.scope import Scope
+from pelagos.model.states import InfrastructureState, InstanceState, ServerState
+from pelagos.services.infrastructure import records
+from pelagos.services.infrastructure.records import InfrastructureRow, RunRow
+from pelagos.services.infrastructure.views import instance_status, run_view
+from pelagos.store import events as store_events
+from pelagos.store.schema import events as event_rows
+from pelagos.store.schema import infrastructure_nodes, infrastructures, instances, node_definitions, runs, servers
+from pelagos.wire.infrastructures import (
+    DefinitionView,
+    EventView,
+    InfrastructureSummary,
+    NodeStatus,
+    RunView,
+    ScalingStatus,
+    StatusView,
+)
+from pelagos.wire.times import rfc3339
+
+__all__ = [
+    "definitions",
+    "events",
+    "infrastructure",
+    "last_position",
+    "learned_seconds",
+    "list_infrastructures",
+    "resolve",
+    "run",
+    "runs_of",
+    "server_states",
+    "status",
+]
+
+
+def resolve(connection: Connection, scope: Scope, reference: str) -> str:
+    """The id of the infrastructure that ``reference``, a name or an id, means.
+
+    Raises NotFound (with names like it), Ambiguous with the ids in ``details["ids"]``."""
+    table = infrastructures
+    mine = (table.c.project_id == scope.project_id) & table.c.deleted_at.is_(None)
+    found = connection.execute(select(table.c.id).where(mine, table.c.id == reference)).scalar()
+    if found is not None:
+        return str(found)
+    ids = [str(i) for i in connection.execute(select(table.c.id).where(mine, table.c.name == reference)).scalars()]
+    if len(ids) == 1:
+        return ids[0]
+    if ids:
+        raise Ambiguous(f"{len(ids)} infrastructures are named {reference!r}: {', '.join(ids)}", details={"ids": ids})
+    names = [str(name) for name in connection.execute(select(table.c.name).where(mine)).scalars()]
+    close = difflib.get_close_matches(reference, names, n=3)
+    raise NotFound(
+        f"there is no infrastructure {reference!r}",
+        advice=f"Did you mean {' or '.join(close)}?" if close else "`pelagos list` shows those there are.",
+        details={"close": close},
+    )
+
+
+def infrastructure(connection: Connection, scope: Scope, reference: str) -> InfrastructureRow:
+    """The whole row. Raises as :func:`resolve`."""
+    row = records.load_infrastructure(connection, resolve(connection, scope, reference))
+    assert row is not None
+    return row
+
+
+def list_infrastructures(
+    connection: Connection, scope: Scope, *, name: str | None = None, deleted: bool = False
+) -> list[InfrastructureSummary]:
+    """All infrastructures of the project, by name; ``deleted`` adds the tombstones. Three selects for any number."""
+    table = infrastructures
+    query = select(
+        table.c.id,
+        table.c.name,
+        table.c.state,
+        table.c.reason,
+        table.c.maintained,
+        table.c.created_at,
+        table.c.updated_at,
+    ).where(table.c.project_id == scope.project_id)
+    if not deleted:
+        query = query.where(table.c.deleted_at.is_(None))
+    if name is not None:
+        query = query.where(table.c.name == name)
+    rows = connection.execute(query.order_by(table.c.name, table.c.created_at)).all()
+    ids = [row.id for row in rows]
+    nodes = _counts(connection, ids)
+    ready = _ready(connection, ids)
+    return [
+        InfrastructureSummary(
+            id=row.id,
+            name=row.name,
+            state=InfrastructureState(row.state),
+            reason=row.reason,
+            nodes=nodes.get(row.id, (0, 0))[0],
+            target=nodes.get(row.id, (0, 0))[1],
+            ready=ready.get(row.id, 0),
+            maintained=bool(row.maintained),
+            created_at=rfc3339(row.created_at),
+            updated_at=rfc3339(row.updated_at),
+        )
+        for row in rows
+    ]
+
+
+def _counts(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+    table = infrastructure_nodes
+    query = (
+        select(table.c.infrastructure_id, func.count(), func.coalesce(func.sum(table.c.target), 0))
+        .where(table.c.infrastructure_id.in_(ids), table.c.target > 0)
+        .group_by(table.c.infrastructure_id)
+    )
+    return {row[0]: (int(row[1]), int(row[2])) for row in connection.execute(query)}
+
+
+def _ready(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
+    query = (
+        select(instances.c.infrastructure_id, func.count())
+        .where(
+            instances.c.infrastructure_id.in_(ids),
+            instances.c.deleted_at.is_(None),
+            instances.c.state == InstanceState.READY.value,
+        )
+        .group_by(instances.c.infrastructure_id)
+    )
+    return {row[0]: int(row[1]) for row in connection.execute(query)}
+
+
+def server_states(connection: Connection, infrastructure_id: str) -> tuple[dict[str, ServerState], float | None]:
+    """Server id -> its state, for the living instances; and when their clouds last said anything."""
+    living = select(instances.c.server_id).where(
+        instances.c.infrastructure_id == infrastructure_id, instances.c.deleted_at.is_(None)
+    )
+    rows = connection.execute(
+        select(servers.c.id, servers.c.state, servers.c.observed_at).where(servers.c.id.in_(living))
+    ).all()
+    observed = [row[2] for row in rows if row[2] is not None]
+    return {row[0]: ServerState(row[1]) for row in rows}, max(observed, default=None)
+
+
+def status(connection: Connection, scope: Scope, reference: str) -> StatusView:
+    """The contract for scripts. Raises as :func:`resolve`."""
+    row = infrastructure(connection, scope, reference)
+    targets = {name: node.target for name, node in records.node_rows(connection, row.id).items()}
+    living = records.living_instances(connection, row.id)
+    states, observed_at = server_states(connection, row.id)
+    nodes: dict[str, NodeStatus] = {}
+    by_node: dict[str, dict[str, Any]] = {}
+    for instance in living:
+        by_node.setdefault(instance.node, {})[instance.id] = instance_status(instance, states.get(instance.server_id))
+    degraded = False
+    for node in row.compiled.nodes:
+        shown = by_node.pop(node.name, {})
+        actual = sum(1 for instance in shown.values() if instance.state is not InstanceState.DESTROYING)
+        target = 0 if node.retired else targets.get(node.name, node.min)
+        if node.retired and not shown:
+            continue
+        ready = sum(1 for instance in shown.values() if instance.state is InstanceState.READY)
+        degraded = degraded or ready < target
+        nodes[node.name] = NodeStatus(
+            scaling=ScalingStatus(min=node.min, max=node.max, target=target, actual=actual), instances=shown
+        )
+    for name, shown in by_node.items():
+        nodes[name] = NodeStatus(scaling=ScalingStatus(min=0, max=0, target=0, actual=len(shown)), instances=shown)
+    state = row.state
+    if state is InfrastructureState.READY and degraded:
+        state = InfrastructureState.DEGRADED
+    return StatusView(
+        name=row.name,
+        id=row.id,
+        state=state,
+        observed_at=rfc3339(observed_at if observed_at is not None else row.updated_at),
+        nodes=nodes,
+    )
+
+
+def run(connection: Connection, scope: Scope, run_id: str) -> RunView:
+    """One run. Raises NotFound."""
+    row = records.load_run(connection, run_id)
+    if row is None or row.scope.project_id != scope.project_id:
+        raise NotFound(f"there is no run {run_id!r}")
+    return run_view(row, _name(connection, row.infrastructure_id), _position(connection, row))
+
+
+def runs_of(connection: Connection, scope: Scope, reference: str) -> list[RunView]:
+    """The runs of an infrastructure, newest first. Raises as :func:`resolve`."""
+    infrastructure_id = resolve(connection, scope, reference)
+    name = _name(connection, infrastructure_id)
+    ids = connection.execute(
+        select(runs.c.id).where(runs.c.infrastructure_id == infrastructure_id).order_by(runs.c.created_at.desc())
+    ).scalars()
+    rows = [records.load_run(connection, run_id) for run_id in ids.all()]
+    return [run_view(row, name, _position(connection, row)) for row in rows if row is not None]
+
+
+def _name(connection: Connection, infrastructure_id: str) -> str:
+    return str(
+        connection.execute(select(infrastructures.c.name).where(infrastructures.c.id == infrastructure_id)).scalar()
+    )
+
+
+def _position(connection: Connection, row: RunRow) -> int:
+    """Just before the run's first event."""
+    first = connection.execute(
+        select(func.min(event_rows.c.position)).where(
+            event_rows.c.infrastructure_id == row.infrastructure_id, event_rows.c.run_id == row.id
+        )
+    ).scalar()
+    return int(first) - 1 if first is not None else 0
+
+
+def last_position(connection: Connection) -> int:
+    return store_events.last_position(connection)
+
+
+def events(
+    connection: Connection,
+    scope: Scope,
+    *,
+    after: int = 0,
+    limit: int = 1000,
+    infrastructure: str | None = None,
+    run: str | None = None,
+) -> list[EventView]:
+    """Events of the project after a position, oldest first. ``infrastructure`` is an id; ``run`` keeps a run's own."""
+    found = store_events.read_events(
+        connection, after=after, limit=limit, project_id=scope.project_id, infrastructure_id=infrastructure
+    )
+    return [
+        EventView(
+            position=event.position,
+            at=rfc3339(event.at),
+            kind=event.kind,
+            project_id=event.project_id,
+            user_id=event.user_id,
+            infrastructure_id=event.infrastructure_id,
+            node=event.node,
+            instance_id=event.instance_id,
+            server_id=event.server_id,
+            operation_id=event.operation_id,
+            run_id=event.run_id,
+            data=event.data,
+        )
+        for event in found
+        if run is None or event.run_id == run
+    ]
+
+
+def definitions(connection: Connection, scope: Scope) -> list[DefinitionView]:
+    """The node definitions stored in the project."""
+    from pelagos.services.infrastructure.importing import definition_views
+
+    rows = connection.execute(
+        select(node_definitions)
+        .where(node_definitions.c.project_id == scope.project_id)
+        .order_by(node_definitions.c.type)
+    ).all()
+    return definition_views(rows)
+
+
+def learned_seconds(connection: Connection, scope: Scope, fingerprints: Mapping[str, str]) -> dict[str, float] | None:
+    """Node -> mean time from request to ready of instances made from the same definition, else of all the project's.
+
+    ``fingerprints``: node -> its fingerprint. None if nothing was ever built in the project."""
+    mine = (instances.c.project_id == scope.project_id) & instances.c.ready_at.is_not(None)
+    mean = func.avg(instances.c.ready_at - instances.c.created_at)
+    overall = connection.execute(select(mean).where(mine)).scalar()
+    if overall is None:
+        return None
+    known = {
+        row[0]: float(row[1])
+        for row in connection.execute(
+            select(instances.c.fingerprint, mean).where(mine).group_by(instances.c.fingerprint)
+        )
+    }
+    return {name: known.get(fingerprint, float(overall)) for name, fingerprint in fingerprints.items()}

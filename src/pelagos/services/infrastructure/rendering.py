@@ -1,0 +1,122 @@
+"""From an instance to what its cloud is asked for: templates rendered now, with the addresses there are now."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pelagos.clouds.errors import CloudRejected
+from pelagos.clouds.values import ServerSpec
+from pelagos.model.names import unique_server_name
+from pelagos.services.infrastructure.reality import Instance, Node, Reality
+from pelagos.services.infrastructure.records import InfrastructureRow
+from pelagos.services.infrastructure.values import HealthCheck, Implementation
+
+if TYPE_CHECKING:  # Jinja is imported at the first rendering, not before
+    from pelagos.services.infrastructure.templates import InstanceInfo, TemplateData
+
+__all__ = ["Renderer", "Resources", "hostname_of"]
+
+
+class Resources(Protocol):
+    """What of the pool checks the options of a resource."""
+
+    def validate_resource(
+        self, type: str, keys: Mapping[str, Any], /
+    ) -> tuple[dict[str, Any], list[tuple[str | None, str]]]: ...
+
+
+def hostname_of(node: Node, ordinal: int) -> str:
+    """An RFC 1123 label: the node's name; numbered where the node may have several instances."""
+    label = re.sub(r"[^a-z0-9-]+", "-", node.name.lower()).strip("-") or "instance"
+    return label if node.compiled.max == 1 else f"{label[:50]}-{ordinal}"
+
+
+class _Instances(Mapping[str, Sequence["InstanceInfo"]]):
+    """Node -> its instances as templates see them, made on look-up: ready ones first, then by number."""
+
+    def __init__(self, reality: Reality) -> None:
+        self._reality = reality
+
+    def __getitem__(self, name: str) -> Sequence[InstanceInfo]:
+        from pelagos.services.infrastructure.templates import InstanceInfo
+
+        node = self._reality.nodes[name]
+        shown = [i for i in node.instances.values() if i.address_list and not i.leaving]
+        shown.sort(key=lambda i: (not i.ready, i.row.ordinal, i.row.id))
+        return [
+            InstanceInfo(
+                node_id=i.row.id,
+                addresses=i.address_list,
+                private_addresses=i.private_list,
+                data={"name": name, "hostname": hostname_of(node, i.row.ordinal), "cloud": i.row.account},
+            )
+            for i in shown
+        ]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._reality.nodes)
+
+    def __len__(self) -> int:
+        return len(self._reality.nodes)
+
+
+class Renderer:
+    """``run_command``: how the template function ``cmd`` runs a command on this host; None: it is switched off."""
+
+    def __init__(self, resources: Resources, run_command: Callable[[Sequence[str]], str] | None = None) -> None:
+        self._resources = resources
+        self._run_command = run_command
+
+    def server_spec(self, row: InfrastructureRow, reality: Reality, instance: Instance) -> ServerSpec:
+        """What to create for an instance.
+
+        Raises DescriptionError for a template that cannot be rendered, CloudRejected for options that the driver does
+        not take once they are rendered."""
+        from pelagos.services.infrastructure.templates import render_implementation
+
+        node = reality.nodes[instance.row.node]
+        implementation = reality.implementation(node, instance.row.implementation)
+        rendered = render_implementation(implementation, self._data(row, reality, node, instance))
+        options, problems = self._resources.validate_resource(implementation.resource_type, rendered.options)
+        if problems:
+            said = "; ".join(f"{key or 'resource'} {problem}" for key, problem in problems)
+            raise CloudRejected(
+                f"the resource of node {node.name!r} does not fit {implementation.resource_type!r}: {said}",
+                advice=f"See the definition at {implementation.position}." if implementation.position else None,
+            )
+        return ServerSpec(
+            name=unique_server_name(row.name, row.id, node.name, instance.row.id),
+            hostname=hostname_of(node, instance.row.ordinal),
+            group=row.id,
+            user_data=rendered.user_data,
+            metadata={"infrastructure": row.name, "node": node.name, "instance": instance.row.id, "aliases": node.name},
+            options=options,
+        )
+
+    def health_check(
+        self, row: InfrastructureRow, reality: Reality, node: Node, instance: Instance, implementation: Implementation
+    ) -> HealthCheck:
+        """The instance's check with its address filled in. Raises DescriptionError."""
+        check = implementation.health_check
+        if not (check.urls or check.mysqldbs or check.command):
+            return check  # nothing in it can be a template
+        from pelagos.services.infrastructure.templates import render_health_check
+
+        data = self._data(row, reality, node, instance)
+        return render_health_check(check, instance.row.address, data, implementation)
+
+    def _data(self, row: InfrastructureRow, reality: Reality, node: Node, instance: Instance) -> TemplateData:
+        from pelagos.services.infrastructure.templates import TemplateData
+
+        return TemplateData.for_node(
+            node.compiled,
+            infra_id=row.id,
+            infra_name=row.name,
+            node_id=instance.row.id,
+            user_id=row.compiled.user_id,
+            instances=_Instances(reality),
+            cmd_allowed=self._run_command is not None,
+            run_command=self._run_command,
+        )

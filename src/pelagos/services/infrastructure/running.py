@@ -1,0 +1,344 @@
+"""The runs of one infrastructure, one after the other: begun, followed, rolled back, ended.
+
+A run is somebody's request, followed to its end; the desired state it brings is written when it begins, with what it
+replaces, so that a run that fails or is cancelled can go back. ``kill -9`` rolls nothing back: the row stays open, and
+whoever maintains next either carries it on (nothing newer waits) or ends it as interrupted (something does).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pelagos.model.errors import ErrorPayload, Retry
+from pelagos.model.states import InfrastructureState, RunState
+from pelagos.services.infrastructure import records
+from pelagos.services.infrastructure.records import NodeRow, RunRow
+from pelagos.services.infrastructure.values import CompiledInfrastructure, Desired
+
+if TYPE_CHECKING:
+    from pelagos.services.infrastructure.maintainer import Maintainer
+
+__all__ = ["Running", "scaled_target", "with_retired"]
+
+
+def with_retired(new: CompiledInfrastructure, old: CompiledInfrastructure, alive: set[str]) -> CompiledInfrastructure:
+    """``new`` with the nodes of ``old`` that it no longer describes but of which instances live, as retired ones."""
+    described = {node.name for node in new.nodes}
+    retired = tuple(
+        msgspec.structs.replace(node, retired=True, min=0, max=0, implementations=(), mappings=())
+        for node in old.nodes
+        if node.name not in described and node.name in alive
+    )
+    return msgspec.structs.replace(new, nodes=new.nodes + retired) if retired else new
+
+
+def scaled_target(text: str, current: int) -> int:
+    """``3``, ``+1`` or ``-1`` applied to the current target. Raises ValueError for anything else."""
+    value = int(text)
+    return current + value if text.strip()[:1] in "+-" else value
+
+
+class Running:
+    """See the module's text."""
+
+    def __init__(self, maintainer: Maintainer) -> None:
+        self._maintainer = maintainer
+        self.current: RunRow | None = None
+        self.hinted = True
+        """Runs changed in the store: look."""
+        self.verdict: tuple[InfrastructureState, str] | None = None
+        """The state the last run left the infrastructure in, until the step that notes it."""
+        self._fatal: ErrorPayload | None = None
+
+    def budget(self) -> int | None:
+        """How many more instances the run may create now; None: any number."""
+        run = self.current
+        if run is None:
+            return None
+        growing = self._maintainer.reality.growing
+        if run.parameters.strategy == "sequential":
+            return max(0, 1 - growing)
+        limit = run.parameters.max_parallel
+        return max(0, limit - growing) if limit > 0 else None
+
+    def give_up(self, error: ErrorPayload) -> None:
+        """A building run cannot succeed; the first reason counts."""
+        run = self.current
+        if run is not None and run.kind in ("up", "scale") and self._fatal is None:
+            self._fatal = error
+
+    async def look(self) -> None:
+        """Take in what changed of the runs in the store; begin the next one if none is at work."""
+        if not self.hinted:
+            return
+        self.hinted = False
+        maintainer = self._maintainer
+        rows = await maintainer.store.read(lambda connection: records.open_runs(connection, maintainer.id))
+        waiting = [row for row in rows if row.state is RunState.PENDING]
+        if self.current is not None:
+            self._take_in(rows, waiting)
+            return
+        interrupted = [row for row in rows if row.state is not RunState.PENDING]
+        carried_on = interrupted.pop() if interrupted and not waiting else None
+        for row in interrupted:
+            self._end(row, RunState.FAILED, _interrupted(row))
+        if carried_on is not None:
+            await self._carry_on(carried_on)
+            return
+        for row in waiting:
+            if row.cancel_requested:
+                self._end(row, RunState.CANCELLED, None)
+                if row.parameters.creates_infrastructure:
+                    self._drop_infrastructure()
+            else:
+                await self._begin(row)
+                return
+
+    def _take_in(self, rows: list[RunRow], waiting: list[RunRow]) -> None:
+        current = self.current
+        assert current is not None
+        stored = next((row for row in rows if row.id == current.id), None)
+        if stored is not None:
+            self.current = current = msgspec.structs.replace(
+                current, cancel_requested=stored.cancel_requested, keep=stored.keep
+            )
+        if current.kind != "down" and any(row.kind == "down" for row in waiting):
+            # What it made is taken down anyway.
+            self.current = msgspec.structs.replace(current, cancel_requested=True, keep=True)
+
+    async def _carry_on(self, row: RunRow) -> None:
+        self.current = row
+        self._maintainer.reality.mark_all()
+        if row.kind == "maintain":
+            await self._look_around()
+
+    async def _begin(self, run: RunRow) -> None:
+        """Write what the run wants as the desired state, then see what there is."""
+        maintainer = self._maintainer
+        now = maintainer.world.now()
+        row = maintainer.row
+        parameters = run.parameters
+        old_targets = {name: node.record.target for name, node in maintainer.reality.nodes.items()}
+        previous = Desired(compiled=row.compiled, sources=row.sources, targets=old_targets)
+        if parameters.maintained is not None and parameters.maintained != row.maintained:
+            maintainer.note_row(maintained=parameters.maintained)
+        if run.kind == "up" and parameters.desired is not None:
+            self._want(parameters.desired.compiled, parameters.desired.sources, old_targets)
+        elif run.kind == "scale":
+            self._scale(parameters.scale, old_targets)
+        if not parameters.creates_infrastructure and run.kind in ("up", "scale"):
+            parameters = msgspec.structs.replace(parameters, previous=previous)
+        self._fatal = None
+        self.current = msgspec.structs.replace(run, state=RunState.RUNNING, started_at=now, parameters=parameters)
+        maintainer.changes.run(run.id, state=RunState.RUNNING, started_at=now, parameters=parameters)
+        maintainer.event("run.started", run_kind=run.kind)
+        await self._flush_and_load()
+        if run.kind != "down":
+            await self._look_around()
+
+    async def _flush_and_load(self) -> None:
+        maintainer = self._maintainer
+        await maintainer.changes.flush(maintainer.store, maintainer.fence, maintainer.row.scope)
+        await maintainer.load()
+
+    async def _look_around(self) -> None:
+        """What do the clouds say now? A maintenance run also probes everything once."""
+        maintainer = self._maintainer
+        assert self.current is not None
+        maintainer.unchecked.clear()
+        await maintainer.refresh(max_age=0.0)
+        if self.current.kind == "maintain":
+            maintainer.probe_all(maintainer.world.now())
+
+    def _want(self, new: CompiledInfrastructure, sources: dict[str, str], targets: dict[str, int]) -> None:
+        """A new description: targets stay as they are within the new limits; a new node starts at its minimum."""
+        maintainer = self._maintainer
+        alive = {name for name, node in maintainer.reality.nodes.items() if node.instances}
+        compiled = with_retired(new, maintainer.row.compiled, alive)
+        known = maintainer.reality.nodes
+        rows: list[NodeRow] = []
+        for node in new.nodes:
+            old = known.get(node.name)
+            target = min(max(targets.get(node.name, node.min), node.min), node.max)
+            changed = old is None or old.compiled.fingerprint != node.fingerprint
+            rows.append(
+                NodeRow(
+                    name=node.name,
+                    target=target,
+                    implementation=None if changed or old is None else old.record.implementation,
+                )
+            )
+        maintainer.changes.nodes(rows)
+        maintainer.note_row(compiled=compiled, sources=sources, generation=maintainer.row.generation + 1)
+
+    def _scale(self, scale: dict[str, str], targets: dict[str, int]) -> None:
+        for name, text in scale.items():
+            node = self._maintainer.reality.nodes.get(name)
+            if node is None:
+                continue  # a newer description, begun before this run, no longer has it
+            target = scaled_target(text, targets[name])
+            node.record.target = min(max(target, node.compiled.min), node.compiled.max)
+            node.record.failures, node.record.retry_at = 0, None
+            self._maintainer.changes.node(node.record)
+
+    # -- following ---------------------------------------------------------------------------------------------------
+
+    def see_to(self, now: float) -> None:
+        """After the decisions of a step: is the run at an end, or to be rolled back?"""
+        run = self.current
+        if run is None:
+            return
+        if run.state is RunState.ROLLING_BACK:
+            self._see_to_rollback(run)
+        elif run.cancel_requested:
+            self._cancel(run)
+        elif self._fatal is not None:
+            self._failed(run, self._fatal)
+        elif run.kind == "down":
+            self._see_to_down(run, now)
+        elif run.kind == "maintain":
+            self._see_to_maintenance(run, now)
+        elif self._maintainer.reality.converged():
+            self._end(run, RunState.SUCCEEDED, None)
+        else:
+            self._see_to_refusals(run, now)
+
+    def _cancel(self, run: RunRow) -> None:
+        if run.kind in ("up", "scale") and not run.keep:
+            self._roll_back(run)
+        else:
+            self._end(run, RunState.CANCELLED, None)
+            if run.kind == "down":
+                self.verdict = (InfrastructureState.DEGRADED, "its destruction was cancelled")
+
+    def _failed(self, run: RunRow, error: ErrorPayload) -> None:
+        if run.keep:
+            self._end(run, RunState.FAILED, error)
+            self._left_failed(error)
+        else:
+            self._roll_back(msgspec.structs.replace(run, error=error))
+
+    def _roll_back(self, run: RunRow) -> None:
+        maintainer = self._maintainer
+        self.current = msgspec.structs.replace(run, state=RunState.ROLLING_BACK)
+        maintainer.changes.run(run.id, state=RunState.ROLLING_BACK, error=run.error)
+        maintainer.event("run.rolling_back", error=run.error)
+        maintainer.reality.mark_all()
+
+    def _see_to_rollback(self, run: RunRow) -> None:
+        maintainer = self._maintainer
+        if not maintainer.reality.cleared(run.id):
+            return
+        previous = run.parameters.previous
+        if previous is not None:
+            alive = {name for name, node in maintainer.reality.nodes.items() if node.instances}
+            described = {node.name for node in previous.compiled.nodes}
+            compiled = with_retired(previous.compiled, maintainer.row.compiled, alive - described)
+            maintainer.note_row(compiled=compiled, sources=previous.sources)
+            maintainer.changes.nodes(
+                [NodeRow(name=name, target=target) for name, target in previous.targets.items() if name in described]
+            )
+            maintainer.reload = True
+        if run.error is None:
+            self._end(run, RunState.CANCELLED, None)
+            if run.parameters.creates_infrastructure:
+                self._drop_infrastructure()
+            return
+        self._end(run, RunState.FAILED, run.error)
+        if previous is None:
+            self._left_failed(run.error)
+
+    def _left_failed(self, error: ErrorPayload) -> None:
+        reality = self._maintainer.reality
+        state = InfrastructureState.DEGRADED if reality.instances else InfrastructureState.FAILED
+        self.verdict = (state, error.message)
+
+    def _see_to_down(self, run: RunRow, now: float) -> None:
+        maintainer = self._maintainer
+        if maintainer.reality.cleared(None):
+            self._end(run, RunState.SUCCEEDED, None)
+            self._drop_infrastructure()
+        else:
+            self._see_to_refusals(run, now)
+
+    def _see_to_refusals(self, run: RunRow, now: float) -> None:
+        """All that is left to wait for is what a cloud refuses to delete: end the run, and list it."""
+        maintainer = self._maintainer
+        waited_for = [instance for instance in maintainer.reality.instances.values() if instance.leaving]
+        if not waited_for or (run.kind != "down" and maintainer.reality.unsatisfied):
+            return
+        patience = maintainer.settings.refusal_patience
+        if any(i.refused_at is None or now - i.refused_at < patience for i in waited_for):
+            return
+        remaining = [
+            {"instance": i.row.id, "node": i.row.node, "cloud": i.row.account, "reason": i.delete_error}
+            for i in waited_for
+        ]
+        names = ", ".join(f"{i.row.node}/{i.row.id[:8]} on {i.row.account} ({i.delete_error})" for i in waited_for)
+        error = ErrorPayload(
+            code="conflict",
+            message=f"the cloud does not delete: {names}",
+            advice="They stay on record and their deletion is tried again; see to the cloud, then run it once more.",
+            retry=Retry.TRANSIENT,
+            status=409,
+            details={"remaining": remaining},
+        )
+        self._end(run, RunState.FAILED, error)
+        if run.kind == "down":
+            self.verdict = (InfrastructureState.DESTROYING, error.message)
+
+    def _see_to_maintenance(self, run: RunRow, now: float) -> None:
+        """One pass is over when each instance was looked at and nothing moves that could settle by itself."""
+        maintainer = self._maintainer
+        reality = maintainer.reality
+        if maintainer.unchecked or reality.growing or reality.dirty:
+            return
+        patience = maintainer.settings.refusal_patience
+        leaving = [i for i in reality.instances.values() if i.leaving]
+        if any(i.refused_at is None or now - i.refused_at < patience for i in leaving):
+            return
+        self._end(run, RunState.SUCCEEDED, None)
+
+    def next_look(self, now: float) -> float | None:
+        """When a run that waits for a refusing cloud is to be looked at without a hint."""
+        if self.current is None:
+            return None
+        patience = self._maintainer.settings.refusal_patience
+        times = [
+            i.refused_at + patience
+            for i in self._maintainer.reality.instances.values()
+            if i.refused_at is not None and i.leaving
+        ]
+        return max([min(times), now + 0.05]) if times else None
+
+    # -- ending ------------------------------------------------------------------------------------------------------
+
+    def _drop_infrastructure(self) -> None:
+        self._maintainer.note_row(deleted_at=self._maintainer.world.now())
+        self._maintainer.event("infrastructure.destroyed")
+
+    def _end(self, run: RunRow, state: RunState, error: ErrorPayload | None) -> None:
+        maintainer = self._maintainer
+        now = maintainer.world.now()
+        maintainer.changes.run(run.id, state=state, finished_at=now, error=error)
+        data: dict[str, Any] = {"run_kind": run.kind}
+        if error is not None:
+            data["error"] = error
+        maintainer.changes.event(maintainer.row.scope, f"run.{state.value}", at=now, run_id=run.id, data=data)
+        if self.current is not None and self.current.id == run.id:
+            self.current = None
+            self._fatal = None
+            self.verdict = None
+            maintainer.unchecked.clear()
+            maintainer.reality.mark_all()
+        self.hinted = True
+
+
+def _interrupted(run: RunRow) -> ErrorPayload:
+    return ErrorPayload(
+        code="cancelled",
+        message=f"the run was interrupted: its process ended, and a newer run took over ({run.kind})",
+        status=409,
+    )

@@ -1,0 +1,525 @@
+"""The infrastructure service: takes commands, hosts a maintainer for each infrastructure at work, and wakes them.
+
+Embedded in a command it hosts maintainers only for the runs that were asked for here; with ``maintain`` (the daemon)
+also for every maintained infrastructure and every open run, whoever accepted it. One follower reads the events of all
+of them by position and hints the maintainers; a hint that is lost costs time, never truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, select, update
+
+from pelagos.clouds.pool import Pool
+from pelagos.clouds.values import CommandResult
+from pelagos.model.errors import LeaseHeld, LeaseLost, NotFound, PelagosError, Retry
+from pelagos.model.scope import Scope
+from pelagos.model.states import InfrastructureState
+from pelagos.process import Context, ServiceProcess, client, current_context, operation, use_context
+from pelagos.services.compute import ComputeService
+from pelagos.services.compute.messages import ConsoleRequest, ExecuteRequest, ListenerCheck, RefreshAccounts
+from pelagos.services.infrastructure import importing, queries, records
+from pelagos.services.infrastructure.accepting import accept_run
+from pelagos.services.infrastructure.health import NetworkProber, Prober
+from pelagos.services.infrastructure.maintainer import Maintainer, MaintainerSettings
+from pelagos.services.infrastructure.messages import (
+    CancelRun,
+    DeleteDefinition,
+    ImportDefinitions,
+    Logs,
+    LogsRequest,
+    RefreshLive,
+    SetMaintained,
+)
+from pelagos.services.infrastructure.planning import plan_of
+from pelagos.services.infrastructure.rendering import Renderer
+from pelagos.store import events
+from pelagos.store.keeper import HeldLease, LeaseKeeper
+from pelagos.store.port import Store
+from pelagos.store.schema import infrastructures, runs
+from pelagos.wire.infrastructures import (
+    DefinitionView,
+    InfrastructureSummary,
+    LogView,
+    PlanRequest,
+    PlanView,
+    RunRequest,
+    RunView,
+)
+
+__all__ = ["InfrastructureService", "lease_name"]
+
+_log = structlog.get_logger("pelagos.infrastructure")
+_FOLLOWED = (
+    "server.active",
+    "server.building",
+    "server.stopped",
+    "server.error",
+    "server.deleted",
+    "server.vanished",
+    "operation.failed",
+    "operation.uncertain",
+    "operation.retrying",
+    "run.accepted",
+    "run.cancel_requested",
+    "infrastructure.maintained",
+)
+_PAGE = 1000
+_NET = 5.0
+"""Seconds after which events are looked for without a bell."""
+
+
+def lease_name(infrastructure_id: str) -> str:
+    """The lease whose holder maintains an infrastructure."""
+    return f"infrastructure:{infrastructure_id}"
+
+
+class InfrastructureService(ServiceProcess):
+    """See the module's text. ``run_command`` is what the template function ``cmd`` uses; None: it is switched off."""
+
+    name = "infrastructure"
+    version = "1.0"
+    depends = ("compute",)
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        keeper: LeaseKeeper,
+        pool: Pool,
+        settings: MaintainerSettings | None = None,
+        maintain: bool = False,
+        prober: Prober | None = None,
+        run_command: Callable[[Sequence[str]], str] | None = None,
+    ) -> None:
+        super().__init__()
+        self._store = store
+        self._keeper = keeper
+        self._pool = pool
+        self._settings = settings or MaintainerSettings()
+        self._maintain = maintain
+        self._renderer = Renderer(pool, run_command)
+        self._prober = prober
+        self._network_prober: NetworkProber | None = None
+        self._hosted: dict[str, asyncio.Event] = {}
+        self._maintainers: dict[str, Maintainer] = {}
+        self._ending = False
+
+    # -- life cycle ------------------------------------------------------------------------------------------------
+
+    async def on_init(self) -> None:
+        if self._prober is None:
+            self._prober = self._network_prober = NetworkProber(self.world, self._execute, self._owns_listener)
+
+    async def on_activate(self) -> None:
+        position = await self._store.read(events.last_position)
+        self.start_task(self._follow(position), name="follow events")
+        if self._maintain:
+            for infrastructure_id in await self._store.read(_to_be_maintained):
+                self._host(infrastructure_id)
+
+    async def on_deactivate(self) -> None:
+        """Maintainers stop between two steps; nothing is rolled back, and their leases are given back."""
+        self._ending = True
+        for maintainer in self._maintainers.values():
+            maintainer.stop()
+        ended = [event.wait() for event in self._hosted.values()]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5.0):
+                await asyncio.gather(*ended)
+
+    async def on_terminate(self) -> None:
+        if self._network_prober is not None:
+            await self._network_prober.close()
+
+    def snapshot_maintainers(self) -> dict[str, Any]:
+        """What each maintainer is about."""
+        return {key: maintainer.snapshot() for key, maintainer in self._maintainers.items()}
+
+    # -- commands --------------------------------------------------------------------------------------------------
+
+    @operation
+    async def start_run(self, request: RunRequest) -> RunView:
+        """Accept a run and see that somebody works on it. Answers before it begins."""
+        scope = current_context().scope
+        compiled = None
+        if request.kind == "up":
+            compiled = await self._compile(scope, request.sources, request.entries)
+        accept = partial(
+            accept_run,
+            scope=scope,
+            request=request,
+            compiled=compiled,
+            run_id=self.world.new_id(),
+            infrastructure_id=self.world.new_id(),
+            now=self.world.now(),
+        )
+        run = await self._store.run(accept)
+        if not run.state.final:
+            self._host(run.infrastructure_id)
+        return run
+
+    @operation
+    async def cancel_run(self, request: CancelRun) -> RunView:
+        """Ask for a run's end. Whoever works on it rolls back or keeps what it made."""
+        scope = current_context().scope
+        now = self.world.now()
+
+        def cancel(connection: Connection) -> RunView:
+            run = queries.run(connection, scope, request.run_id)
+            if run.state.final:
+                return run
+            connection.execute(
+                update(runs)
+                .where(runs.c.id == request.run_id)
+                .values(cancel_requested=True, keep=run.keep or request.keep)
+            )
+            events.append(
+                connection,
+                scope,
+                "run.cancel_requested",
+                at=now,
+                infrastructure_id=run.infrastructure_id,
+                run_id=run.id,
+                data={"keep": run.keep or request.keep},
+            )
+            return queries.run(connection, scope, request.run_id)
+
+        run = await self._store.run(cancel)
+        if not run.state.final:
+            self._host(run.infrastructure_id)
+        return run
+
+    @operation
+    async def plan(self, request: PlanRequest) -> PlanView:
+        """What would change, after a look at the clouds. Changes nothing."""
+        scope = current_context().scope
+        compiled = None
+        if request.sources or request.entries:
+            compiled = await self._compile(scope, request.sources, request.entries)
+        plan = partial(plan_of, scope=scope, request=request, compiled=compiled)
+        first = await self._store.read(plan)
+        if first.id is not None:
+            await self._refresh(scope, first.id)
+            first = await self._store.read(plan)
+        return first
+
+    @operation
+    async def set_maintained(self, request: SetMaintained) -> InfrastructureSummary:
+        """attach and detach."""
+        scope = current_context().scope
+        now = self.world.now()
+
+        def change(connection: Connection) -> InfrastructureSummary:
+            infrastructure_id = queries.resolve(connection, scope, request.infrastructure)
+            row = records.load_infrastructure(connection, infrastructure_id)
+            assert row is not None
+            values: dict[str, Any] = {"maintained": request.maintained, "updated_at": now}
+            if not records.open_runs(connection, infrastructure_id):
+                if not request.maintained and row.state is not InfrastructureState.FAILED:
+                    values.update(state=InfrastructureState.SUSPENDED.value, reason="detached: nobody maintains it")
+                elif request.maintained and row.state is InfrastructureState.SUSPENDED:
+                    values.update(state=InfrastructureState.READY.value, reason="")
+            records.update_infrastructure(connection, infrastructure_id, **values)
+            events.append(
+                connection,
+                scope,
+                "infrastructure.maintained",
+                at=now,
+                infrastructure_id=infrastructure_id,
+                data={"maintained": request.maintained},
+            )
+            return next(
+                view
+                for view in queries.list_infrastructures(connection, scope, name=row.name)
+                if view.id == infrastructure_id
+            )
+
+        view = await self._store.run(change)
+        if self._maintain and request.maintained:
+            self._host(view.id)
+        return view
+
+    @operation
+    async def import_definitions(self, request: ImportDefinitions) -> tuple[DefinitionView, ...]:
+        """Store node definitions: all of the bundle's, or none if one has a mistake (DescriptionError)."""
+        from pelagos.services.infrastructure.description import compile_definitions
+
+        scope = current_context().scope
+        found = await self.world.run_blocking(
+            partial(
+                compile_definitions,
+                request.sources,
+                request.entries,
+                check_resource=self._check_resource,
+                known_types=self._pool_types(),
+            )
+        )
+        store = partial(
+            importing.store_definitions,
+            scope=scope,
+            types=list(found),
+            sources=dict(request.sources),
+            entries=request.entries,
+            now=self.world.now(),
+        )
+
+        def write(connection: Connection) -> list[DefinitionView]:
+            store(connection)
+            return queries.definitions(connection, scope)
+
+        return tuple(view for view in await self._store.run(write) if view.type in found)
+
+    @operation
+    async def delete_definition(self, request: DeleteDefinition) -> None:
+        """Forget a stored node definition. Raises NotFound."""
+        scope = current_context().scope
+        await self._store.run(partial(importing.delete_definition, scope=scope, type_=request.type))
+
+    @operation
+    async def logs(self, request: LogsRequest) -> Logs:
+        """The end of each instance's console output."""
+        scope = current_context().scope
+
+        def find(connection: Connection) -> list[records.InstanceRow]:
+            infrastructure_id = queries.resolve(connection, scope, request.infrastructure)
+            row = records.load_infrastructure(connection, infrastructure_id)
+            living = records.living_instances(connection, infrastructure_id)
+            if request.node and row is not None and all(node.name != request.node for node in row.compiled.nodes):
+                raise NotFound(
+                    f"infrastructure {row.name!r} has no node {request.node!r}",
+                    advice=f"Its nodes are: {', '.join(node.name for node in row.compiled.nodes)}.",
+                )
+            return [instance for instance in living if request.node in ("", instance.node)]
+
+        compute = client(ComputeService, self)
+
+        async def read(instance: records.InstanceRow) -> LogView:
+            try:
+                output = await compute.console(
+                    ConsoleRequest(server_id=instance.server_id, max_bytes=request.max_bytes)
+                )
+            except PelagosError as error:
+                return LogView(node=instance.node, instance_id=instance.id, error=error.message)
+            return LogView(node=instance.node, instance_id=instance.id, text=output.text)
+
+        found = await self._store.read(find)
+        return Logs(items=tuple(await asyncio.gather(*(read(instance) for instance in found))))
+
+    @operation
+    async def refresh_live(self, request: RefreshLive) -> None:
+        """Have the clouds of an infrastructure asked now. Raises NotFound, and what the clouds' errors are."""
+        scope = current_context().scope
+        infrastructure_id = await self._store.read(
+            lambda connection: queries.resolve(connection, scope, request.infrastructure)
+        )
+        errors = await self._refresh(scope, infrastructure_id)
+        for account, error in errors.items():
+            _log.warning("account not listed", account=account, error=error)
+
+    # -- compiling -------------------------------------------------------------------------------------------------
+
+    async def _compile(self, scope: Scope, sources: dict[str, str], entries: Sequence[str]) -> Any:
+        from pelagos.services.infrastructure.description import compile_description
+
+        stored = await self._store.read(lambda connection: importing.stored_definitions(connection, scope))
+        return await self.world.run_blocking(
+            partial(
+                compile_description,
+                sources,
+                tuple(entries),
+                stored=stored,
+                check_resource=self._check_resource,
+                known_types=self._pool_types(),
+            )
+        )
+
+    def _pool_types(self) -> list[str]:
+        return sorted({account.config.driver for account in self._pool.accounts()})
+
+    def _check_resource(self, type_: str, label: str, keys: dict[str, Any]) -> list[tuple[str | None, str]]:
+        unrendered = [key for key, value in keys.items() if isinstance(value, str) and "{" in value]
+        _, problems = self._pool.validate_resource(type_, keys, unrendered=unrendered)
+        try:
+            self._pool.for_resource(type_, label or None)
+        except PelagosError as error:
+            problems.append(("name" if label else None, error.message))
+        return problems
+
+    async def _refresh(self, scope: Scope, infrastructure_id: str) -> dict[str, str]:
+        """Account -> error, for those that could not be listed."""
+        living = await self._store.read(lambda connection: records.living_instances(connection, infrastructure_id))
+        accounts = tuple(sorted({instance.account for instance in living}))
+        if not accounts:
+            return {}
+        compute = client(ComputeService, self, timeout=60.0, context=Context(scope=scope))
+        try:
+            answer = await compute.refresh(RefreshAccounts(accounts=accounts))
+        except PelagosError as error:
+            return dict.fromkeys(accounts, error.message)
+        return {account: error.message for account, error in answer.errors.items()}
+
+    async def _execute(self, server_id: str, argv: tuple[str, ...], timeout: float) -> CommandResult:
+        compute = client(ComputeService, self, timeout=timeout + 1.0)
+        return (await compute.execute(ExecuteRequest(server_id=server_id, argv=argv, timeout=timeout))).result
+
+    async def _owns_listener(self, server_id: str, address: str, port: int) -> bool | None:
+        compute = client(ComputeService, self)
+        return (await compute.check_listener(ListenerCheck(server_id=server_id, address=address, port=port))).owned
+
+    # -- following and hosting -------------------------------------------------------------------------------------
+
+    async def _follow(self, position: int) -> None:
+        watch = self._store.watch()
+        try:
+            while True:
+                read = partial(events.read_events, after=position, limit=_PAGE, kinds=_FOLLOWED)
+                found = await self._store.read(read)
+                for event in found:
+                    position = event.position
+                    self._notice(event)
+                if len(found) < _PAGE:
+                    await watch.changed(timeout=_NET)
+        finally:
+            watch.close()
+
+    def _notice(self, event: events.Event) -> None:
+        infrastructure_id = event.infrastructure_id
+        if infrastructure_id is None:
+            return
+        maintainer = self._maintainers.get(infrastructure_id)
+        if event.kind.startswith("run."):
+            if maintainer is not None:
+                maintainer.hint(runs=True)
+            elif self._maintain:
+                self._host(infrastructure_id)
+        elif event.kind == "infrastructure.maintained":
+            if maintainer is not None:
+                maintainer.row_changed()
+            elif self._maintain:
+                self._host(infrastructure_id)
+        elif maintainer is not None and event.server_id is not None:
+            maintainer.hint(server_ids=(event.server_id,))
+
+    def _host(self, infrastructure_id: str) -> None:
+        """See that this container maintains the infrastructure, or waits for its lease."""
+        if self._ending:
+            return
+        maintainer = self._maintainers.get(infrastructure_id)
+        if maintainer is not None:
+            maintainer.hint(runs=True)
+        if infrastructure_id not in self._hosted:
+            self._hosted[infrastructure_id] = asyncio.Event()
+            self.start_task(self._maintain_one(infrastructure_id), name=f"maintain {infrastructure_id}")
+
+    async def _maintain_one(self, infrastructure_id: str) -> None:
+        ended = self._hosted[infrastructure_id]
+        try:
+            while not self._ending and await self._has_work(infrastructure_id):
+                lease = await self._acquire(infrastructure_id)
+                if lease is None:
+                    continue
+                try:
+                    await self._work(infrastructure_id, lease)
+                except LeaseLost:
+                    _log.warning("lease lost; somebody else maintains it now", infrastructure=infrastructure_id)
+                except PelagosError as error:
+                    if error.retry is Retry.NEVER:
+                        raise
+                    _log.warning("maintaining pauses", infrastructure=infrastructure_id, error=str(error))
+                    await asyncio.sleep(1.0)
+                finally:
+                    await self._keeper.release(lease)
+        finally:
+            del self._hosted[infrastructure_id]
+            ended.set()
+
+    async def _work(self, infrastructure_id: str, lease: HeldLease) -> None:
+        row = await self._store.read(partial(records.load_infrastructure, infrastructure_id=infrastructure_id))
+        if row is None:
+            return
+        assert self._prober is not None
+        scope = Context(scope=row.scope)
+        maintainer = Maintainer(
+            infrastructure_id,
+            store=self._store,
+            world=self.world,
+            compute=client(ComputeService, self, timeout=60.0, context=scope),
+            accounts=self._pool,
+            prober=self._prober,
+            renderer=self._renderer,
+            settings=self._settings,
+            resident=self._maintain,
+        )
+        self._maintainers[infrastructure_id] = maintainer
+        lease.on_lost(maintainer.stop)
+        if self._ending:
+            maintainer.stop()
+        try:
+            with use_context(scope):
+                await maintainer.work(lease.fence)
+        finally:
+            del self._maintainers[infrastructure_id]
+
+    async def _has_work(self, infrastructure_id: str) -> bool:
+        def look(connection: Connection) -> bool:
+            row = connection.execute(
+                select(infrastructures.c.maintained, infrastructures.c.deleted_at).where(
+                    infrastructures.c.id == infrastructure_id
+                )
+            ).one_or_none()
+            if row is None or row.deleted_at is not None:
+                return False
+            open_runs = connection.execute(
+                select(runs.c.id).where(runs.c.infrastructure_id == infrastructure_id, runs.c.finished_at.is_(None))
+            ).first()
+            return open_runs is not None or (self._maintain and bool(row.maintained))
+
+        return await self._store.read(look)
+
+    async def _acquire(self, infrastructure_id: str) -> HeldLease | None:
+        """The lease, waiting as long as it takes; tells waiting runs whom they wait for. None: look again."""
+        name = lease_name(infrastructure_id)
+        purpose = "serve" if self._maintain else "a command"
+        try:
+            return await self._keeper.acquire(name, purpose)
+        except LeaseHeld as error:
+            await self._tell_waiting(infrastructure_id, error)
+        try:
+            return await self._keeper.acquire(name, purpose, wait=5.0)
+        except LeaseHeld:
+            return None
+
+    async def _tell_waiting(self, infrastructure_id: str, held: LeaseHeld) -> None:
+        now = self.world.now()
+
+        def tell(connection: Connection) -> None:
+            for run in records.open_runs(connection, infrastructure_id):
+                if run.started_at is None:
+                    events.append(
+                        connection,
+                        run.scope,
+                        "run.waiting",
+                        at=now,
+                        infrastructure_id=infrastructure_id,
+                        run_id=run.id,
+                        data={"message": held.message, **held.details},
+                    )
+
+        await self._store.run(tell)
+
+
+def _to_be_maintained(connection: Connection) -> list[str]:
+    """Ids of the infrastructures that a daemon looks after: maintained ones, and those with an open run."""
+    alive = infrastructures.c.deleted_at.is_(None)
+    maintained = connection.execute(
+        select(infrastructures.c.id).where(alive, infrastructures.c.maintained).order_by(infrastructures.c.created_at)
+    ).scalars()
+    waiting = connection.execute(select(runs.c.infrastructure_id).where(runs.c.finished_at.is_(None))).scalars()
+    return list(dict.fromkeys([*maintained, *waiting]))

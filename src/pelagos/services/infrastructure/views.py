@@ -1,0 +1,57 @@
+"""From rows to the wire's Structs."""
+
+from __future__ import annotations
+
+from pelagos.model.states import InstanceState, ServerState
+from pelagos.services.infrastructure.records import InstanceRow, RunRow
+from pelagos.wire.infrastructures import InstanceStatus, RunKind, RunView
+from pelagos.wire.times import rfc3339
+
+__all__ = ["instance_status", "run_view", "shown_state"]
+
+_KINDS: dict[str, RunKind] = {"up": "up", "down": "down", "scale": "scale", "maintain": "maintain"}
+
+
+def run_view(row: RunRow, infrastructure: str, position: int) -> RunView:
+    return RunView(
+        id=row.id,
+        infrastructure_id=row.infrastructure_id,
+        infrastructure=infrastructure,
+        kind=_KINDS[row.kind],
+        state=row.state,
+        keep=row.keep,
+        cancel_requested=row.cancel_requested,
+        error=row.error,
+        created_at=rfc3339(row.created_at),
+        started_at=rfc3339(row.started_at) if row.started_at is not None else None,
+        finished_at=rfc3339(row.finished_at) if row.finished_at is not None else None,
+        position=position,
+        warnings=row.parameters.warnings,
+    )
+
+
+def shown_state(state: InstanceState, reason: str, server: ServerState | None) -> tuple[InstanceState, str]:
+    """An instance's state in the light of what its cloud said since its maintainer looked last."""
+    if state in (InstanceState.READY, InstanceState.TEMP_FAILED, InstanceState.PENDING):
+        match server:
+            case ServerState.STOPPED:
+                return InstanceState.SHUTDOWN, "its server is stopped"
+            case ServerState.DELETED:
+                return InstanceState.FAILED, "its server is gone"
+            case ServerState.ERROR:
+                return InstanceState.FAILED, "its server is in error"
+            case _:
+                pass
+    return state, reason
+
+
+def instance_status(row: InstanceRow, server: ServerState | None) -> InstanceStatus:
+    state, reason = shown_state(row.state, row.reason, server)
+    return InstanceStatus(
+        state=state,
+        address=row.address,
+        cloud=row.account,
+        server_id=row.server_id or None,
+        created_at=rfc3339(row.created_at),
+        reason=reason,
+    )
