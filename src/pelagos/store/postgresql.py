@@ -23,6 +23,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Connection, create_engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from pelagos.model.errors import DeadlineExceeded, InternalError, PelagosError, StoreUnavailable
@@ -265,7 +266,7 @@ class PostgresqlDatabase:
                     return bool(status == "committed")
                 if status is None:
                     break
-            except psycopg.Error as error:
+            except (psycopg.Error, DBAPIError) as error:
                 if _fault(error) is not _Fault.LOST:
                     break
                 self._discard(self._writers, slot)
