@@ -77,7 +77,6 @@ class Container:
         self._task: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
         self._edge: _Edge | None = None
-        self._stopped = False
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -108,24 +107,33 @@ class Container:
         # The one task that no task group owns: start() and stop() may be called from different tasks, which a group
         # does not allow. This object owns it: stop() and wait() await it and raise what it raised.
         self._task = loop.create_task(self._run(self._root, started), name=f"container {self._id}")
-        await started
+        try:
+            await asyncio.shield(started)
+        except asyncio.CancelledError:
+            self._task.cancel()
+            await self.stop()
+            raise
         if self._failure is not None:
             failure = self._failure
             await self.stop()
             raise failure
 
     async def stop(self) -> None:
-        """Stop all processes in reverse order, then the transport. Idempotent.
+        """Stop all processes in reverse order, then the transport. Idempotent; cancel it to have the rest cancelled
+        too.
 
         Each process receives nothing more, ends its requests within its shutdown time, and is terminated. A failure of
         the container is not raised here but by :meth:`wait`.
         """
-        if self._task is None or self._stopped:
+        if self._task is None or self._root is None:
             return
-        self._stopped = True
-        assert self._root is not None
         self._root.stop()
-        await asyncio.wait([self._task])
+        try:
+            await asyncio.wait([self._task])
+        except asyncio.CancelledError:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            raise
         if not self._shared_transport:
             await self._transport.stop()
 

@@ -95,6 +95,10 @@ class Caller:
         try:
             await self._transport.publish(request)
             reply = await future
+        except _Expired:
+            raise DeadlineExceeded(
+                f"{op} of {address} did not answer within {remaining:.3g} s (conversation {conversation})"
+            ) from None
         finally:
             self._calls.entries.pop(conversation, None)
         if reply.status is Status.ERROR:
@@ -151,4 +155,8 @@ class Caller:
 
     def _expire(self, conversation: str, future: asyncio.Future[Envelope]) -> None:
         if not future.done():
-            future.set_exception(DeadlineExceeded(f"no answer in conversation {conversation} within its deadline"))
+            future.set_exception(_Expired)
+
+
+class _Expired(Exception):
+    """The deadline passed; whoever waits knows what for."""

@@ -60,7 +60,8 @@ class Process:
     * ``on_init``: ``world``, ``container`` and ``id`` are there; nobody can call this process yet. Raise to give up.
     * ``on_activate``: the services it ``depends`` on are served; after it, requests are admitted.
     * ``on_deactivate``: no request is running any more, and none will come; tasks still run.
-    * ``on_terminate``: no task runs any more; release what ``on_init`` took. It also runs after a failure.
+    * ``on_terminate``: no task runs any more; release what ``on_init`` took. It also runs after a failure, also of a
+      hook before it: then not everything may be there.
     """
 
     name: ClassVar[str] = ""
@@ -94,6 +95,8 @@ class Process:
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._subscriptions: list[Subscription] = []
         self._listening: list[tuple[Receiver, Bound]] = []
+        self._hurried = False
+        """It was cancelled: its end should take no time."""
 
     # -- what subclasses override ------------------------------------------------------------------------------
 
@@ -266,6 +269,9 @@ class Process:
             await self._close()
             await self._drain(drain)
             await self._life.feed(Input.DEACTIVATE)
+        except asyncio.CancelledError:
+            self._hurried = True
+            raise
         finally:
             await self._close()
             self._server.cancel()

@@ -234,8 +234,8 @@ class RequestServer:
                     continue
                 delivery, level, listener = ready.popleft()
                 if ready and not self._waking:
-                    # Should this handler wait for something, others go on. Two, so that many handlers which all wait are
-                    # under way after few turns of the loop; not one a request, since most end without waiting.
+                    # Should this handler wait for something, others go on. Two, so that many handlers which all wait
+                    # are under way after few turns of the loop; not one a request, since most end without waiting.
                     self._wake()
                     if len(ready) > 1:
                         self._wake()

@@ -223,6 +223,8 @@ class Supervisor(Process):
         elif not child.stopping:
             self._exits.append(child)
             self._exit_came.set()
+        elif isinstance(child.cause, Exception):
+            log.error("child failed while stopping", supervisor=self.label, child=child.spec.name, exc_info=child.cause)
 
     async def _stop_one(self, child: _Child) -> None:
         child.stopping = True
@@ -230,7 +232,7 @@ class Supervisor(Process):
         if task is None or child.process is None:
             return
         if not task.done():
-            shutdown = child.spec.shutdown
+            shutdown = 0.0 if self._hurried else child.spec.shutdown
             if shutdown is None or shutdown > 0:
                 child.process.stop(5.0 if shutdown is None else shutdown * _DRAIN_SHARE)
                 await asyncio.wait([task], timeout=shutdown)

@@ -8,15 +8,17 @@ import msgspec
 import pytest
 
 from pelagos.container import Container, ContainerConfig, configure_logging
-from pelagos.exchange import MemoryTransport
+from pelagos.exchange import Handler, MemoryTransport, Receiver, Subscription
 from pelagos.model import Scope
 from pelagos.model.errors import Conflict, InvalidInput, NotFound, Unavailable
 from pelagos.process import (
+    ChildSpec,
     Context,
     Process,
     Restart,
     ServiceProcess,
     State,
+    Supervisor,
     client,
     get_logger,
     operation,
@@ -270,3 +272,52 @@ async def test_log_lines_carry_process_conversation_and_trace() -> None:
     assert (line["process"], line["conversation"], line["trace"]) == ("c.3", "c.2#1", "t-9")
     with pytest.raises(InvalidInput):
         configure_logging("loud")
+
+
+async def test_a_cancelled_stop_cancels_what_is_left() -> None:
+    class Stuck(ServiceProcess):
+        name = "stuck"
+
+        async def on_deactivate(self) -> None:
+            await asyncio.sleep(3600)
+
+        async def on_terminate(self) -> None:
+            EVENTS.append("stuck down")
+
+    world = VirtualWorld()
+    container = Container(world, config(shutdown=1000.0))
+    await container.start()
+    await container.spawn(Store)
+    await container.spawn(Supervisor([ChildSpec("stuck", Stuck, shutdown=1000.0)]))
+    begin = world.monotonic()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(2):
+            await container.stop()
+    assert world.monotonic() - begin < 3
+    assert EVENTS == ["store up", "stuck down", "store down"]
+    assert container.processes == ()
+
+
+async def test_a_cancelled_start_leaves_nothing() -> None:
+    class Slow(MemoryTransport):
+        async def subscribe(self, receiver: Receiver, handler: Handler) -> Subscription:
+            await asyncio.sleep(10)
+            return await super().subscribe(receiver, handler)
+
+    world = VirtualWorld()
+    container = Container(world, config(), Slow(world))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(2):
+            await container.start()
+    assert container.processes == ()
+    assert not container.snapshot().running
+
+
+async def test_a_failure_while_stopping_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    class Sore(Process):
+        async def on_deactivate(self) -> None:
+            raise OSError("will not go")
+
+    async with Container(VirtualWorld(), config()) as container:
+        await container.spawn(Sore)
+    assert "OSError: will not go" in capsys.readouterr().err
