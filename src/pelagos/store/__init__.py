@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from pelagos.store.executor import open_store
     from pelagos.store.hosts import HostFacts, SystemHostFacts
     from pelagos.store.keeper import HeldLease, LeaseKeeper
-    from pelagos.store.leases import Holder, Lease, LeaseRow, acquire, check_fence, read_lease, release, renew
+    from pelagos.store.leases import (
+        Holder,
+        Lease,
+        LeaseRow,
+        acquire,
+        check_fence,
+        read_lease,
+        release,
+        release_all,
+        renew,
+    )
     from pelagos.store.port import Store, Transaction, Watch
     from pelagos.store.retention import prune
     from pelagos.store.simulated import SimulatedDatabase, SimulatedStore, open_simulated_store
@@ -26,7 +36,17 @@ _MODULES = {
     "executor": ("open_store",),
     "hosts": ("HostFacts", "SystemHostFacts"),
     "keeper": ("HeldLease", "LeaseKeeper"),
-    "leases": ("Holder", "Lease", "LeaseRow", "acquire", "check_fence", "read_lease", "release", "renew"),
+    "leases": (
+        "Holder",
+        "Lease",
+        "LeaseRow",
+        "acquire",
+        "check_fence",
+        "read_lease",
+        "release",
+        "release_all",
+        "renew",
+    ),
     "port": ("Store", "Transaction", "Watch"),
     "retention": ("prune",),
     "simulated": ("SimulatedDatabase", "SimulatedStore", "open_simulated_store"),
@@ -58,6 +78,7 @@ __all__ = [
     "read_events",
     "read_lease",
     "release",
+    "release_all",
     "renew",
     "store_now",
 ]
