@@ -18,14 +18,14 @@ import msgspec
 
 from pelagos.clouds.errors import CloudBusy, CloudError, CloudUncertain, CloudUnreachable, ServerNotFound
 from pelagos.clouds.local.facts import LocalFacts, cached_probe
-from pelagos.clouds.local.launcher import Busy, guest_command
+from pelagos.clouds.local.launcher import guest_command
 from pelagos.clouds.local.lifecycle import Lifecycle
 from pelagos.clouds.local.options import LocalAccount
 from pelagos.clouds.local.processes import listens
-from pelagos.clouds.local.record import Instance, InstanceDirectory, boot_id
+from pelagos.clouds.local.record import Busy, Instance, InstanceDirectory, boot_id
 from pelagos.clouds.port import DriverContext
 from pelagos.clouds.values import Capabilities, CloudServer, CommandResult, ServerSpec, TokenLookup
-from pelagos.model.errors import PelagosError, Unsupported
+from pelagos.model.errors import Unsupported
 from pelagos.model.states import ServerState
 
 __all__ = ["LocalDriver"]
@@ -120,18 +120,11 @@ class LocalDriver:
     async def create_server(self, spec: ServerSpec, *, token: str, timeout: float) -> CloudServer:
         self._calls["create"] += 1
 
-        def create(life: Lifecycle, left: float) -> CloudServer:
-            record = life.register(spec, token, now)
-            try:
-                life.bring_up(record, timeout=left)
-            except CloudUncertain:
-                raise
-            except PelagosError:
-                life.delete(record.provider_id, timeout=left)  # nothing was made, and nothing is left of the attempt
-                raise
-            return describe(self._look(record.provider_id))
-
         now = self._world.now()
+
+        def create(life: Lifecycle, left: float) -> CloudServer:
+            return describe(self._look(life.create(spec, token, now=now, timeout=left)))
+
         return await self._write(create, timeout)
 
     async def delete_server(self, provider_id: str, *, timeout: float) -> None:
@@ -139,24 +132,14 @@ class LocalDriver:
         await self._write(lambda life, left: life.delete(provider_id, timeout=left), timeout)
 
     async def start_server(self, provider_id: str, *, timeout: float) -> None:
-        await self._write(lambda life, left: self._start(life, provider_id, left), timeout)
+        await self._write(lambda life, left: life.start(provider_id, timeout=left), timeout)
 
     async def stop_server(self, provider_id: str, *, timeout: float) -> None:
-        await self._write(lambda life, left: life.stop(self._look(provider_id).record, timeout=left), timeout)
+        await self._write(lambda life, left: life.stop(provider_id, timeout=left), timeout)
 
     async def reboot_server(self, provider_id: str, *, timeout: float) -> None:
         await self.stop_server(provider_id, timeout=timeout)
         await self.start_server(provider_id, timeout=timeout)
-
-    def _start(self, life: Lifecycle, provider_id: str, timeout: float) -> None:
-        instance = self._look(provider_id)
-        record = instance.record
-        if record.wanted != "running":
-            record = msgspec.structs.replace(record, wanted="running")
-            self._directory.save(record)
-        if not instance.running:
-            life.clear_before_start(instance)
-            life.bring_up(record, timeout=timeout)
 
     async def _write(self, verb: Callable[[Lifecycle, float], T], timeout: float) -> T:
         """Do it, waiting while somebody else is at the same instance."""

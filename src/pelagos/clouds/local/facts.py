@@ -90,12 +90,16 @@ def _try(home: Path, level: str) -> str | None:
     """None if an instance comes up at this level, else why not."""
     place = Path(tempfile.mkdtemp(prefix=".probe-", dir=home))
     try:
-        for name in ("lock", "hosts", "hostname"):
+        for name in ("hosts", "hostname"):
             (place / name).touch()
+        making = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         plan = plan_of(place, home=home, level=level, masks=())
         plan["probe"] = True
         plan["network"] = {"mode": "none", "address": ""}
-        answer = launch(plan, place, timeout=20)
+        try:
+            answer = launch(plan, making, timeout=20)
+        finally:
+            os.close(making)
         return str(answer["error"]) if "error" in answer else None
     finally:
         remove_tree(place)

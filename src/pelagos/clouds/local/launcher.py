@@ -15,10 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pelagos.clouds.local.guest import syscalls
 from pelagos.clouds.local.record import boot_id
 
-__all__ = ["STANDARD_PATH", "Busy", "guest_command", "launch", "plan_of"]
+__all__ = ["STANDARD_PATH", "guest_command", "launch", "plan_of"]
 
 STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 STANDARD_MASKS = (
@@ -33,10 +32,6 @@ STANDARD_MASKS = (
 LAYERED = ("/usr", "/usr/local", "/etc", "/opt", "/srv", "/var", "/var/lib", "/var/log", "/nix", "/boot")
 """Where a separate file system gets an overlay of its own as root; others are not seen inside."""
 PACKAGE = Path(__file__).parent
-
-
-class Busy(Exception):
-    """Somebody else is bringing this instance up or taking it down."""
 
 
 def guest_command(entry: str, *arguments: str) -> list[str]:
@@ -111,27 +106,22 @@ def _hidden_python() -> str:
     return os.path.realpath(sys.base_prefix)
 
 
-def launch(plan: dict[str, Any], directory: Path, *, timeout: float) -> dict[str, Any]:
+def launch(plan: dict[str, Any], making: int, *, timeout: float) -> dict[str, Any]:
     """Bring an instance up. The answer: ``{"pid", "start"}``, ``{"already"}`` or ``{"error", "errno", "stage"}``.
 
-    Raises Busy if somebody else is at it, TimeoutError if there is no answer: the launcher then still goes on."""
-    making = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
-    try:
-        if not syscalls.lock_exclusive(making, syscalls.MAKING_BYTE):
-            raise Busy
-        plan["making_fd"] = making
-        process = subprocess.Popen(  # noqa: S603 - our own program
-            guest_command("launch", plan["id"]),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=(making,),
-            start_new_session=True,
-            env={"PATH": STANDARD_PATH, "LC_ALL": "C.UTF-8"},
-            cwd="/",
-        )
-    finally:
-        os.close(making)
+    ``making`` holds the instance's making-lock, which the launcher then holds too. Raises TimeoutError if there is no
+    answer: the launcher then still goes on."""
+    plan["making_fd"] = making
+    process = subprocess.Popen(  # noqa: S603 - our own program
+        guest_command("launch", plan["id"]),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=(making,),
+        start_new_session=True,
+        env={"PATH": STANDARD_PATH, "LC_ALL": "C.UTF-8"},
+        cwd="/",
+    )
     try:
         output, errors = process.communicate(json.dumps(plan).encode(), timeout=timeout)
     except subprocess.TimeoutExpired as error:
@@ -141,9 +131,6 @@ def launch(plan: dict[str, Any], directory: Path, *, timeout: float) -> dict[str
     except ValueError:
         said = errors.decode(errors="replace").strip().splitlines()
         last = said[-1] if said else "nothing"
-        return {
-            "error": f"the launcher ended with {process.returncode} and said: {last}",
-            "errno": 0,
-            "stage": "launch",
-        }
+        text = f"the launcher ended with {process.returncode} and said: {last}"
+        return {"error": text, "errno": 0, "stage": "launch"}
     return dict(answer)

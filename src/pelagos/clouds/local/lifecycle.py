@@ -19,20 +19,20 @@ from typing import Any
 
 import msgspec
 
-from pelagos.clouds.errors import CloudCapacity, CloudError, CloudRejected, CloudUncertain, ServerNotFound
+from pelagos.clouds.errors import CloudBusy, CloudCapacity, CloudError, CloudRejected, CloudUncertain, ServerNotFound
 from pelagos.clouds.local.cgroups import ControlGroups
 from pelagos.clouds.local.cloudconfig import UserData, parse_user_data
 from pelagos.clouds.local.facts import LocalFacts
 from pelagos.clouds.local.guest import syscalls
 from pelagos.clouds.local.images import Images
-from pelagos.clouds.local.launcher import STANDARD_PATH, Busy, launch, plan_of
+from pelagos.clouds.local.launcher import STANDARD_PATH, launch, plan_of
 from pelagos.clouds.local.network import AddressBook, hosts_file
 from pelagos.clouds.local.options import Isolation, LocalAccount, LocalResource, NetworkChoice
 from pelagos.clouds.local.processes import kill_strays, lock_holders
 from pelagos.clouds.local.record import Instance, InstanceDirectory, Record, boot_id
 from pelagos.clouds.local.removal import remove_tree
 from pelagos.clouds.values import ServerSpec
-from pelagos.model.errors import Unsupported
+from pelagos.model.errors import PelagosError, Unsupported
 
 __all__ = ["Lifecycle"]
 
@@ -76,12 +76,54 @@ class Lifecycle:
 
     # -- up -----------------------------------------------------------------------------------------------------
 
-    def register(self, spec: ServerSpec, token: str, now: float) -> Record:
-        """Claim what an instance needs and write its record; with a known token, the record that is there."""
+    def create(self, spec: ServerSpec, token: str, *, now: float, timeout: float) -> str:
+        """Make an instance, or finish the one that this token has made; its id.
+
+        Raises Busy, and what the port says of ``create_server``; where that says: nothing was made, nothing is left."""
+        record, making = self._register(spec, token, now)
+        try:
+            if making is None:
+                making = self.directory.take(record.provider_id)
+            self._bring_up(record, making, timeout)
+            return record.provider_id
+        except CloudUncertain:
+            raise
+        except ServerNotFound as error:
+            raise CloudBusy(f"the instance of this token is being removed: {error}") from error
+        except PelagosError:
+            if making is not None:
+                os.close(making)
+                making = None
+            self.delete(record.provider_id, timeout=timeout)
+            raise
+        finally:
+            if making is not None:
+                os.close(making)
+
+    def start(self, provider_id: str, *, timeout: float) -> None:
+        """Start a stopped instance; a running one is left alone. Raises Busy, ServerNotFound."""
+        making = self.directory.take(provider_id)
+        try:
+            record = self._record(provider_id)
+            if record.wanted != "running":
+                record = msgspec.structs.replace(record, wanted="running")
+                self.directory.save(record)
+            self._bring_up(record, making, timeout)
+        finally:
+            os.close(making)
+
+    def _record(self, provider_id: str) -> Record:
+        record = self.directory.record(provider_id)
+        if record is None:
+            raise ServerNotFound(f"there is no local instance {provider_id}")
+        return record
+
+    def _register(self, spec: ServerSpec, token: str, now: float) -> tuple[Record, int | None]:
+        """Claim what an instance needs and write its record, under its making-lock; or the record that is there."""
         provider_id = self.id_of(token)
         known = self.directory.record(provider_id)
         if known is not None:
-            return known
+            return known, None
         try:
             options = msgspec.convert(spec.options, LocalResource)
         except msgspec.ValidationError as error:
@@ -92,7 +134,7 @@ class Lifecycle:
             with self.directory.claim():
                 known = self.directory.record(provider_id)
                 if known is not None:
-                    return known
+                    return known, None
                 records = self.directory.records()
                 record = Record(
                     provider_id=provider_id,
@@ -109,11 +151,17 @@ class Lifecycle:
                     created_at=now,
                     image=image,
                 )
-                self.directory.add(record)
-                self._write_hosts(record.group, [*records, record])
+                making = self.directory.add(record)
+                try:
+                    self._write_hosts(record.group, [*records, record])
+                except OSError:
+                    self.directory.retire(self.directory.of(provider_id))
+                    os.close(making)
+                    raise
         except OSError as error:
+            self.directory.sweep(provider_id)
             raise self._refusal(f"write the instance's record below {self.directory.path}", error) from error
-        return record
+        return record, making
 
     def _image(self, options: LocalResource) -> str:
         if options.image == "host":
@@ -129,25 +177,25 @@ class Lifecycle:
         except OSError as error:
             raise self._refusal(f"unpack the image {options.image}", error) from error
 
-    def bring_up(self, record: Record, *, timeout: float) -> Record:
-        """Start init unless it runs. Raises Busy, or a CloudError with the reason; the instance is left as it is."""
+    def _bring_up(self, record: Record, making: int, timeout: float) -> None:
+        """Start init unless it lives. Under the making-lock, which the launcher then shares."""
         avoid: set[str] = set()
         while True:
             place = self.directory.of(record.provider_id)
             instance = self.directory.look(record)
             if instance is None:
                 raise ServerNotFound(f"the local instance {record.provider_id} is gone")
-            if instance.running:
-                return record
+            if instance.alive:
+                return
             try:
-                plan = self._plan(record, place, fresh=not instance.contextualised)
-                answer = launch(plan, place, timeout=timeout)
+                self._clear_last_life(instance)
+                answer = launch(self._plan(record, place, fresh=not instance.contextualised), making, timeout=timeout)
             except OSError as error:
                 if isinstance(error, TimeoutError):
                     raise CloudUncertain(f"the launcher of {record.provider_id} did not answer: {error}") from error
                 raise self._refusal("start the instance", error) from error
             if "error" not in answer:
-                return record
+                return
             if answer["errno"] == errno.EADDRINUSE and answer["stage"] == "claim the address":
                 avoid.add(record.address)
                 if len(avoid) < ADDRESS_TRIES:
@@ -189,12 +237,6 @@ class Lifecycle:
         if record.level == "processes":
             plan["steps"] = self._rerooted(data, plan["prefix"])
             warnings.insert(0, f"no isolation here: plain processes in {plan['prefix']}, where files are written too")
-        if not fresh:  # a new life: what ran is gone, and so is what it kept in these
-            for name in ("run", "tmp", "var%2ftmp"):
-                remove_tree(place / "upper" / name)
-            for name in ("run", "tmp", "var/tmp"):
-                for layer in ("upper/%2f", "rootdir"):
-                    remove_tree(place / layer / name)
         plan["warnings"] = warnings
         return plan
 
@@ -282,53 +324,51 @@ class Lifecycle:
 
     # -- down ---------------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _alone(self, place: Path) -> Any:
-        """The instance's making-lock; raises Busy."""
-        descriptor = os.open(place / "lock", os.O_RDWR | os.O_CLOEXEC)
+    def stop(self, provider_id: str, *, timeout: float) -> None:
+        """SIGTERM to all, SIGKILL to the rest after the grace time. Raises Busy, CloudUncertain, ServerNotFound."""
+        making = self.directory.take(provider_id)
         try:
-            if not syscalls.lock_exclusive(descriptor, syscalls.MAKING_BYTE):
-                raise Busy
-            yield
-        finally:
-            os.close(descriptor)
-
-    def stop(self, record: Record, *, timeout: float) -> None:
-        """SIGTERM to all, SIGKILL to the rest after the grace time. Raises Busy, CloudUncertain."""
-        place = self.directory.of(record.provider_id)
-        with self._alone(place):
-            self.directory.save(msgspec.structs.replace(record, wanted="stopped"))
+            record = msgspec.structs.replace(self._record(provider_id), wanted="stopped")
+            self.directory.save(record)
             instance = self.directory.look(record)
             if instance is None:
-                raise ServerNotFound(f"the local instance {record.provider_id} is gone")
+                raise ServerNotFound(f"there is no local instance {provider_id}")
             if instance.alive and not self._end(instance, signal.SIGTERM, timeout):
-                raise CloudUncertain(f"{record.provider_id} did not stop within {timeout:.0f} s")
+                raise CloudUncertain(f"{provider_id} did not stop within {timeout:.0f} s")
             self._clear_traces(instance)
+        finally:
+            os.close(making)
 
     def delete(self, provider_id: str, *, timeout: float) -> None:
         """Remove an instance and all that came with it. Raises Busy, CloudUncertain."""
-        record = self.directory.record(provider_id)
-        place = self.directory.of(provider_id)
-        if record is None:
+        try:
+            making = self.directory.take(provider_id)
+        except ServerNotFound:  # gone, or half gone: finish what an interrupted removal left
             self.directory.sweep(provider_id)
             with self.directory.claim():
-                self.book.release(self.directory.records())
+                self._release(self.directory.records())
             return
-        with self._alone(place):
+        try:
+            record = self._record(provider_id)
             instance = self.directory.look(record)
             if instance is not None:
                 if instance.alive and not self._end(instance, signal.SIGKILL, timeout):
                     raise CloudUncertain(f"{provider_id} did not end within {timeout:.0f} s")
                 self._clear_traces(instance)
             with self.directory.claim():
-                self.directory.retire(place)
+                self.directory.retire(self.directory.of(provider_id))
                 records = self.directory.records()
                 with contextlib.suppress(OSError):  # a full disk: the others keep a name too many
                     self._write_hosts(record.group, records)
-                if record.image:
-                    self.images.release({other.image for other in records})
-                self.book.release(records)
+                self._release(records)
+        finally:
+            os.close(making)
         self.directory.sweep(provider_id)
+
+    def _release(self, records: list[Record]) -> None:
+        """Let go of what no record needs any more. Under the claim."""
+        self.images.release({record.image for record in records})
+        self.book.release(records)
 
     def _clear_traces(self, instance: Instance) -> None:
         """What is outside the directory and could outlive init."""
@@ -339,9 +379,12 @@ class Lifecycle:
             self.book.unplug(record.provider_id)
         self.groups.remove(record.provider_id)
 
-    def clear_before_start(self, instance: Instance) -> None:
-        """What the last life may have left, so that the next finds its place free."""
-        if instance.record.level == "processes" and not instance.alive:
+    def _clear_last_life(self, instance: Instance) -> None:
+        """What ran is gone, and so is what it kept in /run and /tmp."""
+        place = self.directory.of(instance.record.provider_id)
+        for path in ("upper/%2f/run", "upper/%2f/tmp", "rootdir/run", "rootdir/tmp"):
+            remove_tree(place / path)
+        if instance.record.level == "processes":
             kill_strays(f"{self.book.key}:{instance.record.provider_id}")
 
     def _end(self, instance: Instance, number: int, timeout: float) -> bool:

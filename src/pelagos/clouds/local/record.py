@@ -26,10 +26,15 @@ from typing import Any
 
 import msgspec
 
+from pelagos.clouds.errors import ServerNotFound
 from pelagos.clouds.local.guest import syscalls
 from pelagos.clouds.local.removal import remove_tree
 
-__all__ = ["Instance", "InstanceDirectory", "Record", "boot_id", "write_atomically"]
+__all__ = ["Busy", "Instance", "InstanceDirectory", "Record", "boot_id", "write_atomically"]
+
+
+class Busy(Exception):
+    """Somebody else is bringing this instance up or taking it down."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -140,17 +145,42 @@ class InstanceDirectory:
         finally:
             os.close(descriptor)
 
-    def add(self, record: Record) -> None:
-        """Make an instance's directory with its record, at once. Under the claim."""
+    def add(self, record: Record) -> int:
+        """Make an instance's directory with its record, at once. Under the claim.
+
+        Returns a descriptor that holds the making-lock, so that nobody ever sees the instance without a maker."""
         for stale in self.instances.glob(".new-*"):
             self.discard(stale)
         place = self.instances / f".new-{record.provider_id}"
         place.mkdir(mode=0o700)
-        (place / "lock").touch(mode=0o600)
         (place / "hostname").write_text(record.hostname + "\n", encoding="utf-8")
         (place / "hosts").touch(mode=0o644)
         write_atomically(place / "record.msgpack", msgspec.msgpack.encode(record))
-        place.rename(self.of(record.provider_id))
+        making = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            syscalls.lock_exclusive(making, syscalls.MAKING_BYTE)
+            place.rename(self.of(record.provider_id))
+        except OSError:
+            os.close(making)
+            raise
+        return making
+
+    def take(self, provider_id: str) -> int:
+        """A descriptor that holds an instance's making-lock. Raises Busy; ServerNotFound if the instance is gone."""
+        lock = self.of(provider_id) / "lock"
+        try:
+            making = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                if not syscalls.lock_exclusive(making, syscalls.MAKING_BYTE):
+                    raise Busy
+                if not os.path.samestat(os.fstat(making), lock.stat()):
+                    raise Busy  # removed, and perhaps made again, while we opened it
+            except BaseException:
+                os.close(making)
+                raise
+        except FileNotFoundError as error:
+            raise ServerNotFound(f"there is no local instance {provider_id}") from error
+        return making
 
     def save(self, record: Record) -> None:
         """Replace a record."""

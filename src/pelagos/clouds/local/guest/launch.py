@@ -172,7 +172,10 @@ def _child(
     first = init.Init(plan, console, phases)
 
     def say(word: str, **facts: Any) -> None:
-        os.write(report, (json.dumps({"say": word, **facts}) + "\n").encode())
+        try:
+            os.write(report, (json.dumps({"say": word, **facts}) + "\n").encode())
+        except BrokenPipeError:  # the launcher was killed; an instance that has come so far goes on
+            pass
 
     try:
         os.setsid()
