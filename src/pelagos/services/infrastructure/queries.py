@@ -16,10 +16,12 @@ from pelagos.services.infrastructure.records import InfrastructureRow, RunRow
 from pelagos.services.infrastructure.views import instance_status, run_view
 from pelagos.store import events as store_events
 from pelagos.store.schema import events as event_rows
-from pelagos.store.schema import infrastructure_nodes, infrastructures, instances, node_definitions, runs, servers
+from pelagos.store.schema import infrastructure_nodes, infrastructures, instances, node_definitions, servers
+from pelagos.store.schema import runs as run_rows
 from pelagos.wire.infrastructures import (
     DefinitionView,
     EventView,
+    ExplainView,
     InfrastructureSummary,
     NodeStatus,
     RunView,
@@ -31,44 +33,45 @@ from pelagos.wire.times import rfc3339
 __all__ = [
     "definitions",
     "events",
+    "explain",
     "infrastructure",
     "last_position",
     "learned_seconds",
     "list_infrastructures",
     "resolve",
     "run",
-    "runs_of",
+    "runs",
     "server_states",
     "status",
 ]
 
 
-def resolve(connection: Connection, scope: Scope, reference: str) -> str:
-    """The id of the infrastructure that ``reference``, a name or an id, means.
+def resolve(connection: Connection, scope: Scope, name_or_id: str) -> str:
+    """The id of the infrastructure that ``name_or_id``, a name or an id, means.
 
     Raises NotFound (with names like it), Ambiguous with the ids in ``details["ids"]``."""
     table = infrastructures
     mine = (table.c.project_id == scope.project_id) & table.c.deleted_at.is_(None)
-    found = connection.execute(select(table.c.id).where(mine, table.c.id == reference)).scalar()
+    found = connection.execute(select(table.c.id).where(mine, table.c.id == name_or_id)).scalar()
     if found is not None:
         return str(found)
-    ids = [str(i) for i in connection.execute(select(table.c.id).where(mine, table.c.name == reference)).scalars()]
+    ids = [str(i) for i in connection.execute(select(table.c.id).where(mine, table.c.name == name_or_id)).scalars()]
     if len(ids) == 1:
         return ids[0]
     if ids:
-        raise Ambiguous(f"{len(ids)} infrastructures are named {reference!r}: {', '.join(ids)}", details={"ids": ids})
+        raise Ambiguous(f"{len(ids)} infrastructures are named {name_or_id!r}: {', '.join(ids)}", details={"ids": ids})
     names = [str(name) for name in connection.execute(select(table.c.name).where(mine)).scalars()]
-    close = difflib.get_close_matches(reference, names, n=3)
+    close = difflib.get_close_matches(name_or_id, names, n=3)
     raise NotFound(
-        f"there is no infrastructure {reference!r}",
+        f"there is no infrastructure {name_or_id!r}",
         advice=f"Did you mean {' or '.join(close)}?" if close else "`pelagos list` shows those there are.",
         details={"close": close},
     )
 
 
-def infrastructure(connection: Connection, scope: Scope, reference: str) -> InfrastructureRow:
+def infrastructure(connection: Connection, scope: Scope, name_or_id: str) -> InfrastructureRow:
     """The whole row. Raises as :func:`resolve`."""
-    row = records.load_infrastructure(connection, resolve(connection, scope, reference))
+    row = records.load_infrastructure(connection, resolve(connection, scope, name_or_id))
     assert row is not None
     return row
 
@@ -147,9 +150,9 @@ def server_states(connection: Connection, infrastructure_id: str) -> tuple[dict[
     return {row[0]: ServerState(row[1]) for row in rows}, max(observed, default=None)
 
 
-def status(connection: Connection, scope: Scope, reference: str) -> StatusView:
+def status(connection: Connection, scope: Scope, name_or_id: str) -> StatusView:
     """The contract for scripts. Raises as :func:`resolve`."""
-    row = infrastructure(connection, scope, reference)
+    row = infrastructure(connection, scope, name_or_id)
     targets = {name: node.target for name, node in records.node_rows(connection, row.id).items()}
     living = records.living_instances(connection, row.id)
     states, observed_at = server_states(connection, row.id)
@@ -183,6 +186,13 @@ def status(connection: Connection, scope: Scope, reference: str) -> StatusView:
     )
 
 
+def explain(connection: Connection, scope: Scope, name_or_id: str, node: str | None = None) -> ExplainView:
+    """Why it is not ready. Raises as :func:`resolve`, and NotFound for a node."""
+    from pelagos.services.infrastructure.explain import explain as explain_
+
+    return explain_(connection, scope, name_or_id, node)
+
+
 def run(connection: Connection, scope: Scope, run_id: str) -> RunView:
     """One run. Raises NotFound."""
     row = records.load_run(connection, run_id)
@@ -191,12 +201,14 @@ def run(connection: Connection, scope: Scope, run_id: str) -> RunView:
     return run_view(row, _name(connection, row.infrastructure_id), _position(connection, row))
 
 
-def runs_of(connection: Connection, scope: Scope, reference: str) -> list[RunView]:
+def runs(connection: Connection, scope: Scope, name_or_id: str) -> list[RunView]:
     """The runs of an infrastructure, newest first. Raises as :func:`resolve`."""
-    infrastructure_id = resolve(connection, scope, reference)
+    infrastructure_id = resolve(connection, scope, name_or_id)
     name = _name(connection, infrastructure_id)
     ids = connection.execute(
-        select(runs.c.id).where(runs.c.infrastructure_id == infrastructure_id).order_by(runs.c.created_at.desc())
+        select(run_rows.c.id)
+        .where(run_rows.c.infrastructure_id == infrastructure_id)
+        .order_by(run_rows.c.created_at.desc())
     ).scalars()
     rows = [records.load_run(connection, run_id) for run_id in ids.all()]
     return [run_view(row, name, _position(connection, row)) for row in rows if row is not None]

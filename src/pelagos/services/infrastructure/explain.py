@@ -1,0 +1,210 @@
+"""Why is it not ready? The chain of what waits for what, down to the last answer of a cloud and the next try.
+
+All of it is read from the store, so it tells the same story in a command of its own, while another process works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+from sqlalchemy import Connection, select
+
+from pelagos.model.errors import ErrorPayload, NotFound
+from pelagos.model.scope import Scope
+from pelagos.model.states import InfrastructureState, InstanceState, OperationState, ServerState
+from pelagos.services.infrastructure import queries, records
+from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow, NodeRow, RunRow
+from pelagos.services.infrastructure.values import CompiledNode
+from pelagos.services.infrastructure.views import shown_state
+from pelagos.store import store_now
+from pelagos.store.leases import read_lease
+from pelagos.store.schema import operations
+from pelagos.wire.infrastructures import ExplainStep, ExplainView
+from pelagos.wire.times import rfc3339
+
+__all__ = ["explain"]
+
+_error = msgspec.msgpack.Decoder(ErrorPayload)
+
+
+class _Work(msgspec.Struct, frozen=True):
+    """The operation on a server that matters now."""
+
+    kind: str
+    state: OperationState
+    attempts: int
+    next_at: float
+    error: ErrorPayload | None
+
+
+class _Facts:
+    """Everything the explanation is made of, read in bulk."""
+
+    def __init__(self, connection: Connection, row: InfrastructureRow) -> None:
+        self.row = row
+        self.nodes = {node.name: node for node in row.compiled.nodes}
+        self.records = records.node_rows(connection, row.id)
+        self.by_node: dict[str, list[InstanceRow]] = {name: [] for name in self.nodes}
+        for instance in records.living_instances(connection, row.id):
+            self.by_node.setdefault(instance.node, []).append(instance)
+        self.servers, self.observed_at = queries.server_states(connection, row.id)
+        self.runs = records.open_runs(connection, row.id)
+        self.work = _work(connection, row.id)
+        lease = read_lease(connection, f"infrastructure:{row.id}")
+        self.now = store_now(connection)
+        self.holder = lease if lease is not None and lease.holder and lease.expires_at > self.now else None
+
+    def record(self, node: CompiledNode) -> NodeRow:
+        return self.records.get(node.name) or NodeRow(name=node.name, target=node.min)
+
+    def target(self, node: CompiledNode) -> int:
+        return 0 if node.retired else self.record(node).target
+
+    def ready(self, node: CompiledNode) -> int:
+        return sum(1 for i in self.by_node[node.name] if self.state_of(i)[0] is InstanceState.READY)
+
+    def satisfied(self, node: CompiledNode) -> bool:
+        return self.ready(node) >= self.target(node)
+
+    def state_of(self, instance: InstanceRow) -> tuple[InstanceState, str]:
+        return shown_state(instance.state, instance.reason, self.servers.get(instance.server_id))
+
+
+def _work(connection: Connection, infrastructure_id: str) -> dict[str, _Work]:
+    table = operations
+    rows = connection.execute(
+        select(table.c.target_id, table.c.kind, table.c.state, table.c.attempts, table.c.next_at, table.c.error_blob)
+        .where(table.c.infrastructure_id == infrastructure_id, table.c.state != OperationState.SUCCEEDED.value)
+        .order_by(table.c.created_at)
+    )
+    return {
+        row[0]: _Work(row[1], OperationState(row[2]), row[3], row[4], _error.decode(row[5]) if row[5] else None)
+        for row in rows
+    }
+
+
+def explain(connection: Connection, scope: Scope, reference: str, node: str | None = None) -> ExplainView:
+    """``reference``: a name or an id; ``node``: only that node's chain. Raises NotFound, Ambiguous."""
+    facts = _Facts(connection, queries.infrastructure(connection, scope, reference))
+    if node is not None and node not in facts.nodes:
+        raise NotFound(
+            f"infrastructure {facts.row.name!r} has no node {node!r}",
+            advice=f"Its nodes are: {', '.join(facts.nodes)}.",
+        )
+    steps = list(_who_works(facts))
+    seen: set[str] = set()
+    for compiled in facts.nodes.values():
+        if node is None and (facts.satisfied(compiled) and not _moving(facts, compiled)):
+            continue
+        if node is None or node == compiled.name:
+            steps += _node(facts, compiled, 0, seen)
+    return ExplainView(
+        name=facts.row.name,
+        id=facts.row.id,
+        state=facts.row.state,
+        summary=_summary(facts),
+        steps=tuple(steps),
+    )
+
+
+def _moving(facts: _Facts, node: CompiledNode) -> bool:
+    return any(facts.state_of(instance)[0] is not InstanceState.READY for instance in facts.by_node[node.name])
+
+
+def _summary(facts: _Facts) -> str:
+    row = facts.row
+    lacking = [node.name for node in facts.nodes.values() if not facts.satisfied(node)]
+    if row.state is InfrastructureState.READY and not lacking:
+        return "ready: every node has as many ready instances as wanted"
+    said = f"{row.state.value}: {row.reason}" if row.reason else row.state.value
+    if lacking and row.state not in (InfrastructureState.DESTROYING, InfrastructureState.FAILED):
+        said += f"; {len(lacking)} of {len(facts.nodes)} nodes lack ready instances: {', '.join(lacking[:8])}"
+    if facts.holder is None and (facts.runs or lacking) and row.state is not InfrastructureState.READY:
+        said += f"; nobody works on it now: `pelagos maintain {row.name} --once`, or `pelagos serve`"
+    return said
+
+
+def _who_works(facts: _Facts) -> Iterator[ExplainStep]:
+    if facts.holder is not None:
+        lease = facts.holder
+        yield ExplainStep(
+            depth=0,
+            subject="maintainer",
+            state="at work",
+            why=f"{lease.purpose or 'a process'}, pid {lease.pid} on {lease.host}",
+        )
+    for run in facts.runs:
+        yield ExplainStep(depth=0, subject=f"run {run.kind}", state=run.state.value, why=_run_why(facts, run))
+
+
+def _run_why(facts: _Facts, run: RunRow) -> str:
+    if run.cancel_requested:
+        return "asked to stop"
+    if facts.holder is None:
+        return "interrupted: the process that worked on it has ended" if run.started_at else "nobody has taken it up"
+    return "" if run.started_at else "waits for the run before it"
+
+
+def _node(facts: _Facts, node: CompiledNode, depth: int, seen: set[str]) -> Iterator[ExplainStep]:
+    if node.name in seen:
+        yield ExplainStep(depth=depth, subject=f"node {node.name}", state="see above")
+        return
+    seen.add(node.name)
+    record, target, ready = facts.record(node), facts.target(node), facts.ready(node)
+    waits_for = [facts.nodes[name] for name in node.depends_on if name in facts.nodes]
+    unmet = [other for other in waits_for if not facts.satisfied(other)]
+    here = facts.by_node[node.name]
+    lacking = target - sum(1 for i in here if facts.state_of(i)[0] is not InstanceState.DESTROYING)
+    why, next_try = "", None
+    if node.retired:
+        why = "no longer described"
+    elif lacking > 0 and unmet:
+        why = f"waits for {', '.join(other.name for other in unmet)}"
+    elif lacking > 0 and record.retry_at is not None and record.retry_at > facts.now:
+        why, next_try = f"backs off after {record.failures} failures in a row", rfc3339(record.retry_at)
+    elif lacking > 0:
+        why = f"{lacking} more to be created"
+    yield ExplainStep(
+        depth=depth,
+        subject=f"node {node.name}",
+        state=f"{ready} of {target} ready",
+        why=why,
+        last_answer=_said(record.error) if record.error is not None else "",
+        next_try=next_try,
+    )
+    for instance in here:
+        if facts.state_of(instance)[0] is not InstanceState.READY:
+            yield _instance(facts, instance, depth + 1)
+    for other in unmet:
+        yield from _node(facts, other, depth + 1, seen)
+
+
+def _instance(facts: _Facts, instance: InstanceRow, depth: int) -> ExplainStep:
+    state, reason = facts.state_of(instance)
+    work = facts.work.get(instance.server_id)
+    server = facts.servers.get(instance.server_id)
+    why, last_answer, next_try = reason, "", None
+    if work is not None and not work.state.final:
+        why = why or f"{work.kind} on {instance.account} is {work.state.value}, attempt {work.attempts}"
+        last_answer = _said(work.error) if work.error is not None else ""
+        next_try = rfc3339(work.next_at) if work.next_at > facts.now else None
+    elif state in (InstanceState.PENDING, InstanceState.TEMP_FAILED) and server is ServerState.ACTIVE:
+        why = "its server runs; its health check has not succeeded yet"
+        last_answer = reason
+    elif server is None:
+        why = why or "its server has not been asked for yet"
+    elif not why:
+        why = f"its server is {server.value}"
+    return ExplainStep(
+        depth=depth,
+        subject=f"instance {instance.node}/{instance.id[:8]}",
+        state=state.value,
+        why=why,
+        last_answer=last_answer,
+        next_try=next_try,
+    )
+
+
+def _said(error: ErrorPayload) -> str:
+    return f"{error.message} ({error.advice})" if error.advice else error.message
