@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, and_, bindparam, insert, select, update
 
+from pelagos.clouds.errors import CloudBusy
 from pelagos.clouds.values import Capabilities, TokenLookup
 from pelagos.model.errors import DeadlineExceeded, ErrorPayload
 from pelagos.model.scope import Fence, Scope
@@ -24,6 +25,7 @@ from pelagos.model.states import OperationState
 from pelagos.operations.kinds import KINDS, Effect, Step
 from pelagos.operations.records import (
     WAITING,
+    Again,
     Call,
     Done,
     Failed,
@@ -133,7 +135,7 @@ _due = (
 _awaiting = (
     select(*_due_columns)
     .select_from(_joined)
-    .where(*_unfinished, operations.c.state == OperationState.RUNNING.value, operations.c.step == 1)
+    .where(*_unfinished, operations.c.state == OperationState.RUNNING.value, operations.c.step > 0)
 )
 _next = select(operations.c.next_at).where(*_unfinished).order_by(*_queue_order).limit(1)
 _open_new = insert(attempts)
@@ -192,7 +194,7 @@ def take_over(connection: Connection, fence: Fence, account: str, now: float) ->
         due = _due_row(row)
         step = KINDS[due.kind].steps[due.step]
         if step.effect is Effect.AWAITS:
-            found.append(_call(due, step.verb, due.provider_id, 0.0, 0.0, ""))
+            found.append(_call(due, step.verb, _provider_of(due), 0.0, 0.0, ""))
     return found
 
 
@@ -265,16 +267,18 @@ def decide(due: Due, rules: Rules, now: float, fresh: str) -> Call | Outcome:
     step = KINDS[due.kind].steps[due.step]
     if step.effect is Effect.CREATES:
         return _decide_create(due, step, rules, now, fresh)
-    provider_id = due.provider_id
-    if due.kind == "server.sweep":
-        provider_id = _decode_sweep(due.parameters_blob).provider_id
-    elif due.kind == "account.refresh":
-        provider_id = ""
-    elif due.server_deleted_at is not None or provider_id is None:
+    provider_id = _provider_of(due)
+    if (
+        due.kind.startswith("server.")
+        and due.kind != "server.sweep"
+        and (due.server_deleted_at is not None or provider_id is None)
+    ):
         gone = Done("gone already") if due.kind in ("server.delete", "server.create") else _failed_gone(due)
         return _outcome(due, step.verb, gone)
     if step.effect is Effect.AWAITS:
         seconds = rules.capabilities.build_timeout
+        if step.verb == "gone":
+            return _outcome(due, step.verb, Again(_still_there(seconds).payload(), now))
         error = DeadlineExceeded(
             f"the server did not leave {due.server_state} within {seconds:.0f} s",
             advice="Look at its console output; raise the driver's build time-out if it only needs longer.",
@@ -328,6 +332,19 @@ def _interrupted(due: Due) -> DeadlineExceeded:
 
 def _failed_gone(due: Due) -> Result:
     return Failed(DeadlineExceeded(f"{due.kind}: the server is gone", advice="Make a new one.").payload(), gone=True)
+
+
+def _still_there(seconds: float) -> CloudBusy:
+    return CloudBusy(
+        f"the cloud took the delete and still has the server after {seconds:.0f} s",
+        advice="It is asked again; if it never goes, look at it in the cloud's own console.",
+    )
+
+
+def _provider_of(due: Due) -> str | None:
+    if due.kind == "server.sweep":
+        return _decode_sweep(due.parameters_blob).provider_id
+    return "" if due.kind == "account.refresh" else due.provider_id
 
 
 def _outcome(due: Due, verb: str, result: Result, token: str = "") -> Outcome:

@@ -45,6 +45,8 @@ class Kind(msgspec.Struct, frozen=True):
 
 _SETTLED = frozenset({ServerState.ACTIVE, ServerState.STOPPED})
 _RUNNING = frozenset({ServerState.ACTIVE})
+_GONE = Step("gone", Effect.AWAITS, frozenset({ServerState.DELETED}))
+"""A cloud that took a delete has not carried it out: it is believed when the server is listed no more."""
 
 KINDS: dict[str, Kind] = {
     kind.name: kind
@@ -55,11 +57,12 @@ KINDS: dict[str, Kind] = {
                 Step("create", Effect.CREATES),
                 Step("boot", Effect.AWAITS, _SETTLED),
                 Step("discard", Effect.REPEATABLE),
+                _GONE,
             ),
             undo=2,
         ),
-        Kind("server.delete", (Step("delete", Effect.REPEATABLE),)),
-        Kind("server.sweep", (Step("delete", Effect.REPEATABLE),)),
+        Kind("server.delete", (Step("delete", Effect.REPEATABLE), _GONE)),
+        Kind("server.sweep", (Step("delete", Effect.REPEATABLE), _GONE)),
         Kind("server.start", (Step("start", Effect.REPEATABLE), Step("boot", Effect.AWAITS, _RUNNING))),
         Kind(
             "server.stop",

@@ -121,6 +121,8 @@ _sweeps_of = select(operations.c.parameters_blob, operations.c.finished_at).wher
 )
 _told = select(events.c.data).where(events.c.kind == "server.unknown")
 
+_DELETING_PATIENCE = 60.0
+
 _EVENTS = {
     ServerState.ACTIVE: "server.active",
     ServerState.STOPPED: "server.stopped",
@@ -324,13 +326,15 @@ def unknown_events(
 
 
 def _why_stray(row: Any, server: CloudServer, started_at: float, settle: float) -> str | None:
-    if row.state == "open" or row.closed_at > started_at or server.state in (ServerState.DELETING, ServerState.DELETED):
+    # What is being deleted is given time; one that is stuck in it is deleted again.
+    patience = _DELETING_PATIENCE if server.state is ServerState.DELETING else 0.0
+    if row.state == "open" or row.closed_at + patience > started_at or server.state is ServerState.DELETED:
         return None
     if row.state in ("absent", "refused"):
         return "it arrived after its attempt was given up"
     if row.provider_id != server.provider_id:
         return "another server has its record"
-    if row.deleted_at is not None and row.deleted_at + settle < started_at:
+    if row.deleted_at is not None and row.deleted_at + settle + patience < started_at:
         return "it outlived its delete"
     return None
 

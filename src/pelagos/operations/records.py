@@ -15,6 +15,7 @@ __all__ = [
     "SERVER_QUOTA",
     "WAITING",
     "Absent",
+    "Again",
     "Call",
     "Done",
     "Failed",
@@ -159,6 +160,13 @@ class Absent(msgspec.Struct, frozen=True):
     next_at: float
 
 
+class Again(msgspec.Struct, frozen=True):
+    """What was awaited does not come; the call before it is sent again at ``next_at``."""
+
+    error: ErrorPayload
+    next_at: float
+
+
 class Failed(msgspec.Struct, frozen=True):
     """It will not succeed. ``gone``: the cloud has nothing of it (any more), so there is nothing to take back."""
 
@@ -166,7 +174,7 @@ class Failed(msgspec.Struct, frozen=True):
     gone: bool = False
 
 
-Result = Found | Done | Reached | Retry | Uncertain | Absent | Failed
+Result = Found | Done | Reached | Retry | Uncertain | Absent | Again | Failed
 
 
 class Outcome(msgspec.Struct, frozen=True):

@@ -11,9 +11,11 @@ result     attempt                             operation, server, quota
 =========  ==================================  ================================================================
 Found      done, with the provider's id        ACTIVE: succeeded. BUILD: to the step that awaits the boot; ERROR: to
                                                the undo step. Quota committed: the server exists.
-Done       -                                   delete: server DELETED, quota released, succeeded. Power: next step.
+Done       -                                   to the step that awaits the effect; the last one's: succeeded.
+                                               A delete's: server DELETED, quota released
 Reached    -                                   succeeded, server's state and addresses written
 Retry      stays open, not sent                PENDING, again later with the same token
+Again      -                                   PENDING at the step before, again later
 Uncertain  stays open, sent                    UNCERTAIN, looked for later
 Absent     second one that counts: absent      PENDING with no attempt: a new token may be made
 Failed     refused                             nothing was made: failed, server DELETED with the reason, quota
@@ -41,6 +43,7 @@ from pelagos.operations.records import (
     SERVER_QUOTA,
     WAITING,
     Absent,
+    Again,
     Call,
     Done,
     Failed,
@@ -272,6 +275,10 @@ class _Ledger:
             case Uncertain():
                 self._later(call, OperationState.UNCERTAIN, result.error, result.next_at)
                 self._event(call, "operation.uncertain", {"error": _brief(result.error), "next_at": result.next_at})
+            case Again():
+                self._go(call, OperationState.PENDING, call.step - 1, call.attempts, result.next_at, result.error)
+                self._event(call, "operation.retrying", {"error": _brief(result.error), "next_at": result.next_at})
+                self.due = True
             case Absent():
                 self._absent(call, result, error_blob)
             case Failed():
@@ -312,11 +319,13 @@ class _Ledger:
             self._state_event(call, server)
         else:
             self._state_event(call, server)
-            self._await(call, server.provider_id)
+            self._await(call, server.provider_id, None)
 
     def _done(self, call: Call, done: Done, error_blob: bytes | None) -> None:
         steps = KINDS[call.kind].steps
-        if call.kind == "account.refresh":
+        if call.step + 1 < len(steps) and steps[call.step + 1].effect is Effect.AWAITS and not done.reason:
+            self._await(call, call.provider_id, error_blob)
+        elif call.kind == "account.refresh":
             self._finish(call, OperationState.SUCCEEDED)
         elif call.kind == "server.sweep":
             self._finish(call, OperationState.SUCCEEDED)
@@ -333,8 +342,6 @@ class _Ledger:
             # The undo step is through: the operation ends with the error that led to it.
             error = None if error_blob is None else _decode_error(error_blob)
             self._end_failed(call, error or Cancelled("the server was discarded").payload(), release=True)
-        elif call.step + 1 < len(steps) and steps[call.step + 1].effect is Effect.AWAITS:
-            self._await(call, call.provider_id)
         else:
             self._finish(call, OperationState.SUCCEEDED)
 
@@ -391,12 +398,15 @@ class _Ledger:
         self._event(call, "server.error", {"reason": error.message})
         self.due = True
 
-    def _await(self, call: Call, provider_id: str | None) -> None:
+    def _await(self, call: Call, provider_id: str | None, error_blob: bytes | None) -> None:
         step = call.step + 1
+        # Why a create is taken back is its error, until the end; another's last error is over with the step.
+        error = None if error_blob is None or call.kind != "server.create" else _decode_error(error_blob)
         following = msgspec.structs.replace(
             call, step=step, verb=KINDS[call.kind].steps[step].verb, provider_id=provider_id, token="", since=self._now
         )
-        self._go(call, OperationState.RUNNING, step, 0, self._now + self._capabilities.build_timeout, None)
+        next_at = self._now + self._capabilities.build_timeout
+        self._go(call, OperationState.RUNNING, step, call.attempts, next_at, error)
         self.awaits.append(following)
 
     def _later(self, call: Call, state: OperationState, error: ErrorPayload | None, next_at: float) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pelagos.clouds.errors import CloudError, ServerNotFound
+from pelagos.clouds.errors import CloudBusy, CloudError, ServerNotFound
 from pelagos.clouds.values import CloudServer
 from pelagos.model.errors import ErrorPayload, PelagosError
 from pelagos.model.states import ServerState
@@ -28,7 +28,7 @@ from pelagos.operations.observation import (
     write_changes,
     write_sweeps,
 )
-from pelagos.operations.records import Call, Done, Failed, Reached, Result
+from pelagos.operations.records import Again, Call, Done, Failed, Reached, Result
 
 if TYPE_CHECKING:
     from pelagos.operations.worker import AccountWorker
@@ -115,6 +115,8 @@ class Boots:
                 self._worker.put(call, result)
 
     def _judge(self, call: Call, server: CloudServer | None, at: float) -> Result | None:
+        if call.verb == "gone":
+            return self._judge_gone(call, server, at)
         if server is None:
             if at - call.since <= self._cloud.capabilities.settle:
                 return None
@@ -132,6 +134,21 @@ class Boots:
         if server.state is ServerState.DELETED:
             return Failed(_vanished(), gone=True)
         return None
+
+    def _judge_gone(self, call: Call, server: CloudServer | None, at: float) -> Result | None:
+        if server is None or server.state is ServerState.DELETED:
+            return Done()
+        patience = self._cloud.capabilities.settle
+        if server.state is ServerState.DELETING:
+            patience += self._worker.config.deleting_patience
+        if at - call.since <= patience:
+            return None
+        error = CloudBusy(
+            f"the cloud took the delete, and the server is {server.state.value} still",
+            advice="It is asked again; if it never goes, look at it in the cloud's own console.",
+        )
+        # The call itself succeeded, so there is nothing to back off from but its silence.
+        return Again(error.payload(), self._worker.world.now())
 
     def _pause(self, failures: int) -> float:
         longest = self._cloud.capabilities.poll_interval

@@ -64,6 +64,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Most operations a claim takes."""
     parallel_reads: int = 8
     """Console, execute and listener checks at once, an account; beside ``parallel_calls``."""
+    deleting_patience: float = 30.0
+    """A server that is DELETING for so long, beyond the cloud's settling time, is deleted again."""
     first_poll: float = 0.02
     """Seconds from a server's BUILD to the first listing that looks for its end."""
 
