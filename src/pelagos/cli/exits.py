@@ -36,7 +36,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.FAILED: "it was tried and failed, or the state does not allow it",
     Exit.CHANGES: "there is something to change (plan)",
     Exit.NOT_READY: "the pass ended, and something is not ready yet (maintain --once)",
-    Exit.USAGE: "wrong options or arguments, a file that cannot be read, an ambiguous name, or nobody to ask (give --yes)",
+    Exit.USAGE: "wrong options or arguments, a file that cannot be read, an ambiguous name, nobody to ask (give --yes)",
     Exit.DESCRIPTION: "mistakes in the YAML files; each is shown with file, line and column",
     Exit.MISSING: "no such infrastructure, node, definition or run",
     Exit.UNAVAILABLE: "the daemon or a cloud does not answer, or lacks this ability",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pelagos.cli.exits import Exit, exit_of
+from pelagos.cli.lazy import ReaderGone
 
 if TYPE_CHECKING:
     from pelagos.cli.invocation import Invocation
@@ -27,7 +28,7 @@ def report(error: BaseException, invocation: Invocation) -> Exit:
     """Tell the error on stderr and answer the exit code. Expects what left the command; a pipe closed by its reader
     is told to nobody."""
     error = _leaf(error)
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError | ReaderGone):
         _forget_stdout()
         return Exit.PIPE
     if invocation.debug and not isinstance(error, (click.ClickException, click.Abort)):

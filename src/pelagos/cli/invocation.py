@@ -9,7 +9,6 @@ Cheap to import: what talks to services is imported by the method that needs it.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -98,6 +97,8 @@ class Invocation:
             async with self.open() as session:
                 return await work(session)
 
+        import asyncio
+
         with asyncio.Runner() as runner:
             return runner.run(whole())
 
@@ -118,6 +119,8 @@ class Invocation:
 async def _read_line(descriptor: int) -> str | None:
     """A line of the terminal, read when it is there: the loop goes on (in embedded mode it runs the services), and no
     thread is left in a read when Ctrl+C comes."""
+    import asyncio
+
     loop = asyncio.get_running_loop()
     line: asyncio.Future[str | None] = loop.create_future()
 

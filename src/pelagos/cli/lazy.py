@@ -19,7 +19,11 @@ import click
 from pelagos.cli.exits import MEANINGS, Exit
 from pelagos.cli.invocation import Invocation
 
-__all__ = ["Command", "Entry", "LazyGroup", "command", "common_options"]
+__all__ = ["Command", "Entry", "LazyGroup", "ReaderGone", "command", "common_options"]
+
+
+class ReaderGone(Exception):
+    """Whoever read the output has closed it. A BrokenPipeError itself would become exit code 1 within click."""
 
 
 class Entry(NamedTuple):
@@ -164,6 +168,12 @@ class LazyGroup(click.Group):
             meant = f" Did you mean {' or '.join(near)}?" if near else ""
             raise click.UsageError(f"There is no command {name!r}.{meant}", ctx)
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGone from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}

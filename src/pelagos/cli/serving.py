@@ -1,12 +1,13 @@
-"""``serve``: the daemon, from its start to an orderly stop by Ctrl+C or SIGTERM."""
+"""``serve``: the daemon, from its start to an orderly stop. What it does is the runtime's; its settings are ours."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pelagos.cli.exits import Exit
-from pelagos.cli.interrupts import Interrupts
 from pelagos.cli.session import settings_of
 
 if TYPE_CHECKING:
@@ -15,20 +16,25 @@ if TYPE_CHECKING:
 __all__ = ["serve_until_stopped"]
 
 
-def serve_until_stopped(invocation: Invocation, listen: str | None) -> int:
+def serve_until_stopped(invocation: Invocation, listen: str | None, *, allow_remote: bool = False) -> int:
     """Serve; answers 0 after an orderly stop. Raises Conflict if a daemon serves this home already."""
-    overrides: dict[str, Any] = {"http": {"listen": listen}} if listen else {}
+    from pelagos.runtime.serve import serve
+
+    overrides: dict[str, Any] = {"http": {"allow_remote": True}} if allow_remote else {}
     settings = settings_of(invocation, **overrides)
-
-    async def whole() -> int:
-        from pelagos.runtime import Runtime
-
-        with Interrupts("Left at once; the next one takes up what was under way.") as interrupts:
-            async with Runtime(settings, world=invocation.world, mode="serve"):
-                invocation.note(f"Serving {settings.directory} at {settings.socket_path}. Ctrl+C stops.")
-                await interrupts.asked.wait()
-                invocation.note("Stopping.")
-        return Exit.OK
-
     with asyncio.Runner() as runner:
-        return runner.run(whole())
+        runner.run(serve(settings, listen=listen, ready=_say(invocation), world=invocation.world))
+    return Exit.OK
+
+
+def _say(invocation: Invocation) -> Callable[[tuple[str, ...]], None]:
+    def ready(addresses: tuple[str, ...]) -> None:
+        if invocation.plain:
+            for address in addresses:
+                invocation.say(address)
+        else:
+            invocation.document({"addresses": addresses}, many=True)
+        sys.stdout.flush()
+        invocation.note("Serving. Ctrl+C stops.")
+
+    return ready

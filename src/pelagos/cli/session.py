@@ -64,7 +64,10 @@ def _answers(path: Path) -> bool:
 @asynccontextmanager
 async def open_session(invocation: Invocation) -> AsyncIterator[Session]:
     """The services for one command."""
+    from pelagos.runtime import configure_logs
+
     settings = settings_of(invocation)
+    configure_logs(settings, mode="embedded")
     url = daemon_url(invocation, settings.socket_path)
     if url is not None:
         from pelagos.clients import connect
@@ -75,4 +78,4 @@ async def open_session(invocation: Invocation) -> AsyncIterator[Session]:
     from pelagos.runtime import Runtime
 
     async with Runtime(settings, world=invocation.world, mode="embedded") as runtime:
-        yield Session(runtime.client(), embedded=True, home=settings.directory)
+        yield Session(runtime.client(), embedded=True, home=settings.home)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pelagos.cli.exits import COMMON
+from pelagos.cli.exits import COMMON, Exit
 from pelagos.cli.invocation import Invocation, pass_invocation
 from pelagos.cli.lazy import command
 
@@ -16,7 +16,7 @@ def _check_listen(context: click.Context, parameter: click.Parameter, value: str
         return None
     host, colon, port = value.rpartition(":")
     if not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise click.BadParameter(f"{value!r} is not HOST:PORT, for example 127.0.0.1:8700.", context, parameter)
+        raise click.BadParameter(f"{value!r} is not HOST:PORT, for example 127.0.0.1:8470.", context, parameter)
     return value
 
 
@@ -24,9 +24,9 @@ def _check_listen(context: click.Context, parameter: click.Parameter, value: str
     "serve",
     examples=[
         ("pelagos serve", "On the socket in PELAGOS_HOME alone"),
-        ("pelagos serve --listen 127.0.0.1:8700", "Also on TCP, for holders of a token"),
+        ("pelagos serve --listen 127.0.0.1:8470", "Also on TCP, for holders of a token"),
     ],
-    exits=COMMON,
+    exits=(Exit.FAILED, *COMMON),
 )
 @click.option(
     "--listen",
@@ -34,13 +34,15 @@ def _check_listen(context: click.Context, parameter: click.Parameter, value: str
     callback=_check_listen,
     help="Also listen on TCP; requests there need a bearer token.",
 )
+@click.option("--allow-remote", is_flag=True, help="Admit an address that other machines reach. There is no TLS.")
 @pass_invocation
-def serve(invocation: Invocation, listen: str | None) -> int:
+def serve(invocation: Invocation, listen: str | None, allow_remote: bool) -> int:
     """Run all services and the HTTP API as a daemon, and keep alive what is to be kept alive.
 
     It listens on a socket in PELAGOS_HOME that only you can open; the commands on the same PELAGOS_HOME find it there.
-    Ctrl+C or SIGTERM stops it in good order with exit code 0: what is under way is taken up by the next one.
+    When it is ready, stdout says where it listens, an address a line ({"addresses": […]} with -o json). Ctrl+C or
+    SIGTERM stops it in good order with exit code 0: what is under way is taken up by the next one.
     """
     from pelagos.cli.serving import serve_until_stopped
 
-    return serve_until_stopped(invocation, listen)
+    return serve_until_stopped(invocation, listen, allow_remote=allow_remote)
