@@ -136,7 +136,7 @@ INFRA_MISTAKES = {
     ),
     "python import": (GOOD + "variables: {a: !python_import [os]}\n", "infra.yaml:4:16", "code is never imported"),
     "unknown tag": (GOOD + "variables: {a: !text_imprt {url: 'file://x'}}\n", "infra.yaml:4:16", "!text_imprt is not"),
-    "import without url": (GOOD + "variables: {a: !text_import {uri: x}}\n", "infra.yaml:4:16", "needs a 'url'"),
+    "import without url": (GOOD + "variables: {a: !text_import {}}\n", "infra.yaml:4:16", "needs a 'url'"),
     "import by http": (
         GOOD + "variables: {a: !text_import {url: 'http://x/y'}}\n",
         "infra.yaml:4:35",
@@ -167,7 +167,7 @@ INFRA_MISTAKES = {
     "key that is a template": (GOOD + "variables: {a: {{b}}}\n", "infra.yaml:4:17", "a key must be text"),
     "surrogate": (GOOD + 'variables: {a: "\\ud800"}\n', "infra.yaml:4:16", "half of a surrogate pair"),
     "second description": (
-        GOOD,
+        "infra_name: a\nnodes: []\n",
         "nodes.yaml:1:1",
         "a second infrastructure description; the first is at infra.yaml:1:1",
     ),

@@ -56,6 +56,7 @@ _CONSTANTS: dict[str, Any] = {
 }
 _NUMERIC = frozenset("0123456789+-.")
 _YAML_TAG = "tag:yaml.org,2002:"
+_REFUSED = "refused"
 
 
 class TooLarge(Exception):
@@ -75,8 +76,8 @@ class Node:
         self.value = value
         self.text = text
         self.style = style
-        """Of a scalar: '' plain, a quote, '|' or '>', 'import' for an imported text, or 'missing' for what stands in for
-        something that could not be had, which has been reported."""
+        """Of a scalar: '' plain, a quote, '|' or '>', 'import' for an imported text, or 'missing' for what stands in
+        for something that could not be had, which has been reported."""
         self.weight = 1
         self.height = 1
 
@@ -326,6 +327,7 @@ class Composer:
                 fits, value = _tagged(name, text)
             if not fits:
                 self._bad_tag(name, event)
+                value, text, style = None, "", "missing"
         if style == '"' and not text.isascii():
             try:
                 text.encode()
@@ -367,7 +369,7 @@ class Composer:
         tag = None if event.ctag is None else str(event.ctag)
         if tag is not None and not tag.startswith("!") and tag != _YAML_TAG + ("map" if kind == MAPPING else "seq"):
             self._bad_tag(tag, event)
-            tag = None
+            tag = _REFUSED
         if event.anchor:
             self._anchors[event.anchor] = None
         self._stack.append(_Open(node, event.anchor, tag))
@@ -377,7 +379,9 @@ class Composer:
         node = top.node
         if top.merges:
             self._merge(top)
-        if top.tag is not None and top.tag.startswith("!") and top.tag != "!":
+        if top.tag is _REFUSED:
+            node = Node(SCALAR, node.source, node.line, node.column, None, "", "missing")
+        elif top.tag is not None and top.tag.startswith("!") and top.tag != "!":
             node = self._import(top.tag, node)
         if top.anchor:
             self._anchors[top.anchor] = node
