@@ -93,8 +93,11 @@ class Trail:
         self.destroyed = 0
         self.failed: list[str] = []
         self._estimate = plan.estimated_seconds if plan is not None else None
+        self._uncounted: set[str] = set()
+        """Instances that were there before and are not among a node's ``kept``."""
         for action in plan.actions if plan is not None else ():
             node = self.node(action.node)
+            self._uncounted.update(action.instances if action.action in ("destroy", "replace") else ())
             if action.action in ("create", "replace"):
                 node.target += action.count
             elif action.action in ("keep", "update"):
@@ -115,6 +118,7 @@ class Trail:
             trail = self.node(name)
             trail.target = node.scaling.target
             trail.kept = sum(one.state == "ready" for one in node.instances.values())
+            self._uncounted.update(key for key, one in node.instances.items() if one.state != "ready")
 
     def feed(self, event: EventView) -> bool:
         """Take an event in; False if it was known already."""
@@ -142,7 +146,7 @@ class Trail:
             known = node.instances[event.instance_id or ""] = InstanceTrail(state)
             if event.kind in ("instance.pending", "instance.building"):
                 self.created += 1
-            elif node.kept:
+            elif node.kept and event.instance_id not in self._uncounted:
                 node.kept -= 1
         node.waiting_on = ()
         known.state = state
