@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
+
+from sqlalchemy import Connection
 
 from pelagos.api import Commands, Queries, ServerQueries
 from pelagos.clouds import Pool
 from pelagos.container import Container
+from pelagos.model.scope import Scope
 from pelagos.model.world import World
+from pelagos.operations import OperationsEngine
+from pelagos.process import client
+from pelagos.runtime.host_commands import run_host_command
 from pelagos.runtime.settings import Settings
+from pelagos.services.compute import ComputeService
+from pelagos.services.compute import queries as compute_queries
+from pelagos.services.infrastructure import InfrastructureService, MaintainerSettings, queries
+from pelagos.services.infrastructure.health import Prober
+from pelagos.services.infrastructure.messages import DeleteDefinition
 from pelagos.store import LeaseKeeper, Store
+from pelagos.wire.infrastructures import ServerView
+from pelagos.wire.times import rfc3339
 
 __all__ = ["Assemble", "Foundations", "Services", "assemble_services"]
 
@@ -27,6 +41,8 @@ class Foundations:
     keeper: LeaseKeeper
     pool: Pool
     container: Container
+    prober: Prober | None = None
+    """Who probes instances' health; None: the network is probed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,4 +61,55 @@ Assemble = Callable[[Foundations], Awaitable[Services]]
 
 async def assemble_services(foundations: Foundations) -> Services:
     """The services of this version: compute on the operations engine, infrastructure on compute."""
-    raise NotImplementedError
+    f = foundations
+    engine_of = partial(OperationsEngine, f.store, f.pool, f.keeper, f.world)
+    settings = MaintainerSettings(interval=f.settings.maintain_interval, health_interval=f.settings.health_interval)
+
+    # Factories: a supervisor that restarts a service wants a new one, and an engine runs once.
+    def compute() -> ComputeService:
+        return ComputeService(f.store, engine_of())
+
+    def infrastructure() -> InfrastructureService:
+        return InfrastructureService(
+            store=f.store,
+            keeper=f.keeper,
+            pool=f.pool,
+            settings=settings,
+            maintain=f.mode == "serve",
+            prober=f.prober,
+            run_command=run_host_command if f.settings.commands == "allowed" else None,
+        )
+
+    await f.container.spawn(compute, name="compute")
+    await f.container.spawn(infrastructure, name="infrastructure")
+    commands = client(InfrastructureService, f.container.edge, timeout=f.settings.http.command_timeout)
+
+    async def delete_definition(type_: str) -> None:
+        await commands.delete_definition(DeleteDefinition(type=type_))
+
+    return Services(commands=commands, delete_definition=delete_definition, queries=queries, servers=_Servers())
+
+
+class _Servers:
+    """The compute service's queries in terms of the wire."""
+
+    def list_servers(self, connection: Connection, scope: Scope, /) -> list[ServerView]:
+        return [_server_view(row) for row in compute_queries.list_servers(connection, scope)]
+
+    def get_server(self, connection: Connection, scope: Scope, server_id: str, /) -> ServerView:
+        return _server_view(compute_queries.get_server(connection, scope, server_id))
+
+
+def _server_view(row: compute_queries.ServerRow) -> ServerView:
+    return ServerView(
+        id=row.id,
+        name=row.name,
+        cloud=row.account,
+        provider_id=row.provider_id,
+        state=row.state,
+        reason=row.reason,
+        addresses=tuple(row.addresses),
+        infrastructure_id=row.infrastructure_id,
+        instance_id=row.instance_id,
+        created_at=rfc3339(row.created_at),
+    )

@@ -52,7 +52,9 @@ class MaintainerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Times in seconds."""
 
     interval: float = 10.0
-    """Between two passes of a maintained infrastructure, and between two probes of a healthy instance."""
+    """Between two passes of a maintained infrastructure: its clouds are listed."""
+    health_interval: float = 5.0
+    """Between two probes of a healthy instance of a maintained infrastructure."""
     first_poll: float = 0.05
     """Between the first two health checks of a new instance; grows by half each time up to ``poll``."""
     poll: float = 2.0
@@ -282,7 +284,7 @@ class Maintainer:
                 instance.delete_round = int(now)
                 self.commanding.delete(instance)
         if self._watches:
-            self.probe_all(now, spread=self.settings.interval)
+            self.probe_all(now, spread=self.settings.health_interval)
 
     async def refresh(self, max_age: float | None = None) -> Refreshed | None:
         """Have the accounts in use listed, and take in what changed. What cannot be listed keeps its last state."""
@@ -412,6 +414,8 @@ class Maintainer:
         now = self.world.now()
         if verdict.healthy:
             self._probing.settled(row.id)
+            if self._watches:
+                self._probing.at(row.id, now + self.settings.health_interval)
             if row.check_failures or row.failing_since is not None:
                 row.check_failures, row.failing_since, row.reason = 0, None, ""
                 self.changes.instance(row)
