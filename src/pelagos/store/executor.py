@@ -48,8 +48,12 @@ def open_store(
     ``slots``: connections that write, and as many that read (PostgreSQL). ``pragmas``: for the writer (SQLite)."""
     text = str(target)
     if text.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
-        from pelagos.store.postgresql_store import PostgresqlStore
-
+        try:
+            from pelagos.store.postgresql_store import PostgresqlStore
+        except ImportError as error:
+            raise StoreUnavailable(
+                f"PostgreSQL cannot be used: {error}", advice="Install it with `pip install 'pelagos[postgresql]'`."
+            ) from error
         return PostgresqlStore(text, world, patience=patience, batch=batch, slots=slots)
     if text.startswith("sqlite:///"):
         text = text.removeprefix("sqlite:///")
