@@ -67,6 +67,9 @@ class LocalCloud:
     async def level(self) -> str:
         return (await self.driver.facts()).isolation.value
 
+    async def key(self) -> str:
+        return (await self.driver._life()).book.key
+
     async def clear(self) -> None:
         for server in await self.driver.list_servers(timeout=10):
             await self.driver.delete_server(server.provider_id, timeout=30)

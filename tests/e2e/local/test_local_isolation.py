@@ -28,7 +28,9 @@ async def test_it_sees_the_software_and_writes_only_to_its_own_layer(isolated: L
 
 async def test_masked_directories_are_empty_and_writable(isolated: LocalCloud) -> None:
     server = await isolated.make()
-    seen = await isolated.sh(server, "ls -A /root /home /tmp /mnt /var/tmp; ls -A /run | grep -v -e lock -e systemd || true")
+    seen = await isolated.sh(
+        server, "ls -A /root /home /tmp /mnt /var/tmp; ls -A /run | grep -v -e lock -e systemd || true"
+    )
     names = [line for line in seen.split() if not line.endswith(":")]
     assert names == []
     for path in ("/root", "/home", "/tmp", "/run", "/mnt", "/var/tmp"):

@@ -45,7 +45,7 @@ async def test_killed_instances_leave_nothing_when_deleted(cloud: LocalCloud) ->
     await cloud.console_says(server, "user data finished")
     os.kill(init_of(cloud, server), signal.SIGKILL)
     await cloud.driver.delete_server(server.provider_id, timeout=20)
-    await nothing_left(cloud)
+    await nothing_left(cloud, server)
 
 
 async def test_delete_leaves_nothing(cloud: LocalCloud) -> None:
@@ -53,10 +53,10 @@ async def test_delete_leaves_nothing(cloud: LocalCloud) -> None:
     for server in servers:
         await cloud.console_says(server, "user data finished")
         await cloud.driver.delete_server(server.provider_id, timeout=20)
-    await nothing_left(cloud)
+    await nothing_left(cloud, server)
 
 
-async def nothing_left(cloud: LocalCloud) -> None:
+async def nothing_left(cloud: LocalCloud, *made: CloudServer) -> None:
     account = cloud.home / "clouds" / "local"
     left = sorted(str(path.relative_to(account)) for path in account.rglob("*"))
     assert left == ["facts.msgpack", "images", "instances", "lock", "trash"]
@@ -68,17 +68,14 @@ async def nothing_left(cloud: LocalCloud) -> None:
     sleepers = [
         entry.name
         for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and _environment(entry).get("PELAGOS_INSTANCE", "").startswith(await key(cloud))
+        if entry.name.isdigit() and _environment(entry).get("PELAGOS_INSTANCE", "").startswith(await cloud.key())
     ]
     assert sleepers == []
-    interfaces = [name for name in os.listdir("/sys/class/net") if await key(cloud) in name]
-    assert interfaces == []
-    assert [path for path in Path("/sys/fs/cgroup").rglob(f"pelagos-{await key(cloud)}")] == []
+    book = (await cloud.driver._life()).book
+    interfaces = {book.bridge, *(book.veth(server.provider_id) for server in made)} & set(os.listdir("/sys/class/net"))
+    assert interfaces == set()
+    assert [path for path in Path("/sys/fs/cgroup").rglob(f"pelagos-{await cloud.key()}")] == []
     assert str(cloud.home) not in Path("/proc/self/mounts").read_text()
-
-
-async def key(cloud: LocalCloud) -> str:
-    return (await cloud.driver._life()).book.key
 
 
 def _environment(process: Path) -> dict[str, str]:

@@ -26,13 +26,16 @@ from . import steps, syscalls
 __all__ = ["Init"]
 
 LINE = 1 << 16
+LOOK_AROUND = 10_000
+"""Milliseconds after which init sees whether its instance still exists: a home may be removed by hand."""
 
 
 class Init:
-    """The loop of process 1. ``console`` and ``phases`` are descriptors; ``plan`` is the launcher's."""
+    """The loop of process 1. ``life``, ``console`` and ``phases`` are descriptors; ``plan`` is the launcher's."""
 
-    def __init__(self, plan: dict[str, Any], console: int, phases: int) -> None:
+    def __init__(self, plan: dict[str, Any], life: int, console: int, phases: int) -> None:
         self._plan = plan
+        self._life = life
         self._console = console
         self._phases = phases
         self._limit = int(plan["console_bytes"])
@@ -112,7 +115,9 @@ class Init:
                 self.phase("user-data-finished", failed=self._failed)
             if self._stopping and self._wind_down():
                 return
-            poll.poll(50 if self._stopping else None)
+            poll.poll(50 if self._stopping else LOOK_AROUND)
+            if os.fstat(self._life).st_nlink == 0 and not self._stopping:
+                self._stopping = "its files were removed"
             self._drain()
             try:
                 os.read(self._signals, 4096)

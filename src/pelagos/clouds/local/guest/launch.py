@@ -169,7 +169,7 @@ def _child(
 ) -> NoReturn:
     """Become init. ``life`` and ``claim`` stay open for good."""
     stage = "make the namespaces"
-    first = init.Init(plan, console, phases)
+    first = init.Init(plan, life, console, phases)
 
     def say(word: str, **facts: Any) -> None:
         try:
