@@ -57,7 +57,7 @@ class LogProgress:
         self._start = self._invocation.world.monotonic()
 
     def event(self, event: EventView) -> None:
-        if not self.trail.feed(event) or event.kind.startswith("operation."):
+        if not self.trail.feed(event) or event.kind.startswith(("operation.", "server.")):
             return
         if self._prefix and event.kind in ("run.accepted", "run.started", "run.succeeded"):
             return

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["document", "show_state", "show_success", "succeeded"]
 
 _HISTORY = 5000
-"""Events looked through for the addresses of instances that an earlier run made."""
+"""The most events that are looked through for the addresses of instances."""
 _URLS = 3
 
 
@@ -37,9 +37,8 @@ async def show_success(invocation: Invocation, session: Session, status: StatusV
         invocation.document(document(status, done.run if done is not None else None))
         return
     show_state(invocation, status)
-    urls = done.trail.urls() if done is not None else []
-    urls = urls or await _earlier_urls(session, status)
-    for url in urls[:_URLS]:
+    urls = await _answering(session, status)
+    for url in (urls or (done.trail.urls() if done is not None else []))[:_URLS]:
         invocation.say(f"Try: {url}")
     if done is not None:
         invocation.note(f"{done.run.kind} of {status.name}: {outcome_line(done.trail, done.seconds)}.")
@@ -68,22 +67,16 @@ def _next(status: StatusView, session: Session) -> str:
     return f"Next: {join(words, 'or')}."
 
 
-async def _earlier_urls(session: Session, status: StatusView) -> list[str]:
-    """From the events of earlier runs: the addresses of instances that are ready now."""
-    ready = {
-        identifier
-        for node in status.nodes.values()
-        for identifier, one in node.instances.items()
-        if one.state == "ready"
-    }
+async def _answering(session: Session, status: StatusView) -> list[str]:
+    """The addresses of instances that are ready, from the events of this and of earlier runs; nothing where there are
+    too many events to read for a hint."""
     trail = Trail()
     seen = 0
     async for event in session.client.events(infrastructure=status.id, after=0, follow=False):
+        trail.feed(event)
         seen += 1
-        if event.kind == "node.waiting" or event.instance_id in ready:
-            trail.feed(event)
         if seen >= _HISTORY:
-            break
+            return []
     return trail.urls()
 
 

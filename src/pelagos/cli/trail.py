@@ -44,7 +44,8 @@ class NodeTrail:
     kept: int = 0
     waiting_on: tuple[str, ...] = ()
     instances: dict[str, InstanceTrail] = field(default_factory=dict)
-    first_position: int | None = None
+    ready_position: int = 0
+    """Of the event by which its first instance became ready."""
 
     @property
     def alive(self) -> dict[str, InstanceTrail]:
@@ -130,8 +131,6 @@ class Trail:
         if event.node is None:
             return True
         node = self.node(event.node)
-        if node.first_position is None:
-            node.first_position = event.position
         if event.kind == "node.waiting":
             node.waiting_on = tuple(str(name) for name in event.data.get("on", ()))
             self.needed.update(node.waiting_on)
@@ -152,6 +151,7 @@ class Trail:
         known.state = state
         known.note = sentence(event)
         if event.kind == "instance.ready":
+            node.ready_position = node.ready_position or event.position
             known.urls = tuple(str(url) for url in event.data.get("urls", ()))
         elif event.kind == "instance.destroyed":
             self.destroyed += 1
@@ -159,7 +159,8 @@ class Trail:
             self.failed.append(f"{node.name}/{(event.instance_id or '')[:8]}: {known.note}")
 
     def urls(self) -> list[str]:
-        """Addresses that answer: those of the nodes on which no other waited, else all there are."""
+        """Addresses that answer, of the outermost nodes: those on which no other waited; where no waiting was told,
+        the node whose first instance was ready last, since what depends on others comes after them."""
         found = [
             (name, url)
             for name, node in self.nodes.items()
@@ -167,5 +168,8 @@ class Trail:
             if one.state == "ready"
             for url in one.urls
         ]
-        outer = [url for name, url in found if name not in self.needed]
-        return list(dict.fromkeys(outer or [url for _, url in found]))
+        outer = [(name, url) for name, url in found if name not in self.needed] or found
+        if not self.needed and outer:
+            last = max((name for name, _ in outer), key=lambda name: self.nodes[name].ready_position)
+            outer = [(name, url) for name, url in outer if name == last]
+        return list(dict.fromkeys(url for _, url in outer))

@@ -54,6 +54,11 @@ _SENTENCES: dict[str, Callable[[Data], str]] = {
     "run.succeeded": lambda data: "run succeeded",
     "run.failed": lambda data: _with("run failed", _error(data)),
     "run.cancelled": lambda data: "run cancelled",
+    "run.cancel_requested": lambda data: (
+        "cancelling was asked for" + (", keeping what was made" * bool(data.get("keep")))
+    ),
+    "infrastructure.destroyed": lambda data: "destroyed",
+    "infrastructure.maintained": lambda data: "is kept alive" if data.get("maintained") else "is left alone",
     "infrastructure.state": lambda data: _with(f"is {data.get('state', 'unknown')}", data.get("reason")),
     "node.waiting": lambda data: f"waits for {_names(data.get('on'))}",
     "instance.pending": lambda data: "pending" + (f" on {data['cloud']}" if data.get("cloud") else ""),
@@ -66,6 +71,16 @@ _SENTENCES: dict[str, Callable[[Data], str]] = {
     "instance.uncertain": lambda data: _with("uncertain: its cloud has not said whether it exists", data.get("reason")),
     "instance.destroying": lambda data: _with("destroying", data.get("reason")),
     "instance.destroyed": lambda data: "destroyed",
+    "server.building": lambda data: "its cloud builds the server",
+    "server.active": lambda data: "the server runs",
+    "server.stopped": lambda data: _with("the server is stopped", data.get("reason")),
+    "server.error": lambda data: _with("the server is in error", data.get("reason")),
+    "server.deleted": lambda data: _with("the server is deleted", data.get("reason")),
+    "server.vanished": lambda data: _with("the server has vanished from its cloud", data.get("reason")),
+    "server.swept": lambda data: "a server that came late was deleted",
+    "operation.retrying": lambda data: _with("is tried again", _error(data)),
+    "operation.uncertain": lambda data: _with("its outcome is not known yet, looking for it", _error(data)),
+    "operation.failed": lambda data: _with("failed", _error(data)),
     "instance.refused": lambda data: _with("its cloud refuses to delete it, trying again", _error(data)),
 }
 

@@ -133,12 +133,12 @@ class TestTrail:
         trail.feed(event(14, "instance.ready", "web", "eeeeeeee"))
         assert (web.state, web.ready, trail.created, trail.destroyed) == ("ready", 2, 1, 1)
 
-    def test_without_any_waiting_all_addresses_are_offered(self) -> None:
+    def test_without_any_waiting_told_the_address_is_of_the_node_that_was_ready_last(self) -> None:
         trail = Trail()
         for one in BUILD_EVENTS:
             if one.kind != "node.waiting":
                 trail.feed(one)
-        assert trail.urls() == ["http://127.83.0.1:7000/", "http://127.83.0.2:8080/", "http://127.83.0.3:8080/"]
+        assert trail.urls() == ["http://127.83.0.2:8080/", "http://127.83.0.3:8080/"]
 
     @given(
         st.lists(
@@ -202,3 +202,12 @@ def test_an_instance_without_state_to_count_shows_as_missing() -> None:
 
     view = shop(InfrastructureState.DEGRADED, {"web": {WEB_1: instance(), WEB_2: instance(InstanceState.UNCERTAIN)}})
     assert "1 of 2 instances ready" in status_line(view)
+
+
+def test_the_address_offered_after_a_healing_is_still_the_outermost_nodes() -> None:
+    trail = Trail()
+    ready = [("store", "s1"), ("web", "w1"), ("lb", "l1"), ("web", "w2")]
+    for position, (node, of) in enumerate(ready, 1):
+        trail.feed(event(position, "instance.ready", node, of, urls=[f"http://{of}/"]))
+    trail.feed(event(9, "instance.destroyed", "web", "w1"))
+    assert trail.urls() == ["http://l1/"]

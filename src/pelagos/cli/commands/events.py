@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["events"]
 
+_STEPS = ("operation.started", "operation.succeeded", "server.building")
+
 
 @command(
     "events",
@@ -45,7 +47,7 @@ def events(invocation: Invocation, infrastructure: str, follow: bool, after: int
         async with suggesting(session, infrastructure):
             stream = session.client.events(infrastructure=infrastructure, after=after, follow=follow)
             async for event in stream:
-                if invocation.plain and not everything and event.kind.startswith("operation."):
+                if invocation.plain and not everything and event.kind in _STEPS:
                     continue
                 _show(invocation, event)
                 if follow:
