@@ -259,10 +259,11 @@ class Resolver:
         for name, line in dict.fromkeys((*facts.calls, *facts.names)):
             if name not in known:
                 what = "function" if (name, line) in facts.calls else "name"
+                otherwise = f"write variables.{name} for a variable" if what == "name" else ""
                 problems.error(
                     f"the template uses the {what} {name!r}, which does not exist",
                     template.at(line, name),
-                    did_you_mean(name, known, f"write variables.{name} for a variable" if what == "name" else ""),
+                    did_you_mean(name, sorted(known), otherwise),
                 )
 
     def _check_against(self, node: NodeDraft, template: _Template) -> None:
@@ -298,7 +299,7 @@ class Resolver:
             self._problems.error(
                 f"{function}({name!r}) of node {node.name!r}: there is no node of that name",
                 at,
-                did_you_mean(name, self._names, f"there are: {listing(sorted(self._names))}"),
+                did_you_mean(name, sorted(self._names), f"there are: {listing(sorted(self._names))}"),
             )
         elif name == node.name:
             self._problems.warning(

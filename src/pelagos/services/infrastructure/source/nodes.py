@@ -19,6 +19,7 @@ Rules:
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -33,6 +34,7 @@ from ruamel.yaml.events import (
     ScalarEvent,
     SequenceStartEvent,
 )
+from ruamel.yaml.parser import Parser
 from ruamel.yaml.reader import Reader, ReaderError
 from ruamel.yaml.scanner import Scanner
 
@@ -155,6 +157,12 @@ class _Reader(Reader):
 class _Scanner(Scanner):
     """ruamel's scanner, asking less often whether a simple key has become stale: only if one could be next."""
 
+    scanner_processing_version = (1, 2)
+
+    @functools.cached_property
+    def reader(self) -> Any:
+        return self.loader.reader
+
     def need_more_tokens(self) -> bool:
         if self.done:
             return False
@@ -172,11 +180,20 @@ class _Scanner(Scanner):
         return bool(self.tokens) and (not choices or isinstance(self.tokens[0], choices))
 
 
+class _Parser(Parser):
+    """ruamel's parser, which looks its scanner up at every token."""
+
+    @functools.cached_property
+    def scanner(self) -> Any:
+        return self.loader.scanner
+
+
 def events_of(source: Source, problems: Problems) -> Iterator[Any]:
     """The parser's events. Ends early, with an error added, at what is not YAML."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Reader = _Reader
     yaml.Scanner = _Scanner
+    yaml.Parser = _Parser
     try:
         yield from yaml.parse(source.text)
     except TooLarge:

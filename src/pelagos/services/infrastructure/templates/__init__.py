@@ -1,7 +1,4 @@
-"""Templates: their sandbox, what can be told of them beforehand, and their rendering just before an instance is made.
-
-Jinja itself is loaded at the first rendering's import of the submodules; callers import this package only in services.
-"""
+"""Templates: their sandbox, what can be told of them beforehand, and their rendering just before an instance is made."""
 
 from pelagos.services.infrastructure.templates.render import (
     InstanceInfo,
