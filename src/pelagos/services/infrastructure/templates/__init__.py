@@ -1,4 +1,4 @@
-"""Templates: their sandbox, what can be told of them beforehand, and their rendering just before an instance is made."""
+"""Templates: their sandbox, what can be told of them beforehand, and their rendering before an instance is made."""
 
 from pelagos.services.infrastructure.templates.render import (
     InstanceInfo,
