@@ -35,13 +35,14 @@ async def answer_events(call: Call, *, infrastructure: str | None = None, run: s
     queries = call.edge.queries
 
     def look(connection: Connection, position: int) -> Batch:
-        events = queries.events(
-            connection, call.scope, after=position, limit=limit, infrastructure=infrastructure, run=run
+        view = None if run is None else queries.run(connection, call.scope, run)
+        inside = infrastructure if view is None else view.infrastructure_id
+        found = queries.events(connection, call.scope, after=position, limit=limit, infrastructure=inside)
+        return Batch(
+            events=[event for event in found if run is None or event.run_id == run],
+            position=found[-1].position if found else position,
+            final=view if view is not None and view.state.final else None,
         )
-        if run is None or not follow:
-            return Batch(events)
-        view = queries.run(connection, call.scope, run)
-        return Batch(events, final=view if view.state.final else None)
 
     async def source(position: int) -> Batch:
         return await call.read(lambda connection: look(connection, position))
@@ -49,7 +50,7 @@ async def answer_events(call: Call, *, infrastructure: str | None = None, run: s
     first = await source(after)
     if follow:
         return Reply(stream=event_stream(call.edge, source, first, after=after))
-    return EventPage(items=tuple(first.events), next=first.events[-1].position if first.events else after)
+    return EventPage(items=tuple(first.events), next=first.position)
 
 
 def _last_event_id(call: Call, otherwise: int) -> int:
@@ -72,9 +73,7 @@ async def infrastructure_events(call: Call) -> Any:
 
 
 async def run_events(call: Call) -> Any:
-    run = call.path("run")
-    await call.read(lambda connection: call.edge.queries.run(connection, call.scope, run))
-    return await answer_events(call, run=run)
+    return await answer_events(call, run=call.path("run"))
 
 
 def _endpoint(path: str, handler: Any, summary: str) -> Endpoint:

@@ -57,7 +57,8 @@ def problem_response(
     """Status, headers and body."""
     payload = error.payload if isinstance(error, HttpProblem) else error.payload()
     headers = error.headers if isinstance(error, HttpProblem) else {}
-    body = _encode(Problem.of(payload, instance=instance))
+    # The Struct omits what is default; a code is for programs, so it is always there.
+    body = _encode({**msgspec.to_builtins(Problem.of(payload, instance=instance)), "code": payload.code})
     lines = [(b"content-type", PROBLEM_TYPE.encode()), (b"content-length", str(len(body)).encode())]
     lines += [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
     if payload.retry_after is not None:

@@ -28,9 +28,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """What one look found. ``final`` is set when nothing can follow these events."""
+    """What one look found. ``position`` is how far it looked, which may be past the last event that is of interest;
+    ``final`` is set when nothing can follow once no more is found."""
 
     events: list[EventView]
+    position: int
     final: msgspec.Struct | None = None
 
 
@@ -69,9 +71,10 @@ async def _follow(edge: Edge, source: EventSource, batch: Batch, position: int, 
     try:
         await chunk(b": pelagos events\n\n")
         while True:
-            if batch.events:
-                position = batch.events[-1].position
-                await chunk(b"".join(_frame(event) for event in batch.events))
+            if batch.position > position:
+                position = batch.position
+                if batch.events:
+                    await chunk(b"".join(_frame(event) for event in batch.events))
             elif batch.final is not None:
                 await chunk(b"event: %s\ndata: %s\n\n" % (END.encode(), _encode(batch.final)))
                 return

@@ -52,7 +52,12 @@ class InProcessTransport(httpx2.AsyncBaseTransport):
             for exchange, task in list(self._exchanges.items()):
                 exchange.disconnect()
                 task.cancel()
-            await group.__aexit__(exc_type, exc_value, traceback)
+            # The group wraps what its body raises; the body here is the caller's code, whose errors are its own. Only
+            # a cancellation is the group's to know: it may be the group itself that asked for it.
+            if isinstance(exc_value, asyncio.CancelledError):
+                await group.__aexit__(exc_type, exc_value, traceback)
+            else:
+                await group.__aexit__(None, None, None)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Raises :class:`httpx2.ConnectError` if the transport is not open, RemoteProtocolError if the application
@@ -73,6 +78,11 @@ class InProcessTransport(httpx2.AsyncBaseTransport):
             exchange.disconnect()
             raise
         return httpx2.Response(status, headers=headers, stream=_Stream(exchange))
+
+    async def idle(self) -> None:
+        """Return when no request is in flight; new ones may come meanwhile."""
+        while self._exchanges:
+            await asyncio.wait(list(self._exchanges.values()))
 
     def snapshot(self) -> dict[str, Any]:
         """Requests in flight."""

@@ -161,7 +161,7 @@ async def events(
         page = await connection.get(path, EventPage, params={"after": str(after)})
         for event in page.items:
             yield event
-        if not page.items:
+        if page.next <= after:
             return
         after = page.next
 

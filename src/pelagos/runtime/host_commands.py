@@ -1,4 +1,4 @@
-"""What the template function ``cmd`` runs where the configuration allows it: a program of this host, no shell between."""
+"""What the template function ``cmd`` runs where the configuration allows it: a program of this host, and no shell."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _UCRED = struct.Struct("3i")
 
 
 class OwnUserProtocol(H11Protocol):
-    """Admits peers of this process's user, and root. The file's mode says the same; this also holds if it is changed."""
+    """Admits peers of this process's user, and root. The file's mode says the same; this outlives a change of it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

@@ -11,9 +11,10 @@ the world and these.
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import httpx2
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 __all__ = ["Mode", "Runtime"]
+
+T = TypeVar("T")
 
 log = get_logger(__name__)
 
@@ -93,7 +96,7 @@ class Runtime:
         stack.push_async_callback(store.stop)
 
         facts = self._given_facts or SystemHostFacts(settings.home / "locks")
-        keeper = await stack.enter_async_context(LeaseKeeper(store, world, facts).running())
+        keeper = await stack.enter_async_context(_errors_as_they_are(LeaseKeeper(store, world, facts).running()))
 
         pool = Pool(settings.pool, self._given_plugins or Plugins(), world, settings.home, simulated=settings.simulated)
         stack.push_async_callback(pool.close)
@@ -193,6 +196,23 @@ class Runtime:
             "pool": self.pool.snapshot(),
             "edge": dict(self.application.edge.snapshot()),
         }
+
+
+@asynccontextmanager
+async def _errors_as_they_are(manager: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
+    """The manager, whose task group would wrap errors of the code in its body, without that."""
+    own: BaseException | None = None
+    try:
+        async with manager as value:
+            try:
+                yield value
+            except BaseException as error:
+                own = error
+                raise
+    except BaseExceptionGroup:
+        if own is None or isinstance(own, asyncio.CancelledError):
+            raise
+        raise own from own.__cause__
 
 
 class _Borrowed(httpx2.AsyncBaseTransport):

@@ -53,7 +53,8 @@ class LogList(msgspec.Struct, frozen=True):
 
 
 class EventPage(msgspec.Struct, frozen=True):
-    """Ask again with ``after=<next>``; an empty page means that there is nothing newer."""
+    """Ask again with ``after=<next>``; when ``next`` does not rise any more, there is nothing newer. A page may be
+    empty before that, if what was looked at is not of interest."""
 
     items: tuple[EventView, ...]
     next: int

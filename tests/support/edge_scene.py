@@ -1,0 +1,267 @@
+"""A scene for tests of the edge: a real store, and a domain whose answers the test writes.
+
+Events are real rows, read by the real queries. What commands were sent, and in whose context, is kept for the test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection
+
+from pelagos.api import Application, Edge, Limits
+from pelagos.model.errors import NotFound
+from pelagos.model.scope import DEFAULT_SCOPE, Scope
+from pelagos.model.states import InfrastructureState, InstanceState, RunState
+from pelagos.model.world import SystemWorld
+from pelagos.process import Context, current_context
+from pelagos.services.infrastructure import queries as infrastructure_queries
+from pelagos.services.infrastructure.messages import (
+    CancelRun,
+    ImportDefinitions,
+    Logs,
+    LogsRequest,
+    RefreshLive,
+    SetMaintained,
+)
+from pelagos.store import append, open_store
+from pelagos.store.port import Store
+from pelagos.wire.doctor import DoctorView, Fact
+from pelagos.wire.infrastructures import (
+    DefinitionView,
+    EventView,
+    ExplainStep,
+    ExplainView,
+    InfrastructureSummary,
+    InstanceStatus,
+    LogView,
+    NodeStatus,
+    PlanAction,
+    PlanRequest,
+    PlanView,
+    RunRequest,
+    RunView,
+    ScalingStatus,
+    ServerView,
+    StatusView,
+)
+
+NOW = "2026-01-01T00:00:00.000Z"
+INFRA = "11111111-1111-4111-8111-111111111111"
+RUN = "22222222-2222-4222-8222-222222222222"
+INSTANCE = "33333333-3333-4333-8333-333333333333"
+OTHER = Scope(project_id="other", user_id="somebody")
+
+
+def run_view(state: RunState = RunState.RUNNING, **changes: Any) -> RunView:
+    view = RunView(
+        id=RUN,
+        infrastructure_id=INFRA,
+        infrastructure="shop",
+        kind="up",
+        state=state,
+        keep=False,
+        cancel_requested=False,
+        error=None,
+        created_at=NOW,
+        started_at=None,
+        finished_at=None,
+        position=0,
+    )
+    return msgspec.structs.replace(view, **changes)
+
+
+def summary(maintained: bool = True) -> InfrastructureSummary:
+    return InfrastructureSummary(
+        id=INFRA,
+        name="shop",
+        state=InfrastructureState.READY,
+        reason="",
+        nodes=1,
+        target=1,
+        ready=1,
+        maintained=maintained,
+        created_at=NOW,
+        updated_at=NOW,
+    )
+
+
+@dataclass
+class Domain:
+    """One infrastructure ``shop`` of the default project, one run; everything else is not found."""
+
+    sent: list[tuple[Any, Context]] = field(default_factory=list)
+    failure: Exception | None = None
+    run_state: RunState = RunState.RUNNING
+    deleted_types: list[str] = field(default_factory=list)
+
+    def _command(self, request: Any) -> None:
+        self.sent.append((request, current_context()))
+        if self.failure is not None:
+            raise self.failure
+
+    @staticmethod
+    def _known(scope: Scope, reference: str, *names: str) -> None:
+        if scope != DEFAULT_SCOPE or reference not in names:
+            raise NotFound(f"there is no {reference!r}", advice="Look at the list.")
+
+    async def start_run(self, request: RunRequest, /) -> RunView:
+        self._command(request)
+        if request.infrastructure:
+            self._known(current_context().scope, request.infrastructure, INFRA, "shop")
+        return run_view(kind=request.kind)
+
+    async def cancel_run(self, request: CancelRun, /) -> RunView:
+        self._command(request)
+        self._known(current_context().scope, request.run_id, RUN)
+        return run_view(cancel_requested=True, keep=request.keep)
+
+    async def plan(self, request: PlanRequest, /) -> PlanView:
+        self._command(request)
+        action = PlanAction(action="create", node="web", count=2)
+        return PlanView(
+            name="shop", id=None, state=None, actions=(action,), critical_path=("web",), estimated_seconds=None
+        )
+
+    async def set_maintained(self, request: SetMaintained, /) -> InfrastructureSummary:
+        self._command(request)
+        self._known(current_context().scope, request.infrastructure, INFRA, "shop")
+        return summary(request.maintained)
+
+    async def import_definitions(self, request: ImportDefinitions, /) -> tuple[DefinitionView, ...]:
+        self._command(request)
+        return (self._definition(),)
+
+    async def logs(self, request: LogsRequest, /) -> Logs:
+        self._command(request)
+        self._known(current_context().scope, request.infrastructure, INFRA, "shop")
+        return Logs((LogView(node="web", instance_id=INSTANCE, text="hello\n"),))
+
+    async def refresh_live(self, request: RefreshLive, /) -> None:
+        self._command(request)
+        self._known(current_context().scope, request.infrastructure, INFRA, "shop")
+
+    async def delete_definition(self, type: str) -> None:
+        self._known(current_context().scope, type, "web")
+        self.deleted_types.append(type)
+
+    @staticmethod
+    def _definition() -> DefinitionView:
+        return DefinitionView(type="web", file="nodes.yaml", implementations=1, clouds=("local",), updated_at=NOW)
+
+    def list_infrastructures(
+        self, connection: Connection, scope: Scope, /, *, name: str | None = None, deleted: bool = False
+    ) -> list[InfrastructureSummary]:
+        return [summary()] if scope == DEFAULT_SCOPE and name in (None, "shop") else []
+
+    def resolve(self, connection: Connection, scope: Scope, name_or_id: str, /) -> str:
+        self._known(scope, name_or_id, INFRA, "shop")
+        return INFRA
+
+    def status(self, connection: Connection, scope: Scope, name_or_id: str, /) -> StatusView:
+        self._known(scope, name_or_id, INFRA, "shop")
+        instance = InstanceStatus(
+            state=InstanceState.READY, address="127.1.2.3", cloud="local", server_id=None, created_at=NOW, reason=""
+        )
+        node = NodeStatus(scaling=ScalingStatus(min=1, max=3, target=1, actual=1), instances={INSTANCE: instance})
+        return StatusView(name="shop", id=INFRA, state=InfrastructureState.READY, observed_at=NOW, nodes={"web": node})
+
+    def explain(self, connection: Connection, scope: Scope, name_or_id: str, node: str | None = None, /) -> ExplainView:
+        self._known(scope, name_or_id, INFRA, "shop")
+        if node is not None:
+            self._known(scope, node, "web")
+        step = ExplainStep(depth=0, subject="node web", state="ready")
+        return ExplainView(name="shop", id=INFRA, state=InfrastructureState.READY, summary="all is well", steps=(step,))
+
+    def run(self, connection: Connection, scope: Scope, run_id: str, /) -> RunView:
+        self._known(scope, run_id, RUN)
+        return run_view(self.run_state)
+
+    def runs(self, connection: Connection, scope: Scope, name_or_id: str, /) -> list[RunView]:
+        self._known(scope, name_or_id, INFRA, "shop")
+        return [run_view(self.run_state)]
+
+    def events(
+        self,
+        connection: Connection,
+        scope: Scope,
+        /,
+        *,
+        after: int,
+        limit: int,
+        infrastructure: str | None = None,
+    ) -> list[EventView]:
+        return infrastructure_queries.events(connection, scope, after=after, limit=limit, infrastructure=infrastructure)
+
+    def last_position(self, connection: Connection, /) -> int:
+        return infrastructure_queries.last_position(connection)
+
+    def definitions(self, connection: Connection, scope: Scope, /) -> list[DefinitionView]:
+        return [self._definition()] if scope == DEFAULT_SCOPE else []
+
+    def list_servers(self, connection: Connection, scope: Scope, /) -> list[ServerView]:
+        return []
+
+    def get_server(self, connection: Connection, scope: Scope, server_id: str, /) -> ServerView:
+        raise NotFound(f"there is no server {server_id!r}")
+
+
+async def doctor() -> DoctorView:
+    return DoctorView(version="0", facts=(Fact(name="python", state="ok", fact="3"),))
+
+
+@dataclass
+class Scene:
+    """What a test works with."""
+
+    store: Store
+    domain: Domain
+    edge: Edge
+    application: Application
+
+    async def happen(self, *kinds: str, scope: Scope = DEFAULT_SCOPE, run: str | None = RUN) -> list[int]:
+        """Write events of the shop; returns their positions."""
+
+        def write(connection: Connection) -> None:
+            for n, kind in enumerate(kinds):
+                append(connection, scope, kind, at=1.0, infrastructure_id=INFRA, run_id=run, data={"n": n})
+
+        await self.store.run(write)
+        return [
+            event.position
+            for event in await self.store.read(
+                lambda connection: infrastructure_queries.events(connection, scope, after=0, limit=1000)
+            )
+        ][-len(kinds) :]
+
+
+@asynccontextmanager
+async def edge_scene(directory: Path, **limits: Any) -> AsyncIterator[Scene]:
+    """The scene, with a store in ``directory``; ``limits`` are those of :class:`pelagos.api.Limits`."""
+    world = SystemWorld()
+    store = open_store(directory / "pelagos.db", world)
+    await store.start()
+    domain = Domain()
+    edge = Edge(
+        store=store,
+        world=world,
+        commands=domain,
+        delete_definition=domain.delete_definition,
+        queries=domain,
+        servers=domain,
+        doctor=doctor,
+        version="0.1.0",
+        mode="embedded",
+        limits=Limits(**limits),
+    )
+    try:
+        yield Scene(store, domain, edge, Application(edge))
+    finally:
+        edge.closing.set()
+        await store.stop()
+        world.close()
