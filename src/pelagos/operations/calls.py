@@ -117,6 +117,8 @@ class Cloud:
         ticket = self._begun
         async with self._lock:
             if self._begun == ticket:
+                # All who are about to ask in this turn of the loop share it, also where a listing takes no time.
+                await asyncio.sleep(0)
                 self._begun += 1
                 self._last = None
                 self._last = await self._list()

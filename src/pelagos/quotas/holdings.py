@@ -130,11 +130,8 @@ def set_limit(connection: Connection, project_id: str, resource: str, limit: int
 
 def holdings(connection: Connection, project_id: str) -> dict[str, Holding]:
     """What a project holds, and its limits, by resource in sorted order."""
-    known = dict(
-        connection.execute(select(limits.c.resource, limits.c.limit).where(limits.c.project_id == project_id))
-        .tuples()
-        .all()
-    )
+    rows = connection.execute(select(limits.c.resource, limits.c.limit).where(limits.c.project_id == project_id))
+    known: dict[str, int] = {row.resource: row.limit for row in rows}
     found = {
         resource: Holding(known.get(resource, UNLIMITED), used, reserved)
         for resource, used, reserved in connection.execute(
