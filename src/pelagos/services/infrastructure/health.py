@@ -196,7 +196,7 @@ class NetworkProber:
         header = struct.pack("!BBHHH", 128 if v6 else 8, 0, 0, os.getpid() & 0xFFFF, sequence)
         checksum = _checksum(header + payload)
         packet = struct.pack("!BBHHH", 128 if v6 else 8, 0, checksum, os.getpid() & 0xFFFF, sequence) + payload
-        await loop.sock_connect(sock, (address, 0))
+        sock.connect((address, 0))  # of a datagram or raw socket: sets the peer, waits for nothing
         await loop.sock_sendall(sock, packet)
         while True:
             if payload in (answer := await loop.sock_recv(sock, 2048)) and not _is_echo_request(answer, packet, sock):

@@ -58,6 +58,8 @@ class MaintainerSettings(msgspec.Struct, frozen=True, kw_only=True):
     first_poll: float = 0.05
     """Between the first two health checks of a new instance; grows by half each time up to ``poll``."""
     poll: float = 2.0
+    recheck: float = 1.0
+    """After the first failed check of an instance that was ready."""
     probes: int = 64
     """Health checks in flight an infrastructure."""
     attempts: int = 3
@@ -67,6 +69,10 @@ class MaintainerSettings(msgspec.Struct, frozen=True, kw_only=True):
     backoff_max: float = 300.0
     resend: float = 1.0
     """Before a command that compute did not take is sent again."""
+    stable: float = 60.0
+    """An instance that was ready for so long has proved its node: when it fails, the count of failures begins anew."""
+    retry_patience: float = 30.0
+    """A maintenance run waits so long for a node that backs off."""
     refusal_patience: float = 30.0
     """How long a run waits for a cloud that refuses to delete before it ends and lists what remains."""
 
@@ -106,6 +112,7 @@ class Maintainer:
         self._reality: Reality | None = None
         self._probing = Probing(slots=settings.probes, wake=self._wake.set)
         self._active_at: dict[str, float] = {}
+        self._failed_at: dict[str, float] = {}
         self.unchecked: set[str] = set()
         """Instances that the current maintenance run has not had a verdict of."""
         self.reload = False
@@ -422,23 +429,37 @@ class Maintainer:
             if row.state is not InstanceState.READY:
                 self._ready(instance)
             return
-        first = self.settings.first_poll if row.state is InstanceState.PENDING else 1.0
-        if row.state is InstanceState.PENDING or self._watches:
-            self._probing.after_failure(row.id, now, first=first, most=self.settings.poll)
+        self._take_in_failure(instance, verdict.reason, now)
+
+    def _take_in_failure(self, instance: Instance, reason: str, now: float) -> None:
+        row = instance.row
+        node = self.reality.nodes[row.node]
         implementation = self.reality.implementation_of(instance)
         check = implementation.health_check if implementation else HealthCheck()
-        if row.state is InstanceState.PENDING and now < self._active_at.get(row.id, 0.0) + check.grace:
+        in_grace = row.state is InstanceState.PENDING and now < self._active_at.get(row.id, 0.0) + check.grace
+        if not in_grace:
+            row.check_failures += 1
+            row.failing_since = now if row.failing_since is None else row.failing_since
+            row.reason = reason
+            self.changes.instance(row)
+        run = self.running.current
+        doubtful = row.state is InstanceState.READY and row.check_failures < check.failures
+        if run is not None and run.kind == "maintain" and doubtful:
+            self.unchecked.add(row.id)  # one failure proves nothing: the pass lasts until it is known
+        if row.state is InstanceState.PENDING or self._watches or row.id in self.unchecked:
+            first = self.settings.first_poll if row.state is InstanceState.PENDING else self.settings.recheck
+            self._probing.after_failure(row.id, now, first=first, most=self.settings.poll)
+        if row.failing_since is None:
             return
-        row.check_failures += 1
-        row.failing_since = now if row.failing_since is None else row.failing_since
-        row.reason = verdict.reason
-        self.changes.instance(row)
+        if node.unmet and row.state is not InstanceState.PENDING:
+            # What it depends on is not well; that it is not either says nothing of itself. Its time begins later.
+            row.failing_since = now
         failing = now - row.failing_since
         if failing >= check.timeout:
-            self.fail(instance, f"unhealthy for {failing:.0f} s: {verdict.reason}", None, hopeless=row.ready_at is None)
-        elif row.state is InstanceState.READY and row.check_failures >= check.failures:
-            self.set_state(instance, InstanceState.TEMP_FAILED, verdict.reason)
-            self.event("instance.temp_failed", row, reason=verdict.reason)
+            self.fail(instance, f"unhealthy for {failing:.0f} s: {reason}", None, hopeless=row.ready_at is None)
+        elif row.state is InstanceState.READY and not doubtful:
+            self.set_state(instance, InstanceState.TEMP_FAILED, reason)
+            self.event("instance.temp_failed", row, reason=reason)
 
     # -- changes of an instance ------------------------------------------------------------------------------------
 
@@ -464,8 +485,8 @@ class Maintainer:
         row.failing_since, row.check_failures = None, 0
         self.set_state(instance, InstanceState.READY, "")
         record = self.reality.nodes[row.node].record
-        if record.failures or record.error is not None:
-            record.failures, record.retry_at, record.error = 0, None, None
+        if record.error is not None or record.retry_at is not None:
+            record.retry_at, record.error = None, None
             self.changes.node(record)
         data: dict[str, Any] = {"address": row.address, "urls": self._urls(instance)}
         if first:
@@ -484,8 +505,13 @@ class Maintainer:
         row = instance.row
         node = self.reality.nodes[row.node]
         record = node.record
+        now = self.world.now()
         payload = error or ErrorPayload(code="instance_failed", message=reason, retry=Retry.TRANSIENT)
-        record.failures += 1
+        if row.ready_at is not None and now - row.ready_at >= self.settings.stable:
+            record.failures = 0
+        if row.created_at >= self._failed_at.get(row.node, 0.0):
+            record.failures += 1  # instances of one generation that fail together are one failure
+        self._failed_at[row.node] = now
         record.error = payload
         self.changes.node(record)
         self.set_state(instance, InstanceState.FAILED, reason)
@@ -494,9 +520,9 @@ class Maintainer:
         if error is not None and self._fall_back(node, row.implementation):
             record.retry_at = None
             return
-        delay = min(self.settings.backoff * 2 ** (record.failures - 1), self.settings.backoff_max)
-        replace_at_once = row.ready_at is not None and record.failures == 1
-        record.retry_at = None if replace_at_once else self.world.now() + delay
+        delay = min(self.settings.backoff * 2 ** max(0, record.failures - 1), self.settings.backoff_max)
+        replace_at_once = row.ready_at is not None and record.failures <= 1
+        record.retry_at = None if replace_at_once else now + delay
         if error is not None or hopeless or record.failures >= self.settings.attempts:
             self.running.give_up(msgspec.structs.replace(payload, message=f"node {row.node!r}: {payload.message}"))
 

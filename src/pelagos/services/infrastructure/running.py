@@ -295,6 +295,9 @@ class Running:
         reality = maintainer.reality
         if maintainer.unchecked or reality.growing or reality.dirty:
             return
+        retry = reality.next_retry(now)
+        if retry is not None and retry - now <= maintainer.settings.retry_patience:
+            return
         patience = maintainer.settings.refusal_patience
         leaving = [i for i in reality.instances.values() if i.leaving]
         if any(i.refused_at is None or now - i.refused_at < patience for i in leaving):
