@@ -18,7 +18,15 @@ from sqlalchemy.exc import IntegrityError
 from pelagos.clouds.errors import CloudUnreachable
 from pelagos.clouds.pool import Pool
 from pelagos.clouds.values import CommandResult
-from pelagos.model.errors import DeadlineExceeded, ErrorPayload, PelagosError, Unavailable, Unsupported, from_payload
+from pelagos.model.errors import (
+    Conflict,
+    DeadlineExceeded,
+    ErrorPayload,
+    PelagosError,
+    Unavailable,
+    Unsupported,
+    from_payload,
+)
 from pelagos.model.scope import DEFAULT_SCOPE, Fence, Scope
 from pelagos.model.states import OperationState
 from pelagos.model.world import World
@@ -62,8 +70,14 @@ class OperationsEngine:
         self._running = False
 
     async def run(self) -> None:
-        """Work until :meth:`stop`. Begins with what the journal holds."""
+        """Work until :meth:`stop`. Begins with what the journal holds, also when it is run again.
+
+        Raises Conflict if it runs already."""
+        if self._running:
+            raise Conflict("the operations engine runs already")
         self._running = True
+        self._stopping.clear()
+        self._ended.clear()
         watch = self._store.watch()
         try:
             async with asyncio.TaskGroup() as group:

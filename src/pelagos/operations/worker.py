@@ -193,7 +193,8 @@ class AccountWorker:
     # -- the loop ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serve the account whenever there is something to do, until stopped."""
+        """Serve the account whenever there is something to do, until stopped; may be run again."""
+        self._stopping = False
         while not self._stopping:
             self._wake.clear()
             try:
