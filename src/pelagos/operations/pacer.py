@@ -29,6 +29,7 @@ class Pacer:
         self._tokens = self._burst
         self._filled_at = clock()
         self._held_until = self._filled_at
+        self._queued = 0
 
     @property
     def held_for(self) -> float:
@@ -42,7 +43,8 @@ class Pacer:
         if self._rate <= 0:
             return wanted
         self._fill()
-        return min(wanted, int(self._tokens))
+        # Those who wait for their turn come first: a stream of creates must not starve the listings.
+        return max(0, min(wanted, int(self._tokens) - self._queued))
 
     def take(self, count: int) -> None:
         """So many calls are sent."""
@@ -65,8 +67,12 @@ class Pacer:
     async def turn(self) -> None:
         """Wait until one call may be sent, and take it."""
         # What is waited for is time itself; another may have taken the token meanwhile.
-        while (delay := self.delay()) > 0:  # noqa: ASYNC110
-            await asyncio.sleep(delay)
+        self._queued += 1
+        try:
+            while (delay := self.delay()) > 0:  # noqa: ASYNC110
+                await asyncio.sleep(delay)
+        finally:
+            self._queued -= 1
         self.take(1)
 
     def _fill(self) -> None:

@@ -170,10 +170,9 @@ _STATE_EVENT = {
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """What the worker must know afterwards: what waits for a listing now, and whether anything is due at once."""
+    """What the worker must know afterwards: what waits for a listing now."""
 
     awaits: tuple[Call, ...] = ()
-    due: bool = False
 
 
 def encode_addresses(addresses: Sequence[str]) -> str:
@@ -210,8 +209,9 @@ def settle(
         if row is not None and row.step == outcome.call.step:
             ledger.enter(outcome, row.cancel_requested, row.error_blob)
     ledger.write(connection)
-    freed = free_successors(connection, account, now) if ledger.finished else 0
-    return Settled(awaits=tuple(ledger.awaits), due=bool(freed or ledger.due))
+    if ledger.finished:
+        free_successors(connection, account, now)
+    return Settled(awaits=tuple(ledger.awaits))
 
 
 def free_successors(connection: Connection, account: str, now: float) -> int:
@@ -252,7 +252,6 @@ class _Ledger:
         self._released: dict[str, int] = {}
         self.finished: list[dict[str, Any]] = []
         self.awaits: list[Call] = []
-        self.due = False
 
     def enter(self, outcome: Outcome, cancelled: bool, error_blob: bytes | None) -> None:
         call, result = outcome.call, outcome.result
@@ -278,7 +277,6 @@ class _Ledger:
             case Again():
                 self._go(call, OperationState.PENDING, call.step - 1, call.attempts, result.next_at, result.error)
                 self._event(call, "operation.retrying", {"error": _brief(result.error), "next_at": result.next_at})
-                self.due = True
             case Absent():
                 self._absent(call, result, error_blob)
             case Failed():
@@ -355,7 +353,6 @@ class _Ledger:
         else:
             self._close(call, "absent", None, error)
             self._later(call, OperationState.PENDING, error, self._now)
-            self.due = True
 
     def _failed(self, call: Call, failed: Failed, cancelled: bool) -> None:
         kind = KINDS[call.kind]
@@ -396,7 +393,6 @@ class _Ledger:
         self._go(call, OperationState.PENDING, undo, 0, self._now, error)
         self._states.append(self._state_row(call, ServerState.ERROR, error.message))
         self._event(call, "server.error", {"reason": error.message})
-        self.due = True
 
     def _await(self, call: Call, provider_id: str | None, error_blob: bytes | None) -> None:
         step = call.step + 1

@@ -26,7 +26,7 @@ import structlog
 from sqlalchemy import Connection
 
 from pelagos.clouds.pool import Account
-from pelagos.model.errors import LeaseHeld, LeaseLost, PelagosError, StoreUnavailable, Unavailable
+from pelagos.model.errors import InternalError, LeaseHeld, LeaseLost, PelagosError, StoreUnavailable, Unavailable
 from pelagos.model.world import World
 from pelagos.operations.calls import Backoff, Cloud, Listing
 from pelagos.operations.claims import Rules, claim, peek, take_over
@@ -54,7 +54,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """An operation without an ``expires_at`` makes no new attempt after so long."""
     idle_release: float = 5.0
     """The lease is given back after so long without work."""
-    lease_wait: float = 2.0
+    lease_wait: float = 1.0
     """How long one wait for somebody else's lease lasts before the need for it is looked at again."""
     rescan: float = 5.0
     """The journal is looked at so often though nothing rang."""
@@ -195,6 +195,12 @@ class AccountWorker:
     async def run(self) -> None:
         """Serve the account whenever there is something to do, until stopped; may be run again."""
         self._stopping = False
+        try:
+            await self._run()
+        finally:
+            self.observer.fail(Unavailable("the operations engine was stopped"))
+
+    async def _run(self) -> None:
         while not self._stopping:
             self._wake.clear()
             try:
@@ -208,6 +214,12 @@ class AccountWorker:
                 # Most of all a store that is away for a while, or a cloud that cannot be opened.
                 self._note(error)
                 self.observer.fail(error)
+                await self._pause()
+                continue
+            except Exception as error:  # noqa: BLE001 - the supervisor's edge: logged, told, tried again after a pause
+                _log.exception("the account cannot be served", account=self.name)
+                self._note(error)
+                self.observer.fail(InternalError(f"{type(error).__name__}: {error}"))
                 await self._pause()
                 continue
             await self._wake.wait()
