@@ -444,8 +444,9 @@ class Maintainer:
             self.changes.instance(row)
         run = self.running.current
         doubtful = row.state is InstanceState.READY and row.check_failures < check.failures
-        if run is not None and run.kind == "maintain" and doubtful:
-            self.unchecked.add(row.id)  # one failure proves nothing: the pass lasts until it is known
+        if run is not None and run.kind == "maintain" and (doubtful or (node.unmet and self.running.settling(now))):
+            # One failure proves nothing, nor does any while what it depends on recovers: the pass goes on.
+            self.unchecked.add(row.id)
         if row.state is InstanceState.PENDING or self._watches or row.id in self.unchecked:
             first = self.settings.first_poll if row.state is InstanceState.PENDING else self.settings.recheck
             self._probing.after_failure(row.id, now, first=first, most=self.settings.poll)

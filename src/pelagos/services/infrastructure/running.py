@@ -291,18 +291,21 @@ class Running:
 
     def _see_to_maintenance(self, run: RunRow, now: float) -> None:
         """One pass is over when each instance was looked at and nothing moves that could settle by itself."""
+        if not self._maintainer.unchecked and not self.settling(now):
+            self._end(run, RunState.SUCCEEDED, None)
+
+    def settling(self, now: float) -> bool:
+        """Whether something is on its way that will be decided soon: a creation, a deletion, a back-off's end."""
         maintainer = self._maintainer
         reality = maintainer.reality
-        if maintainer.unchecked or reality.growing or reality.dirty:
-            return
+        if reality.growing or reality.dirty:
+            return True
         retry = reality.next_retry(now)
         if retry is not None and retry - now <= maintainer.settings.retry_patience:
-            return
+            return True
         patience = maintainer.settings.refusal_patience
-        leaving = [i for i in reality.instances.values() if i.leaving]
-        if any(i.refused_at is None or now - i.refused_at < patience for i in leaving):
-            return
-        self._end(run, RunState.SUCCEEDED, None)
+        leaving = [i for i in reality.instances.values() if i.leaving] if reality.leaving else []
+        return any(i.refused_at is None or now - i.refused_at < patience for i in leaving)
 
     def next_look(self, now: float) -> float | None:
         """When a run that waits for a refusing cloud is to be looked at without a hint."""

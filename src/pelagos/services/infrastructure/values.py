@@ -28,7 +28,7 @@ __all__ = [
 
 
 class TemplatePlace(msgspec.Struct, frozen=True):
-    """Where a template's text begins. ``exact``: its lines are the file's lines, so mistakes can be named to the line."""
+    """Where a template's text begins. ``exact``: its lines are the file's, so mistakes can be named to the line."""
 
     position: Position
     exact: bool = False
@@ -69,7 +69,7 @@ class Contextualisation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     context_template: str = ""
     """The text, where the file gave text."""
     context_mapping: dict[str, Any] | None = None
-    """The mapping, where the file gave one: its texts are rendered, then it is dumped with ``#cloud-config`` in front."""
+    """The mapping, where the file gave one: its texts are rendered, then it is dumped after ``#cloud-config``."""
     attributes: dict[str, Any] = {}
     env: tuple[str, ...] = ()
     command: str | tuple[str, ...] = ""
