@@ -233,9 +233,15 @@ class LocalDriver:
     async def facts(self) -> LocalFacts:
         """What this machine allows, as ``pelagos doctor`` shows it."""
         if self._facts is None:
-            self._facts = await self._world.run_blocking(
-                cached_probe, self._home, self._directory.path / "facts.msgpack"
-            )
+            try:
+                self._facts = await self._world.run_blocking(
+                    cached_probe, self._home, self._directory.path / "facts.msgpack"
+                )
+            except OSError as error:
+                raise Unsupported(
+                    f"the local cloud cannot use {self._home}: {error}",
+                    advice="Let PELAGOS_HOME be a directory on a disk with room, that this user may write.",
+                ) from error
         return self._facts
 
     async def _life(self) -> Lifecycle:

@@ -26,6 +26,7 @@ from pelagos.clouds.local.removal import remove_tree
 __all__ = ["Fact", "LocalFacts", "probe"]
 
 VERSION = 1
+BETTER_AS_ROOT = "Run Pelagos as root for a network of the instances' own."
 LEVELS = ("namespaces-root", "namespaces-user")
 
 
@@ -80,7 +81,9 @@ def _isolation(home: Path) -> Fact:
         refusal = _try(home, level)
         if refusal is None:
             return Fact(
-                level, "; ".join(reasons), "Run Pelagos as root for a network of the instances' own." if reasons else ""
+                level,
+                "; ".join(reasons),
+                _advice() if os.geteuid() == 0 and reasons else BETTER_AS_ROOT if reasons else "",
             )
         reasons.append(f"{level}: {refusal}")
     return Fact("processes", "; ".join(reasons), _advice())

@@ -17,7 +17,7 @@ from typing import Any
 
 from pelagos.clouds.local.record import boot_id
 
-__all__ = ["STANDARD_PATH", "guest_command", "launch", "plan_of"]
+__all__ = ["STANDARD_PATH", "guest_command", "hidden_python", "launch", "plan_of"]
 
 STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 STANDARD_MASKS = (
@@ -63,7 +63,7 @@ def plan_of(
         "masks": _masks(home, masks),
         "writable": [],
         "extra_layers": _extra_layers() if level == "namespaces-root" and not image else [],
-        "python": _hidden_python() if not processes and not image else "",
+        "python": hidden_python() if not processes and not image else "",
         "cgroups": [],
         "steps": [],
         "warnings": [],
@@ -99,7 +99,7 @@ def _extra_layers() -> list[str]:
     return [path for path in LAYERED if path in mounted]
 
 
-def _hidden_python() -> str:
+def hidden_python() -> str:
     """The prefix of this interpreter, if instances would find no python3 otherwise."""
     if shutil.which("python3", path=STANDARD_PATH):
         return ""

@@ -25,7 +25,7 @@ from pelagos.clouds.local.cloudconfig import UserData, parse_user_data
 from pelagos.clouds.local.facts import LocalFacts
 from pelagos.clouds.local.guest import syscalls
 from pelagos.clouds.local.images import Images
-from pelagos.clouds.local.launcher import STANDARD_PATH, launch, plan_of
+from pelagos.clouds.local.launcher import STANDARD_PATH, hidden_python, launch, plan_of
 from pelagos.clouds.local.network import AddressBook, hosts_file
 from pelagos.clouds.local.options import Isolation, LocalAccount, LocalResource, NetworkChoice
 from pelagos.clouds.local.processes import kill_strays, lock_holders
@@ -257,8 +257,9 @@ class Lifecycle:
         options = msgspec.convert(record.options, LocalResource)
         processes = record.level == "processes"
         private = os.fspath(self.directory.of(record.provider_id) / "files")
+        python = hidden_python() if processes else ""
         return {
-            "PATH": STANDARD_PATH,
+            "PATH": f"{STANDARD_PATH}:{python}/bin" if python else STANDARD_PATH,
             "HOME": private if processes else "/root",
             "LANG": "C.UTF-8",
             "TERM": "dumb",

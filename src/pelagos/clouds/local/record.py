@@ -92,6 +92,11 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
         return any(phase.get("phase") == "user-data-started" for phase in self.phases)
 
 
+def is_id(text: str) -> bool:
+    """Whether a provider id may be one of ours: it becomes a path."""
+    return bool(text) and "/" not in text and "\0" not in text and not text.startswith(".")
+
+
 def boot_id() -> str:
     """A name for the time since this machine was started."""
     try:
@@ -167,6 +172,8 @@ class InstanceDirectory:
 
     def take(self, provider_id: str) -> int:
         """A descriptor that holds an instance's making-lock. Raises Busy; ServerNotFound if the instance is gone."""
+        if not is_id(provider_id):
+            raise ServerNotFound(f"there is no local instance {provider_id}")
         lock = self.of(provider_id) / "lock"
         try:
             making = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
@@ -197,7 +204,7 @@ class InstanceDirectory:
 
     def record(self, provider_id: str) -> Record | None:
         """One of them, or None."""
-        if "/" in provider_id or provider_id.startswith("."):
+        if not is_id(provider_id):
             return None
         try:
             data = (self.of(provider_id) / "record.msgpack").read_bytes()

@@ -184,16 +184,17 @@ def _pseudo_filesystems(root: str, privileged: bool) -> None:
         os.makedirs(f"{root}/{name}", exist_ok=True)
     flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
     syscalls.mount("proc", f"{root}/proc", "proc", flags)
+    # In a user namespace too: if the caller is root without rights, the instance's root is the machine's to /proc/sys.
+    for name in PROC_READ_ONLY:
+        if os.path.exists(f"{root}/proc/{name}"):
+            syscalls.bind_readonly(f"{root}/proc/{name}", f"{root}/proc/{name}")
+    for name in PROC_HIDDEN:
+        if os.path.exists(f"{root}/proc/{name}"):
+            syscalls.bind("/dev/null", f"{root}/proc/{name}")
+    for name in PROC_EMPTY:
+        if os.path.isdir(f"{root}/proc/{name}"):
+            syscalls.mount("tmpfs", f"{root}/proc/{name}", "tmpfs", flags | MS_RDONLY, "size=0")
     if privileged:
-        for name in PROC_READ_ONLY:
-            if os.path.exists(f"{root}/proc/{name}"):
-                syscalls.bind_readonly(f"{root}/proc/{name}", f"{root}/proc/{name}")
-        for name in PROC_HIDDEN:
-            if os.path.exists(f"{root}/proc/{name}"):
-                syscalls.bind("/dev/null", f"{root}/proc/{name}")
-        for name in PROC_EMPTY:
-            if os.path.isdir(f"{root}/proc/{name}"):
-                syscalls.mount("tmpfs", f"{root}/proc/{name}", "tmpfs", flags | MS_RDONLY, "size=0")
         syscalls.mount("sysfs", f"{root}/sys", "sysfs", flags | MS_RDONLY)
         if os.path.isdir(f"{root}/sys/firmware"):
             syscalls.mount("tmpfs", f"{root}/sys/firmware", "tmpfs", flags | MS_RDONLY, "size=0")
