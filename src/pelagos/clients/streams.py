@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 
 import httpx2
@@ -19,7 +19,7 @@ END = "end"
 SILENCE = 60.0
 """Seconds without a byte, not even a heartbeat, after which a connection counts as dead."""
 TRIES = 12
-"""Failed tries in a row before giving up: with the pauses between them, about forty seconds."""
+"""Connections in a row that were not opened before giving up: with the pauses between them, about forty seconds."""
 
 
 class ServerSentEvent(msgspec.Struct, frozen=True):
@@ -62,10 +62,15 @@ async def follow(
 
     Ends when the server says that nothing can follow. Raises what the server answers, if trying again cannot help,
     and Unavailable when nobody answers for long."""
-    position, failed = after, 0
+    position, failed, refused = after, 0, 0
+
+    def opened() -> None:
+        nonlocal refused
+        refused = 0
+
     while True:
         try:
-            async with aclosing(_once(connection, path, position, params or {})) as stream:
+            async with aclosing(_once(connection, path, position, params or {}, opened)) as stream:
                 async for sent in stream:
                     failed = 0
                     if sent.event == END:
@@ -75,14 +80,15 @@ async def follow(
                         position = view.position
                         yield view
         except PelagosError as error:
-            if error.retry not in (Retry.TRANSIENT, Retry.UNCERTAIN) or failed >= TRIES:
+            if error.retry not in (Retry.TRANSIENT, Retry.UNCERTAIN) or refused >= TRIES:
                 raise
+        refused += 1
         failed += 1
         await asyncio.sleep(connection.pause_after(failed))
 
 
 async def _once(
-    connection: Connection, path: str, position: int, params: Mapping[str, str]
+    connection: Connection, path: str, position: int, params: Mapping[str, str], opened: Callable[[], None]
 ) -> AsyncGenerator[ServerSentEvent, None]:
     headers = {"Accept": "text/event-stream", "Last-Event-ID": str(position)}
     timeout = httpx2.Timeout(10.0, read=SILENCE)
@@ -92,6 +98,7 @@ async def _once(
             if response.status_code != 200:
                 await response.aread()
                 raise problem(response)
+            opened()
             async for sent in parse(response.aiter_bytes()):
                 yield sent
     except httpx2.HTTPError as error:

@@ -7,8 +7,10 @@ Alembic) comes out by the same way, from WARNING on.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, MutableMapping
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -24,8 +26,10 @@ Event = MutableMapping[str, Any]
 Sink = Callable[[Event], None]
 
 
-def configure_logs(settings: Settings, *, mode: str, stream: TextIO | None = None, level: str | None = None) -> None:
-    """Set logging up for this program. ``level`` is a flag's, over the settings'.
+def configure_logs(
+    settings: Settings, *, mode: str, stream: TextIO | None = None, level: str | None = None
+) -> Callable[[], None]:
+    """Set logging up for this program; returns what closes the file. ``level`` is a flag's, over the settings'.
 
     In mode ``serve`` lines also go to ``<home>/logs/pelagos.log``, which must be possible: raises OSError."""
     import structlog
@@ -33,8 +37,10 @@ def configure_logs(settings: Settings, *, mode: str, stream: TextIO | None = Non
     name = level or settings.log_level or ("info" if mode == "serve" else "warning")
     number = logging.getLevelNamesMapping()[name.upper()]
     sinks = [_stream_sink(stream, as_json=settings.log_format == "json")]
+    file: logging.Handler | None = None
     if mode == "serve":
-        sinks.append(_file_sink(settings))
+        file = _file_handler(settings)
+        sinks.append(_file_sink(file))
     structlog.configure(
         processors=[
             add_context,
@@ -52,6 +58,7 @@ def configure_logs(settings: Settings, *, mode: str, stream: TextIO | None = Non
     for handler in [handler for handler in root.handlers if isinstance(handler, _FromLibraries)]:
         root.removeHandler(handler)
     root.addHandler(_FromLibraries(level=max(number, logging.WARNING)))
+    return file.close if file is not None else lambda: None
 
 
 def _redacted(logger: object, method: str, event: Event) -> Event:
@@ -95,20 +102,38 @@ def _stream_sink(stream: TextIO | None, *, as_json: bool) -> Sink:
     return write
 
 
-def _file_sink(settings: Settings) -> Sink:
+def _file_handler(settings: Settings) -> logging.Handler:
     from logging.handlers import RotatingFileHandler
 
-    import structlog
+    class PrivateFile(RotatingFileHandler):
+        """Every file it opens is this user's alone. A write that fails (a full disk) neither stops the daemon nor
+        floods standard error with tracebacks of the log itself. Closed is closed: the library's would open again."""
+
+        closed = False
+
+        def emit(self, record: logging.LogRecord) -> None:
+            if not self.closed:
+                super().emit(record)
+
+        def close(self) -> None:
+            self.closed = True
+            super().close()
+
+        def _open(self) -> TextIOWrapper:
+            descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            return open(descriptor, "a", encoding="utf-8")
+
+        def handleError(self, record: logging.LogRecord) -> None:
+            pass
 
     directory: Path = settings.home / "logs"
     directory.mkdir(mode=0o700, exist_ok=True)
-    path = directory / "pelagos.log"
-    path.touch(mode=0o600)
-    handler = RotatingFileHandler(
-        path, maxBytes=settings.log_file_bytes, backupCount=settings.log_files - 1, encoding="utf-8", delay=True
-    )
-    # A full disk must not stop the daemon, nor flood standard error with tracebacks of the log itself.
-    handler.handleError = lambda record: None  # type: ignore[method-assign]
+    return PrivateFile(directory / "pelagos.log", maxBytes=settings.log_file_bytes, backupCount=settings.log_files - 1)
+
+
+def _file_sink(handler: logging.Handler) -> Sink:
+    import structlog
+
     render: Any = structlog.processors.JSONRenderer(default=str)
 
     def write(event: Event) -> None:
@@ -123,6 +148,6 @@ class _FromLibraries(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         import structlog
 
-        line = structlog.get_logger(logger=record.name)
+        line = structlog.get_logger().bind(logger=record.name)
         method = line.error if record.levelno >= logging.ERROR else line.warning
         method(redact_text(record.getMessage()), **({"exc_info": record.exc_info} if record.exc_info else {}))

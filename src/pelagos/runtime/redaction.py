@@ -40,7 +40,7 @@ def redact_text(text: str) -> str:
 
 def redact(value: Any, *, name: str = "", depth: int = 0) -> Any:
     """The value without secrets: hidden whole if its name says so, else by the shape of the texts within."""
-    if name and _NAMES.search(name) and value not in (None, "", False, True):
+    if name and _NAMES.search(name) and value is not None and value != "" and not isinstance(value, bool):
         return HIDDEN
     if isinstance(value, str):
         return redact_text(value)

@@ -52,8 +52,8 @@ async def serve(
     not be; StoreUnavailable; and whatever made the services fail for good."""
     world = world or SystemWorld()
     prepare_home(settings.home)
-    configure_logs(settings, mode="serve")
     async with AsyncExitStack() as stack:
+        stack.callback(configure_logs(settings, mode="serve"))
         lock = DaemonLock(settings.home)
         lock.acquire()
         stack.callback(lock.release)
@@ -80,7 +80,6 @@ async def serve(
         await _until_stopped(runtime, stopping)
         _notify_manager("STOPPING=1")
         log.info("stopping")
-    log.info("stopped")
 
 
 def _tcp(settings: Settings, listen: str | None) -> socket.socket | None:
