@@ -1,7 +1,11 @@
 """kill -9 of the command that creates or deletes, at random moments: nothing is doubled, nothing is lost or left."""
 
+# ruff: noqa: ASYNC220
+# (a test may block its own loop for a moment)
+
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
@@ -67,7 +71,9 @@ async def test_a_killed_create_is_found_and_finished(level: str, tmp_path: Path)
             assert found is None or found.state in (ServerState.BUILD, ServerState.ACTIVE, ServerState.ERROR)
             server = await cloud.make("one", "#!/bin/sh\necho contextualised\n", token="t", group="g")
             assert found is None or server.provider_id == found.provider_id
-            active = await cloud.until(lambda: cloud.get(server), lambda seen: seen.state is ServerState.ACTIVE)
+            active = await cloud.until(
+                functools.partial(cloud.get, server), lambda seen: seen.state is ServerState.ACTIVE
+            )
             assert [seen.provider_id for seen in await cloud.driver.list_servers(timeout=10)] == [active.provider_id]
             said = await cloud.console_says(server, "user data finished")
             assert said.count("\ncontextualised\n") == 1, (number, said)
@@ -113,7 +119,7 @@ async def test_a_killed_launcher_leaves_a_server_that_can_be_finished(tmp_path: 
                 assert "launcher" in str(error), error
             killer.wait()
             server = await cloud.make("one", token="t")
-            await cloud.until(lambda: cloud.get(server), lambda seen: seen.state is ServerState.ACTIVE)
+            await cloud.until(functools.partial(cloud.get, server), lambda seen: seen.state is ServerState.ACTIVE)
             assert len(await cloud.driver.list_servers(timeout=10)) == 1
             await cloud.clear()
             assert cloud.processes() == []
@@ -131,7 +137,8 @@ while time.monotonic() < end:
         if name.isdigit():
             try:
                 words = open(f"/proc/{name}/cmdline", "rb").read()
-                if b"guest.launch" in words and int(open(f"/proc/{name}/stat").read().rpartition(")")[2].split()[1]) == os.getppid():
+                parent = open(f"/proc/{name}/stat").read().rpartition(")")[2].split()[1]
+                if b"guest.launch" in words and int(parent) == os.getppid():
                     time.sleep(float(sys.argv[2]))
                     os.kill(int(name), signal.SIGKILL)
                     sys.exit()

@@ -1,5 +1,8 @@
 """Starting, running, dying, and leaving nothing behind."""
 
+# ruff: noqa: ASYNC240
+# (a test may block its own loop for a moment)
+
 from __future__ import annotations
 
 import asyncio
@@ -74,7 +77,7 @@ async def nothing_left(cloud: LocalCloud, *made: CloudServer) -> None:
     book = (await cloud.driver._life()).book
     interfaces = {book.bridge, *(book.veth(server.provider_id) for server in made)} & set(os.listdir("/sys/class/net"))
     assert interfaces == set()
-    assert [path for path in Path("/sys/fs/cgroup").rglob(f"pelagos-{await cloud.key()}")] == []
+    assert list(Path("/sys/fs/cgroup").rglob(f"pelagos-{await cloud.key()}")) == []
     assert str(cloud.home) not in Path("/proc/self/mounts").read_text()
 
 

@@ -1,5 +1,8 @@
 """Addresses, names, listeners; limits and images."""
 
+# ruff: noqa: ASYNC240
+# (a test may block its own loop for a moment)
+
 from __future__ import annotations
 
 import asyncio
@@ -18,7 +21,17 @@ from pelagos.clouds.local.guest.netlink import Netlink
 from pelagos.model.errors import PelagosError
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
-SERVE = "#!/bin/sh\npython3 -c \"\nimport socket\ns = socket.create_server(('$PELAGOS_ADDRESS', {port}))\nprint('listening', flush=True)\nwhile True:\n    c = s.accept()[0]; c.send(b'{word}'); c.close()\n\" &\n"
+SERVE = """#!/bin/sh
+python3 -c "
+import socket
+listener = socket.create_server(('$PELAGOS_ADDRESS', {port}))
+print('listening', flush=True)
+while True:
+    connection = listener.accept()[0]
+    connection.send(b'{word}')
+    connection.close()
+" &
+"""
 
 
 async def fetch(address: str, port: int) -> bytes:

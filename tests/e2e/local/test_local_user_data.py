@@ -1,5 +1,8 @@
 """Contextualisation, as cloud-init's users know it."""
 
+# ruff: noqa: ASYNC240
+# (a test may block its own loop for a moment)
+
 from __future__ import annotations
 
 import base64
