@@ -1,9 +1,29 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use; and, for CI, the rule that no test of a service may be skipped."""
+
+import os
+from collections.abc import Generator
 
 import pytest
+
+ABSENT_SERVICE = ("no PostgreSQL server answers", "psycopg is not installed")
+"""How the reason of a skip begins when the service that the test needs is not there."""
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     """Pelagos runs on asyncio alone."""
     return "asyncio"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With ``PELAGOS_REQUIRE_SERVICES=1`` an absent service fails its tests, so that CI cannot pass without them."""
+    report = yield
+    if os.environ.get("PELAGOS_REQUIRE_SERVICES") == "1" and report.skipped and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if reason.startswith(ABSENT_SERVICE):
+            report.outcome = "failed"
+            report.longrepr = f"PELAGOS_REQUIRE_SERVICES is set, and this test found: {reason}"
+    return report
