@@ -153,7 +153,7 @@ def _attend(plan: dict[str, Any], pid: int, report: int, go: int) -> dict[str, A
                 if network["mode"] == "bridge":
                     try:
                         with netlink.Netlink() as link:
-                            link.add_veth(network["veth"], network["bridge"], "eth0", pid)
+                            link.add_veth(network["veth"], network["bridge"], "eth0", pid, network["address"])
                     except OSError as error:
                         raise Failure("make the network", error) from error
                 os.write(go, b"g")

@@ -41,6 +41,11 @@ def _name(name: str) -> bytes:
     return _attribute(IFLA_IFNAME, name.encode() + b"\0")
 
 
+def _hardware(address: str) -> bytes:
+    """A hardware address (locally administered) that belongs to an IPv4 address."""
+    return _attribute(IFLA_ADDRESS, b"\x02\x50" + socket.inet_aton(address))
+
+
 def _link(index: int = 0, *, up: bool = False) -> bytes:
     return struct.pack("BxHiII", socket.AF_UNSPEC, 0, index, IFF_UP if up else 0, IFF_UP if up else 0)
 
@@ -115,6 +120,8 @@ class Netlink:
     def add_bridge(self, name: str, address: str, prefix: int) -> None:
         """A bridge that is up and has an address. One that is already there is brought to that state."""
         info = _nested(IFLA_LINKINFO, _attribute(IFLA_INFO_KIND, b"bridge"))
+        if address:  # a bridge without one of its own takes its ports', which come and go
+            info += _hardware(address)
         try:
             self._request(
                 RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _link() + _name(name) + info, f"make the bridge {name}"
@@ -126,9 +133,13 @@ class Netlink:
             self.add_address(index, address, prefix)
         self.set_up(index)
 
-    def add_veth(self, name: str, bridge: str, peer: str, pid: int) -> None:
-        """A cable from the bridge into the network namespace of ``pid``, where its end is called ``peer``."""
-        inner = _nested(VETH_INFO_PEER, _link(), _name(peer), _attribute(IFLA_NET_NS_PID, struct.pack("I", pid)))
+    def add_veth(self, name: str, bridge: str, peer: str, pid: int, address: str) -> None:
+        """A cable from the bridge into the network namespace of ``pid``, where its end is called ``peer``.
+
+        The end's hardware address derives from ``address``: when an address is given to another instance later, what
+        its neighbours remember of it stays true, instead of sending their packets nowhere for half a minute."""
+        namespace = _attribute(IFLA_NET_NS_PID, struct.pack("I", pid))
+        inner = _nested(VETH_INFO_PEER, _link(), _name(peer), _hardware(address), namespace)
         info = _nested(IFLA_LINKINFO, _attribute(IFLA_INFO_KIND, b"veth"), _nested(IFLA_INFO_DATA, inner))
         master = _attribute(IFLA_MASTER, struct.pack("I", self.index(bridge)))
         try:
