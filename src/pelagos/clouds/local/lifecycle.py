@@ -330,7 +330,8 @@ class Lifecycle:
         making = self.directory.take(provider_id)
         try:
             record = msgspec.structs.replace(self._record(provider_id), wanted="stopped")
-            self.directory.save(record)
+            with contextlib.suppress(OSError):  # a full disk: it stops all the same, only the reason shown is vaguer
+                self.directory.save(record)
             instance = self.directory.look(record)
             if instance is None:
                 raise ServerNotFound(f"there is no local instance {provider_id}")

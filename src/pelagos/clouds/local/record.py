@@ -157,16 +157,19 @@ class InstanceDirectory:
         for stale in self.instances.glob(".new-*"):
             self.discard(stale)
         place = self.instances / f".new-{record.provider_id}"
-        place.mkdir(mode=0o700)
-        (place / "hostname").write_text(record.hostname + "\n", encoding="utf-8")
-        (place / "hosts").touch(mode=0o644)
-        write_atomically(place / "record.msgpack", msgspec.msgpack.encode(record))
-        making = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        making = -1
         try:
+            place.mkdir(mode=0o700)
+            making = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             syscalls.lock_exclusive(making, syscalls.MAKING_BYTE)
+            (place / "hostname").write_text(record.hostname + "\n", encoding="utf-8")
+            (place / "hosts").touch(mode=0o644)
+            write_atomically(place / "record.msgpack", msgspec.msgpack.encode(record))
             place.rename(self.of(record.provider_id))
         except OSError:
-            os.close(making)
+            if making >= 0:
+                os.close(making)
+            remove_tree(place)
             raise
         return making
 
