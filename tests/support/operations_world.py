@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, select
 
 from pelagos.clouds import ServerSpec
@@ -137,9 +138,7 @@ class Universe:
         self.cloud = SimulatedCloud(
             world,
             name=ACCOUNT,
-            options=SimulatedOptions(
-                **{"create_timeout": 10.0, "call_timeout": 5.0, "settle": 20.0, **(options or {})}
-            ),
+            options=msgspec.convert({**_OPTIONS, **(options or {})}, SimulatedOptions),
         )
         self._open = open_store
         self._database = None if open_store is not None else SimulatedDatabase(world)

@@ -295,7 +295,7 @@ class _Intake:
             return
         head, unsent = None, False
         for row in queue:
-            if row.kind == "server.create" and row.state == OperationState.PENDING:
+            if row.kind == "server.create" and row.state == OperationState.PENDING and row.step == 0:
                 unsent = True
                 self._cancelled.append(row.id)
             elif row.kind == "server.create" and row.step != 1:

@@ -83,6 +83,8 @@ async def test_a_crash_while_deleting_leaves_nothing(make_universe, edge):
 async def test_an_idempotent_cloud_is_resumed_without_waiting_out_a_time_out(make_universe):
     universe = await make_universe(token_lookup="idempotent", create_latency=1.0, create_timeout=300.0)
     first = await universe.incarnate()
+    # What arrived and what did not look alike from here: neither may cost the time-out.
+    universe.cloud.inject("create", "request_lost", times=2)
     records = await first.engine.create_servers(DEFAULT_SCOPE, universe.new(3))
     await until(lambda: universe.cloud.calls["create"] == 3)
     await first.crash()
@@ -118,6 +120,7 @@ async def test_a_lost_request_is_sent_again_only_after_two_absences_beyond_the_s
     first, second = sorted(await rows(one.store, attempts), key=lambda row: row.sent_at)
     assert (first.state, second.state) == ("absent", "done")
     assert first.token != second.token
+    assert first.negatives == 1, "the first absence is counted, the second closes"
     assert second.sent_at >= first.not_after >= began + 30.0
     assert len(universe.cloud.servers()) == 1
     assert "operation.uncertain" in await event_kinds(one.store)
@@ -199,14 +202,17 @@ async def test_another_engine_takes_over_at_once_and_the_old_epoch_never_writes(
 
 
 async def test_a_lease_stolen_in_mid_call_is_not_written_under_by_the_old_worker(make_universe):
-    universe = await make_universe(create_latency=6.0, token_lookup="tag")
+    universe = await make_universe(create_latency=1.0, token_lookup="tag")
     one = await universe.incarnate()
     (record,) = await one.engine.create_servers(DEFAULT_SCOPE, universe.new())
     await until(lambda: universe.cloud.calls["create"] > 0)
     steal = update(leases).where(leases.c.name == f"account:{ACCOUNT}").values(epoch=leases.c.epoch + 1)
     await one.store.run(lambda c: c.execute(steal).rowcount)
-    await asyncio.sleep(8.0)
+    before = one.engine.snapshot()[ACCOUNT]
+    await until(lambda: len(universe.cloud.servers()) == 1 and universe.cloud.in_flight == 0)
     done = await one.engine.wait([record.id], 600)
+    after = one.engine.snapshot()[ACCOUNT]
+    assert after["epoch"] > before["epoch"] + 1 and after["served"] == 2
     assert states(done) == {OperationState.SUCCEEDED}
     (attempt,) = await rows(one.store, attempts)
     # Found by whoever holds the newer epoch, which was sent by the older.

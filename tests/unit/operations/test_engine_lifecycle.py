@@ -8,7 +8,7 @@ import pytest
 from pelagos.clouds.simulated import Faults
 from pelagos.model import DEFAULT_SCOPE, OperationState, Scope, ServerState
 from pelagos.model.errors import Conflict, NotFound, QuotaExceeded
-from pelagos.quotas import set_limit
+from pelagos.quotas import Holding, set_limit
 from pelagos.store.schema import attempts, operations, servers
 from support.operations_world import (
     ACCOUNT,
@@ -49,7 +49,7 @@ async def test_a_server_is_created_and_deleted_and_nothing_is_left(make_universe
     assert states(done) == {OperationState.SUCCEEDED}
     assert universe.cloud.servers() == []
     assert await server_states(one.store) == {server_id: ServerState.DELETED}
-    assert await holding(one.store) == type(await holding(one.store))()
+    assert await holding(one.store) == Holding()
     assert await open_attempts(one.store) == []
     expected = ["server.active", "server.deleting", "server.deleted"]
     assert await event_kinds(one.store) == (["server.building", *expected] if boot else expected)
@@ -307,3 +307,17 @@ async def test_the_lease_is_given_back_when_there_is_nothing_to_do(make_universe
 
 def _fields(struct):
     return {name: getattr(struct, name) for name in struct.__struct_fields__}
+
+
+async def test_a_delete_of_what_is_being_taken_back_counts_once(make_universe):
+    universe = await make_universe(boot_seconds=2.0)
+    one = await universe.incarnate()
+    universe.cloud.inject("create", "failed_build")
+    universe.cloud.inject("delete", "unreachable", times=3)
+    (new,) = universe.new()
+    (create,) = await one.engine.create_servers(DEFAULT_SCOPE, [new])
+    await until_event(one.store, "operation.retrying")
+    (delete,) = await one.engine.delete_servers(DEFAULT_SCOPE, universe.on(new.server_id))
+    done = await one.engine.wait([create.id, delete.id], 600)
+    assert done[create.id].state is OperationState.FAILED and done[delete.id].state is OperationState.SUCCEEDED
+    assert universe.cloud.servers() == [] and await holding(one.store) == Holding()
