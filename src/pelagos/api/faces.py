@@ -129,13 +129,15 @@ def _header(scope: ASGIScope, name: bytes) -> str:
 
 
 def _limited(scope: ASGIScope, receive: Receive, limit: int) -> Receive:
-    """``receive`` that refuses a body of more than ``limit`` bytes, declared or not."""
+    """``receive`` that refuses a body of more than ``limit`` bytes, declared or not.
+
+    The connection stays open: closing it on a client that still sends would reset it, and the answer with it. The
+    server reads what comes after the answer and throws it away."""
     declared = _header(scope, b"content-length")
     too_large = rejected(
         413,
         f"the body is larger than {limit} bytes",
         advice="Send less, or raise http.body_bytes in the server's configuration.",
-        headers={"Connection": "close"},
     )
     if declared.isdigit() and int(declared) > limit:
         raise too_large

@@ -8,7 +8,7 @@ event at a time, so that leaving the loop early closes the stream.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
@@ -35,6 +35,7 @@ class SyncClient:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._stack = ExitStack()
+        self._streams: dict[AsyncIterator[Any], None] = {}
         self._portal: BlockingPortal | None = None
 
     def __enter__(self) -> Self:
@@ -44,7 +45,7 @@ class SyncClient:
             self._stack = stack.pop_all()
         self._portal = portal
         for name in _SERVICES:
-            setattr(self, name, _Face(getattr(self._client, name), portal))
+            setattr(self, name, _Face(getattr(self._client, name), self._wrap))
         return self
 
     def __exit__(
@@ -53,48 +54,60 @@ class SyncClient:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._stack.close()
+        portal, self._portal = self._portal, None
+        assert portal is not None
+        with self._stack:
+            for stream in list(self._streams):
+                portal.call(_close, stream)
+            self._streams.clear()
 
     def __getattr__(self, name: str) -> Any:
         if self._portal is None or name.startswith("_"):
             raise AttributeError(f"{name!r}: use the client in a with statement")
-        return _wrap(getattr(self._client, name), self._portal)
+        return self._wrap(getattr(self._client, name))
+
+    def _wrap(self, method: Any) -> Any:
+        portal = self._portal
+        if portal is None:
+            raise RuntimeError("the client is closed")
+        if inspect.isasyncgenfunction(method):
+            return lambda *args, **kwargs: self._iterate(method(*args, **kwargs))
+        if inspect.iscoroutinefunction(method):
+            return lambda *args, **kwargs: portal.call(partial(method, *args, **kwargs))
+        return method
+
+    def _iterate(self, stream: AsyncIterator[Any]) -> Iterator[Any]:
+        async def following() -> tuple[bool, Any]:
+            try:
+                return True, await anext(stream)
+            except StopAsyncIteration:
+                return False, None
+
+        self._streams[stream] = None
+        try:
+            while self._portal is not None:
+                more, value = self._portal.call(following)
+                if not more:
+                    return
+                yield value
+        finally:
+            # Closing the client closes what is left of its streams; this may be long after, when the generator is
+            # collected.
+            if self._streams.pop(stream, True) is None and self._portal is not None:
+                self._portal.call(_close, stream)
 
 
 class _Face:
-    def __init__(self, service: object, portal: BlockingPortal) -> None:
+    def __init__(self, service: object, wrap: Callable[[Any], Any]) -> None:
         self._service = service
-        self._portal = portal
+        self._wrap = wrap
 
     def __getattr__(self, name: str) -> Any:
-        return _wrap(getattr(self._service, name), self._portal)
+        return self._wrap(getattr(self._service, name))
 
 
-def _wrap(method: Any, portal: BlockingPortal) -> Any:
-    if inspect.isasyncgenfunction(method):
-        return lambda *args, **kwargs: _iterate(method(*args, **kwargs), portal)
-    if inspect.iscoroutinefunction(method):
-        return lambda *args, **kwargs: portal.call(partial(method, *args, **kwargs))
-    return method
-
-
-def _iterate(stream: AsyncIterator[Any], portal: BlockingPortal) -> Iterator[Any]:
-    async def following() -> tuple[bool, Any]:
-        try:
-            return True, await anext(stream)
-        except StopAsyncIteration:
-            return False, None
-
-    try:
-        while True:
-            more, value = portal.call(following)
-            if not more:
-                return
-            yield value
-    finally:
-        close = getattr(stream, "aclose", None)
-        if close is not None:
-            portal.call(close)
+async def _close(stream: Any) -> None:
+    await stream.aclose()
 
 
 def connect(target: str, token: str | None = None, **options: Any) -> SyncClient:
