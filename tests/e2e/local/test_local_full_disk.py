@@ -16,6 +16,7 @@ from pelagos.model.states import ServerState
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.e2e,
+    pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="a small file system of its own needs root"),
 ]
 

@@ -56,6 +56,7 @@ async def test_a_secret_of_the_home_is_not_found_inside(isolated: LocalCloud) ->
     assert await isolated.code(server, f"find / -xdev -name {secret.name} 2>/dev/null | grep -q .") == 1
 
 
+@pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a home in these places")
 @pytest.mark.parametrize("parent", ["/var/lib", "/opt", "/usr/local/share", "/"])
 async def test_the_home_is_masked_wherever_it_lies(parent: str) -> None:
@@ -110,6 +111,7 @@ async def test_it_cannot_reach_for_the_machine(isolated: LocalCloud) -> None:
         assert await isolated.code(server, attempt) != 0, attempt
 
 
+@pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="mount tables of this user's own namespace need root to compare")
 async def test_nothing_is_mounted_outside_of_it(isolated: LocalCloud) -> None:
     before = Path("/proc/self/mounts").read_text()
@@ -138,6 +140,7 @@ async def test_python3_is_found_inside(cloud: LocalCloud) -> None:
     assert await cloud.sh(server, "python3 -c 'print(6 * 7)'") == "42\n"
 
 
+@pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="the interpreter of the unprivileged run lies in no masked directory")
 async def test_an_interpreter_in_a_masked_directory_is_shown(
     isolated: LocalCloud, monkeypatch: pytest.MonkeyPatch

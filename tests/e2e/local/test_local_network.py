@@ -86,6 +86,7 @@ async def test_instances_reach_one_another_by_name(isolated: LocalCloud) -> None
     assert (await isolated.driver.execute(two.provider_id, ["python3", "-c", ask], timeout=20)).output == "one\n"
 
 
+@pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="bridges need root")
 async def test_two_homes_get_different_subnets_even_if_they_hash_alike(tmp_path: Path) -> None:
     one, two = (LocalCloud(tmp_path / name, {}) for name in ("a", "b"))
@@ -122,6 +123,7 @@ async def test_two_homes_never_share_a_loopback_address(tmp_path: Path) -> None:
             cloud.world.close()
 
 
+@pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="bridges need root")
 async def test_a_subnet_in_use_is_refused(tmp_path: Path) -> None:
     with Netlink() as link:

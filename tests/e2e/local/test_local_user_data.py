@@ -59,6 +59,7 @@ final_message: all is well
     assert await isolated.sh(server, "cat /opt/deep/er/packed /etc/passwd-like /etc/motd") == "packed\nhelloreplaced"
 
 
+@pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="an instance of an unprivileged user has one user, its own root")
 async def test_users_and_owners(isolated: LocalCloud) -> None:
     document = """#cloud-config
