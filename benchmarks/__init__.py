@@ -1,0 +1,1 @@
+"""What Pelagos costs, measured beside a floor or a peer: ``python -m benchmarks``."""

@@ -1,0 +1,121 @@
+"""``python -m benchmarks [--quick] [--strict] [--markdown] [--only WORD]``: a line each, see docs/performance.md."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import time
+from collections.abc import Callable
+
+from benchmarks.report import Row, as_line, as_table, heading
+
+Group = Callable[[bool], list[Row]]
+
+
+def _startup(_: bool) -> list[Row]:
+    from benchmarks import startup
+
+    return startup.measure()
+
+
+def _rpc(_: bool) -> list[Row]:
+    from benchmarks import rpc
+
+    return [
+        Row(
+            name=name,
+            measured=measured,
+            floor=floor,
+            floor_name="bare asyncio queues",
+            aim=3.0,
+            aim_text="<= 3.0 x",
+            judged=measured / floor,
+        )
+        for name, measured, floor, _ in rpc.measure()
+    ]
+
+
+def _plan(quick: bool) -> list[Row]:
+    from benchmarks import plans
+
+    return plans.measure(1_000 if quick else 10_000)
+
+
+def _graph(quick: bool) -> list[Row]:
+    from benchmarks import builds
+
+    return builds.against_the_graph(200 if quick else 1_000)
+
+
+def _instant(quick: bool) -> list[Row]:
+    from benchmarks import builds
+
+    return builds.without_latency((30, 100, 300, 1_000) if quick else (30, 100, 300, 1_000, 10_000))
+
+
+def _local(_: bool) -> list[Row]:
+    from benchmarks import local_instance
+
+    return [
+        Row(
+            name=name,
+            measured=measured,
+            floor=floor,
+            floor_name="bare unshare",
+            aim=0.150,
+            aim_text="<= 150 ms",
+        )
+        for name, measured, floor, _ in local_instance.measure()
+    ]
+
+
+GROUPS: dict[str, Group] = {
+    "startup": _startup,
+    "rpc": _rpc,
+    "local": _local,
+    "plan": _plan,
+    "instant": _instant,
+    "graph": _graph,
+}
+
+
+def machine() -> str:
+    """What the numbers were measured on; no names, no paths."""
+    import os
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    kernel = platform.release().split("-")[0]
+    return (
+        f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB of memory, "
+        f"{platform.system()} {kernel}, Python {platform.python_version()}"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="smaller numbers of nodes; the aims are for the large")
+    parser.add_argument("--strict", action="store_true", help="exit 1 if anything is short of its aim")
+    parser.add_argument("--markdown", action="store_true", help="print a table for docs/performance.md at the end")
+    parser.add_argument("--only", action="append", choices=sorted(GROUPS), help="this group; may be repeated")
+    arguments = parser.parse_args()
+    print(machine(), time.strftime("%Y-%m-%d", time.gmtime()))
+    rows: list[Row] = []
+    print(heading())
+    for name, group in GROUPS.items():
+        if arguments.only and name not in arguments.only:
+            continue
+        for row in group(arguments.quick):
+            rows.append(row)
+            print(as_line(row), flush=True)
+    short = [row.name for row in rows if row.verdict == "short"]
+    if arguments.markdown:
+        print()
+        print(as_table(rows))
+    if short:
+        print(f"short: {', '.join(short)}", file=sys.stderr)
+    return 1 if short and arguments.strict else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

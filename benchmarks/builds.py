@@ -1,0 +1,83 @@
+"""Builds: against the critical path with realistic latencies, and with none at all, where only our own work is left."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from benchmarks import idle
+from benchmarks.report import Row
+from benchmarks.scene import ENTRY, description, layered, open_scene, run_to_end
+from pelagos.clouds.simulated import SimulatedOptions
+from pelagos.clouds.simulated.options import Delay
+from pelagos.services.infrastructure.description import compile_description
+from pelagos.wire.infrastructures import RunRequest
+
+REALISTIC = SimulatedOptions(
+    seed=7,
+    create_latency=Delay(lognormal=(0.5, 0.3)),
+    boot_seconds=Delay(uniform=(4.0, 8.0)),
+    list_latency=Delay(uniform=(0.1, 0.3)),
+    get_latency=Delay(uniform=(0.1, 0.3)),
+    parallel_calls=256,  # more than a level starts at once never wait for one another: the graph alone bounds
+)
+INSTANT = SimulatedOptions(seed=7, parallel_calls=256)
+
+
+def _compile_seconds(sources: dict[str, str]) -> float:
+    begin = time.perf_counter()
+    compile_description(sources, (ENTRY,))
+    return time.perf_counter() - begin
+
+
+async def _against_the_graph(nodes: int) -> Row:
+    edges = layered(nodes)
+    sources = description("graph", edges)
+    async with open_scene(REALISTIC) as scene:
+        _, took = await run_to_end(scene, RunRequest(kind="up", sources=sources, entries=(ENTRY,)))
+        floor = scene.watch.floor(scene.cloud, edges)
+    compiling = _compile_seconds(sources)
+    return Row(
+        name=f"build of {nodes:,} nodes in 6 levels, latencies",
+        measured=took,
+        floor=floor,
+        floor_name="critical path",
+        aim=1.10,
+        aim_text="<= 1.10 x",
+        judged=took / floor,
+        note=f"of which YAML to plan {compiling:.2f} s",
+    )
+
+
+async def _instant(nodes: int, *, then_idle: bool = False) -> tuple[float, float, list[Row]]:
+    """(seconds from the request to run.succeeded, seconds of compiling alone) with a cloud that answers at once, and
+    the rows of idle passes over what was built."""
+    sources = description("instant", layered(nodes))
+    async with open_scene(INSTANT) as scene:
+        run, took = await run_to_end(scene, RunRequest(kind="up", sources=sources, entries=(ENTRY,)))
+        passes = await idle.measure(scene, run.infrastructure_id, nodes) if then_idle else []
+    return took, _compile_seconds(sources), passes
+
+
+def against_the_graph(nodes: int = 1000) -> list[Row]:
+    return [asyncio.run(_against_the_graph(nodes))]
+
+
+def without_latency(sizes: tuple[int, ...] = (30, 100, 300, 1_000, 10_000)) -> list[Row]:
+    """One row a size; that of 300 has the aim. Over the largest, idle passes follow."""
+    asyncio.run(_instant(30))  # imports, and the first use of everything
+    rows: list[Row] = []
+    for nodes in sizes:
+        took, compiling, passes = asyncio.run(_instant(nodes, then_idle=nodes == max(sizes)))
+        aimed = nodes == 300
+        rows.append(
+            Row(
+                name=f"build of {nodes:,} nodes, zero latency, full sync",
+                measured=took,
+                aim=1.5 if aimed else None,
+                aim_text="<= 1.5 s" if aimed else "",
+                note=f"{took / nodes * 1e3:.2f} ms a node, of which YAML {compiling / nodes * 1e3:.2f} ms",
+            )
+        )
+        rows += passes
+    return rows
