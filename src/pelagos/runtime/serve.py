@@ -57,6 +57,9 @@ async def serve(
         lock = DaemonLock(settings.home)
         lock.acquire()
         stack.callback(lock.release)
+        stopping = stop or asyncio.Event()
+        if signals:
+            stack.callback(_handle_signals(stopping))
         tcp = _tcp(settings, listen)
         if tcp is not None:
             stack.callback(tcp.close)
@@ -70,9 +73,6 @@ async def serve(
             ),
             name="housekeeping",
         )
-        stopping = stop or asyncio.Event()
-        if signals:
-            stack.callback(_handle_signals(stopping))
         addresses = await stack.enter_async_context(_listening(runtime, tcp))
         (ready or _say_ready)(addresses)
         _notify_manager("READY=1")
@@ -116,17 +116,27 @@ async def _listening(runtime: Runtime, tcp: socket.socket | None) -> AsyncIterat
 
 
 async def _until_stopped(runtime: Runtime, stopping: asyncio.Event) -> None:
-    """Returns when asked to stop; raises when the container has failed."""
+    """Returns when asked to stop; raises what the container failed of."""
+
+    async def failure() -> Exception | None:
+        try:
+            await runtime.container.wait()
+        except Exception as error:  # noqa: BLE001 - raised below, outside the task group, which would wrap it
+            return error
+        return None
 
     async def asked() -> None:
         await stopping.wait()
 
     async with asyncio.TaskGroup() as group:
-        failure = group.create_task(runtime.container.wait())
+        failed = group.create_task(failure())
         request = group.create_task(asked())
-        await asyncio.wait([failure, request], return_when=asyncio.FIRST_COMPLETED)
-        failure.cancel()
+        await asyncio.wait([failed, request], return_when=asyncio.FIRST_COMPLETED)
+        error = failed.result() if failed.done() else None
+        failed.cancel()
         request.cancel()
+    if error is not None:
+        raise error
 
 
 def _handle_signals(stopping: asyncio.Event) -> Callable[[], None]:

@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -243,6 +244,45 @@ def _connections(found: Daemon) -> int:
     """Connections that are open on the daemon's socket."""
     sockets = Path("/proc/net/unix").read_text().splitlines()
     return sum(1 for line in sockets if line.endswith(str(found.home / "pelagos.sock")) and " 03 " in line)
+
+
+def test_a_second_signal_leaves_at_once(tmp_path: Path) -> None:
+    with daemon(tmp_path / "home", "") as found, socket.socket(socket.AF_UNIX) as half:
+        half.connect(found.unix.removeprefix("unix://"))
+        # A request that never ends: the drain waits for it, the second signal does not.
+        half.sendall(b"POST /plan HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        with connect_sync(found.unix) as client:
+            client.health()
+        found.process.send_signal(signal.SIGTERM)
+        while "told to stop" not in "".join(found.lines):
+            assert found.process.poll() is None
+        assert found.end(signal.SIGTERM) == 128 + signal.SIGTERM
+        assert "leaving at once" in "".join(found.lines)
+    with daemon(tmp_path / "home", "") as found:
+        assert found.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_other_users_are_refused_even_if_they_can_open_the_socket(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as directory, daemon(Path(directory) / "home", "") as found:
+        path = found.unix.removeprefix("unix://")
+        for opened, given in ((directory, 0o755), (found.home, 0o755), (path, 0o666)):
+            os.chmod(opened, given)
+        script = (
+            "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
+            "s.sendall(b'GET /health HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n'); print(s.recv(12))"
+        )
+
+        def ask(user: int) -> tuple[str, str]:
+            command = ["/usr/bin/env", "python3", "-c", script, path]
+            asked = subprocess.run(command, user=user, capture_output=True, text=True, cwd="/")
+            return asked.stdout.strip(), asked.stderr
+
+        assert ask(0)[0] == "b'HTTP/1.1 200'"
+        answer, errors = ask(65534)
+        # It could connect, and was cut off: nothing to read, or a reset.
+        assert answer == "b''" or "ConnectionResetError" in errors or "BrokenPipeError" in errors
 
 
 async def test_after_kill_9_the_next_daemon_takes_over_and_followers_go_on(tmp_path: Path) -> None:
