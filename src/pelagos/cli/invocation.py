@@ -103,7 +103,7 @@ class Invocation:
             return runner.run(whole())
 
     async def confirm(self, question: str) -> bool:
-        """Ask on stderr, read stdin. Without a terminal nobody can answer: raises a usage error naming ``--yes``."""
+        """Ask on stderr, read stdin. Without a terminal nobody can answer: raises InvalidInput."""
         if self._answer is not None:
             reply = await self._answer(question)
         elif sys.stdin is not None and sys.stdin.isatty():
@@ -112,7 +112,11 @@ class Invocation:
         else:
             reply = None
         if reply is None:
-            raise click.UsageError("This needs a yes, and nobody is there to ask. Give --yes to go ahead.")
+            from pelagos.model.errors import InvalidInput
+
+            raise InvalidInput(
+                f"nobody is there to ask: {question}", advice="Give --yes to go ahead without being asked."
+            )
         return reply.strip().lower() in ("y", "yes")
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from pelagos.cli.progress import outcome as outcome_line
 from pelagos.cli.runs import Outcome
-from pelagos.cli.texts import join
 from pelagos.cli.trail import Trail
 from pelagos.model.states import RunState
 from pelagos.wire.infrastructures import RunView, StatusView
@@ -56,15 +55,17 @@ def show_state(invocation: Invocation, status: StatusView) -> None:
 
 
 def _next(status: StatusView, session: Session) -> str:
+    """What to try next, a command a line with what it is for."""
     name = status.name
-    keeping = f"pelagos maintain {name}, or pelagos serve (keep it alive)" if session.embedded else ""
-    words = [f"pelagos status {name}", f"pelagos logs {name}"]
+    steps = [(f"pelagos status {name}", "what there is"), (f"pelagos logs {name}", "the instances' consoles")]
     scalable = [node for node, one in status.nodes.items() if one.scaling.max > one.scaling.target]
     if scalable:
-        words.append(f"pelagos scale {name} {scalable[0]} +1")
-    words += [keeping] if keeping else []
-    words.append(f"pelagos down {name}")
-    return f"Next: {join(words, 'or')}."
+        steps.append((f"pelagos scale {name} {scalable[0]} +1", "one more instance"))
+    if session.embedded:
+        steps.append((f"pelagos maintain {name}", "keep it alive (or all at once: pelagos serve)"))
+    steps.append((f"pelagos down {name}", "take it down"))
+    width = max(len(step) for step, _ in steps)
+    return "\n".join(["Next:", *(f"  {step:<{width}}  {purpose}" for step, purpose in steps)])
 
 
 async def _answering(session: Session, status: StatusView) -> list[str]:

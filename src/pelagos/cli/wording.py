@@ -57,9 +57,11 @@ _SENTENCES: dict[str, Callable[[Data], str]] = {
     "run.cancel_requested": lambda data: (
         "cancelling was asked for" + (", keeping what was made" * bool(data.get("keep")))
     ),
-    "infrastructure.destroyed": lambda data: "destroyed",
-    "infrastructure.maintained": lambda data: "is kept alive" if data.get("maintained") else "is left alone",
-    "infrastructure.state": lambda data: _with(f"is {data.get('state', 'unknown')}", data.get("reason")),
+    "infrastructure.destroyed": lambda data: "infrastructure is gone",
+    "infrastructure.maintained": lambda data: (
+        "infrastructure is kept alive" if data.get("maintained") else "infrastructure is left alone"
+    ),
+    "infrastructure.state": lambda data: _with(f"infrastructure is {data.get('state', 'unknown')}", data.get("reason")),
     "node.waiting": lambda data: f"waits for {_names(data.get('on'))}",
     "instance.pending": lambda data: "pending" + (f" on {data['cloud']}" if data.get("cloud") else ""),
     "instance.building": lambda data: "building",
