@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from pelagos.operations.calls import Backoff
 from pelagos.operations.engine import OperationsEngine, RefreshResult
-from pelagos.operations.journal import (
-    operations_by_id,
-    operations_by_request,
-    operations_of_targets,
-    submit_creates,
-    submit_deletes,
-    submit_power,
-)
+from pelagos.operations.journal import submit_creates, submit_deletes, submit_power
 from pelagos.operations.kinds import KINDS, Effect, Kind, Step
+from pelagos.operations.reading import operations_by_id, operations_by_request, operations_of_targets
 from pelagos.operations.records import NewServer, OperationRecord, ServerAction
 from pelagos.operations.worker import EngineConfig
 

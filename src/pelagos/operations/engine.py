@@ -31,6 +31,7 @@ from pelagos.model.scope import DEFAULT_SCOPE, Fence, Scope
 from pelagos.model.states import OperationState
 from pelagos.model.world import World
 from pelagos.operations import journal
+from pelagos.operations.reading import operations_by_id
 from pelagos.operations.records import NewServer, OperationRecord, ServerAction
 from pelagos.operations.watching import Elsewhere
 from pelagos.operations.worker import AccountWorker, EngineConfig
@@ -144,7 +145,7 @@ class OperationsEngine:
                 while missing:
                     # A few at a time, in order: a ring must not cost a read of ten thousand rows.
                     looked = missing[-_FEW:]
-                    records = await self._store.read(partial(journal.operations_by_id, ids=looked))
+                    records = await self._store.read(partial(operations_by_id, ids=looked))
                     final = {i: r for i, r in records.items() if r.state.final}
                     found.update(final)
                     missing[-_FEW:] = [i for i in looked if i in records and i not in final]

@@ -17,64 +17,34 @@ boots gives way at once, one whose call is out or uncertain is told by ``cancel_
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from pelagos import quotas
-from pelagos.model.errors import Conflict, ErrorPayload, InvalidInput, NotFound
+from pelagos.model.errors import Conflict, InvalidInput, NotFound
 from pelagos.model.scope import Fence, Scope
 from pelagos.model.states import OperationState, ServerState
 from pelagos.operations.kinds import KINDS
+from pelagos.operations.reading import chunks, operations_by_request
 from pelagos.operations.records import SERVER_QUOTA, WAITING, NewServer, OperationRecord, ServerAction
 from pelagos.store import append_many, check_fence
 from pelagos.store.events import event_row
 from pelagos.store.schema import attempts, operations, servers
 
 __all__ = [
-    "chunks",
     "operation_row",
-    "operations_by_id",
-    "operations_by_request",
-    "operations_of_targets",
     "submit_creates",
     "submit_deletes",
     "submit_power",
     "submit_refresh",
 ]
 
-_CHUNK = 500
 _RELEASE = {resource: -amount for resource, amount in SERVER_QUOTA.items()}
 _encode = msgspec.msgpack.Encoder().encode
-_decode_error = msgspec.msgpack.Decoder(ErrorPayload).decode
 _POWER = {"start": "server.start", "stop": "server.stop", "reboot": "server.reboot"}
 
-_columns = (
-    operations.c.id,
-    operations.c.project_id,
-    operations.c.user_id,
-    operations.c.kind,
-    operations.c.account,
-    operations.c.target_id,
-    operations.c.infrastructure_id,
-    operations.c.request_id,
-    operations.c.state,
-    operations.c.step,
-    operations.c.attempts,
-    operations.c.next_at,
-    operations.c.error_blob,
-    operations.c.created_at,
-    operations.c.updated_at,
-    operations.c.finished_at,
-)
-_by_request = select(*_columns).where(
-    operations.c.project_id == bindparam("b_project"),
-    operations.c.request_id.in_(bindparam("b_requests", expanding=True)),
-)
-_by_id = select(*_columns).where(operations.c.id.in_(bindparam("b_ids", expanding=True)))
-_of_targets = select(*_columns).where(operations.c.target_id.in_(bindparam("b_targets", expanding=True)))
 _unfinished_of_targets = (
     select(
         operations.c.id,
@@ -208,39 +178,6 @@ def submit_refresh(connection: Connection, scope: Scope, account: str, operation
         insert(operations),
         operation_row(scope, operation_id, "account.refresh", account, operation_id, None, operation_id, now),
     )
-
-
-def operations_by_request(
-    connection: Connection, scope: Scope, request_ids: Iterable[str]
-) -> dict[str, OperationRecord]:
-    """The operations that these requests of a project led to, by request id."""
-    return {
-        row.request_id: row
-        for ids in chunks(request_ids)
-        for row in map(_record, connection.execute(_by_request, {"b_project": scope.project_id, "b_requests": ids}))
-    }
-
-
-def operations_by_id(connection: Connection, ids: Iterable[str]) -> dict[str, OperationRecord]:
-    """Operations by id, of any project; unknown ids are missing."""
-    return {row.id: row for chunk in chunks(ids) for row in map(_record, connection.execute(_by_id, {"b_ids": chunk}))}
-
-
-def operations_of_targets(connection: Connection, target_ids: Iterable[str]) -> list[OperationRecord]:
-    """All operations of these servers, finished ones too, oldest first."""
-    found = [
-        row
-        for chunk in chunks(target_ids)
-        for row in map(_record, connection.execute(_of_targets, {"b_targets": chunk}))
-    ]
-    return sorted(found, key=lambda row: (row.created_at, row.id))
-
-
-def chunks(ids: Iterable[str]) -> Iterable[list[str]]:
-    """The ids in lists that fit a statement."""
-    iterator = iter(ids)
-    while chunk := list(islice(iterator, _CHUNK)):
-        yield chunk
 
 
 def _submit(
@@ -482,26 +419,4 @@ def _new_record(scope: Scope, request: NewServer, now: float) -> OperationRecord
         created_at=now,
         updated_at=now,
         finished_at=None,
-    )
-
-
-def _record(row: Any) -> OperationRecord:
-    error = row.error_blob
-    return OperationRecord(
-        id=row.id,
-        project_id=row.project_id,
-        user_id=row.user_id,
-        kind=row.kind,
-        account=row.account,
-        target_id=row.target_id,
-        infrastructure_id=row.infrastructure_id,
-        request_id=row.request_id,
-        state=OperationState(row.state),
-        step=row.step,
-        attempts=row.attempts,
-        next_at=None if row.next_at >= WAITING or row.finished_at is not None else row.next_at,
-        error=None if error is None else _decode_error(error),
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        finished_at=row.finished_at,
     )

@@ -26,7 +26,8 @@ from pelagos import quotas
 from pelagos.clouds.values import CloudServer
 from pelagos.model.scope import DEFAULT_SCOPE, Fence, Scope
 from pelagos.model.states import ServerState
-from pelagos.operations.journal import chunks, operation_row
+from pelagos.operations.journal import operation_row
+from pelagos.operations.reading import chunks
 from pelagos.operations.records import SERVER_QUOTA, SweepParameters
 from pelagos.operations.settling import encode_addresses
 from pelagos.store import append_many, check_fence

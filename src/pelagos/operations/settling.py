@@ -37,8 +37,8 @@ from pelagos.clouds.values import Capabilities, CloudServer
 from pelagos.model.errors import Cancelled, ErrorPayload
 from pelagos.model.scope import Fence
 from pelagos.model.states import OperationState, ServerState
-from pelagos.operations.journal import chunks
 from pelagos.operations.kinds import KINDS, Effect
+from pelagos.operations.reading import chunks
 from pelagos.operations.records import (
     SERVER_QUOTA,
     WAITING,
