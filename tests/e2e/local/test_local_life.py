@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from e2e.local.local_cloud import LocalCloud
-from pelagos.clouds import CloudBusy, CloudServer, CloudUncertain
+from pelagos.clouds import CloudBusy, CloudRejected, CloudServer, CloudUncertain, ServerSpec
 from pelagos.model.states import ServerState
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
@@ -191,3 +191,15 @@ async def test_delete_and_start_at_once_leave_one_outcome(cloud: LocalCloud) -> 
     assert results[1:] == [None, None]
     assert list(await cloud.driver.list_servers(timeout=5)) == []
     await nothing_left(cloud)
+
+
+async def test_a_name_becomes_a_host_name_and_a_wrong_host_name_is_refused(cloud: LocalCloud) -> None:
+    server = await cloud.make("infra_1/web.0 " + "x" * 80, "#!/bin/sh\necho I am $HOSTNAME.\n", token="long")
+    said = await cloud.console_says(server, "user data finished")
+    name = said.partition("I am ")[2].partition(".")[0]
+    assert name.startswith("infra-1-web-0-xxx")
+    assert len(name) == 63
+    spec = ServerSpec(name="one", hostname="a b")
+    with pytest.raises(CloudRejected, match="is not a host name"):
+        await cloud.driver.create_server(spec, token="wrong", timeout=20)
+    assert len(await cloud.driver.list_servers(timeout=5)) == 1

@@ -20,7 +20,7 @@ import msgspec
 
 from pelagos.clouds.errors import CloudRejected
 
-__all__ = ["UserData", "parse_user_data"]
+__all__ = ["HOSTNAME", "UserData", "parse_user_data"]
 
 ENCODINGS = {
     "": (False, False), "text/plain": (False, False),
@@ -31,6 +31,7 @@ ENCODINGS = {
 HANDLED = {"hostname", "fqdn", "bootcmd", "users", "groups", "write_files", "packages", "runcmd", "final_message"}
 WITHOUT_EFFECT = {"preserve_hostname", "manage_etc_hosts", "prefer_fqdn_over_hostname", "disable_root", "ssh_pwauth"}
 HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+"""A label of RFC 1123."""
 
 
 class UserData(msgspec.Struct, frozen=True):

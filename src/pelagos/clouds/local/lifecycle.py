@@ -12,6 +12,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import select
 import signal
 from pathlib import Path
@@ -21,7 +22,7 @@ import msgspec
 
 from pelagos.clouds.errors import CloudBusy, CloudCapacity, CloudError, CloudRejected, CloudUncertain, ServerNotFound
 from pelagos.clouds.local.cgroups import ControlGroups
-from pelagos.clouds.local.cloudconfig import UserData, parse_user_data
+from pelagos.clouds.local.cloudconfig import HOSTNAME, UserData, parse_user_data
 from pelagos.clouds.local.facts import LocalFacts
 from pelagos.clouds.local.guest import syscalls
 from pelagos.clouds.local.images import Images
@@ -38,6 +39,14 @@ __all__ = ["Lifecycle"]
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
 ADDRESS_TRIES = 32
+
+
+def _hostname(spec: ServerSpec, data: UserData) -> str:
+    """What was given, or a label made of the name."""
+    given = spec.hostname or data.hostname
+    if given and not HOSTNAME.fullmatch(given):
+        raise CloudRejected(f"{given!r} is not a host name", advice="Use letters, digits and hyphens, at most 63.")
+    return given or re.sub(r"[^A-Za-z0-9-]+", "-", spec.name)[:63].strip("-") or "instance"
 
 
 class Lifecycle:
@@ -140,7 +149,7 @@ class Lifecycle:
                     provider_id=provider_id,
                     token=token,
                     name=spec.name,
-                    hostname=spec.hostname or data.hostname or spec.name,
+                    hostname=_hostname(spec, data),
                     group=spec.group,
                     user_data=spec.user_data,
                     metadata=spec.metadata,

@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import ipaddress
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ __all__ = ["AddressBook", "hosts_file"]
 SHARED_SPACE = ipaddress.IPv4Network("100.64.0.0/10")
 PREFIX = 22
 TRIES = 64
+ALIAS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @contextmanager
@@ -157,6 +159,6 @@ def hosts_file(record: Record, group: list[Record]) -> str:
     lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
     for other in [record, *(other for other in group if other.provider_id != record.provider_id)]:
         aliases = [alias.strip() for alias in other.metadata.get("aliases", "").split(",")]
-        names = list(dict.fromkeys(name for name in [other.hostname, *aliases] if name))
+        names = list(dict.fromkeys(name for name in [other.hostname, *aliases] if ALIAS.fullmatch(name)))
         lines.append(f"{other.address} {' '.join(names)}")
     return "\n".join(lines) + "\n"

@@ -95,7 +95,7 @@ def test_removal_follows_no_link_and_opens_closed_directories(tmp_path: Path) ->
 
 
 def test_hosts_names_itself_first_and_the_others_once() -> None:
-    one = record(1, metadata={"aliases": "web, lb"})
+    one = record(1, metadata={"aliases": "web, lb, 1.2.3.4 evil,\n6.6.6.6 bank"})
     two = record(2)
     lines = hosts_file(one, [two, one]).splitlines()
     assert lines[2:] == ["127.70.0.1 h1 web lb", "127.70.0.2 h2"]
