@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Session", "daemon_url", "open_session", "settings_of"]
 
+_PATIENCE = 5.0
+"""Seconds for which a question is asked again where nobody answers; a person waits in front of it. Following a run is
+more patient by itself."""
+
 
 @dataclass(frozen=True)
 class Session:
@@ -72,7 +76,8 @@ async def open_session(invocation: Invocation) -> AsyncIterator[Session]:
     if url is not None:
         from pelagos.clients import connect
 
-        async with connect(url, token=invocation.world.environ.get("PELAGOS_TOKEN"), world=invocation.world) as client:
+        token = invocation.world.environ.get("PELAGOS_TOKEN")
+        async with connect(url, token=token, patience=_PATIENCE, world=invocation.world) as client:
             yield Session(client, embedded=False, home=None)
         return
     from pelagos.runtime import Runtime
