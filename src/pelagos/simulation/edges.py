@@ -1,0 +1,133 @@
+"""Edges: the moments at which a process may die. Each is counted, and at a chosen one it dies.
+
+A transaction has two: before its commit (nothing is written), and after it, before anybody is told. A driver call has
+two: before it is sent, and when its reply is there and nobody has seen it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from pelagos.clouds.port import CloudDriver, DriverContext, DriverPlugin
+from pelagos.clouds.values import Capabilities, CloudServer, CommandResult, ServerSpec
+
+__all__ = ["Crash", "DyingPlugin", "Edges"]
+
+
+class Crash(BaseException):
+    """What a dead process's calls to its store raise; nobody of it is left to see it."""
+
+
+class Edges:
+    """Counts edges of one process; at number ``fatal`` it dies by ``die``."""
+
+    def __init__(self, die: Callable[[str], None]) -> None:
+        self._die = die
+        self.seen = 0
+        self.fatal: int | None = None
+        self.died_at = ""
+
+    def arm(self, edge: int) -> None:
+        """Die at the edge of that number, from now on, counted from 0."""
+        self.fatal = self.seen + edge
+
+    def disarm(self) -> None:
+        self.fatal = None
+
+    def reached(self, what: str) -> bool:
+        """Whether the process has just died here."""
+        number = self.seen
+        self.seen += 1
+        if self.fatal is None or number != self.fatal:
+            return False
+        self.fatal = None
+        self.died_at = f"edge {number}: {what}"
+        self._die(self.died_at)
+        return True
+
+    async def pass_(self, what: str) -> None:
+        """An edge in a coroutine: the dead never return from it."""
+        if self.reached(what):
+            await _forever()
+
+
+async def _forever() -> NoReturn:
+    await asyncio.get_running_loop().create_future()
+    raise AssertionError("the dead do not wake")
+
+
+class DyingPlugin:
+    """A driver plug-in whose drivers' calls have edges."""
+
+    def __init__(self, plugin: DriverPlugin, edges: Edges) -> None:
+        self._plugin = plugin
+        self._edges = edges
+        self.name = plugin.name
+        self.resource = plugin.resource
+        self.account_options = plugin.account_options
+
+    async def open(self, context: DriverContext) -> CloudDriver:
+        return _DyingDriver(await self._plugin.open(context), self._edges)
+
+
+class _DyingDriver:
+    def __init__(self, driver: CloudDriver, edges: Edges) -> None:
+        self._driver = driver
+        self._edges = edges
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._driver.capabilities
+
+    async def _through(self, verb: str, call: Callable[[], Any]) -> Any:
+        await self._edges.pass_(f"before {verb}")
+        try:
+            return await call()
+        finally:
+            await self._edges.pass_(f"after {verb}")
+
+    async def list_servers(self, *, timeout: float) -> Sequence[CloudServer]:
+        found: Sequence[CloudServer] = await self._through("list", lambda: self._driver.list_servers(timeout=timeout))
+        return found
+
+    async def get_server(self, provider_id: str, *, timeout: float) -> CloudServer:
+        found: CloudServer = await self._through("get", lambda: self._driver.get_server(provider_id, timeout=timeout))
+        return found
+
+    async def find_by_token(self, token: str, *, timeout: float) -> CloudServer | None:
+        found: CloudServer | None = await self._through(
+            "find", lambda: self._driver.find_by_token(token, timeout=timeout)
+        )
+        return found
+
+    async def console(self, provider_id: str, *, max_bytes: int, timeout: float) -> str:
+        return await self._driver.console(provider_id, max_bytes=max_bytes, timeout=timeout)
+
+    async def create_server(self, spec: ServerSpec, *, token: str, timeout: float) -> CloudServer:
+        made: CloudServer = await self._through(
+            "create", lambda: self._driver.create_server(spec, token=token, timeout=timeout)
+        )
+        return made
+
+    async def delete_server(self, provider_id: str, *, timeout: float) -> None:
+        await self._through("delete", lambda: self._driver.delete_server(provider_id, timeout=timeout))
+
+    async def start_server(self, provider_id: str, *, timeout: float) -> None:
+        await self._through("start", lambda: self._driver.start_server(provider_id, timeout=timeout))
+
+    async def stop_server(self, provider_id: str, *, timeout: float) -> None:
+        await self._through("stop", lambda: self._driver.stop_server(provider_id, timeout=timeout))
+
+    async def reboot_server(self, provider_id: str, *, timeout: float) -> None:
+        await self._through("reboot", lambda: self._driver.reboot_server(provider_id, timeout=timeout))
+
+    async def execute(self, provider_id: str, argv: Sequence[str], *, timeout: float) -> CommandResult:
+        return await self._driver.execute(provider_id, argv, timeout=timeout)
+
+    async def close(self) -> None:
+        await self._driver.close()
+
+    def snapshot(self) -> dict[str, Any]:
+        return self._driver.snapshot()

@@ -1,0 +1,198 @@
+"""What must hold at every moment, checked after every commit against the store's log and the clouds' truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pelagos.clouds.simulated import SimulatedCloud
+from pelagos.model.states import ServerState
+from pelagos.simulation.recording import Change, Recorder
+
+__all__ = ["Invariants"]
+
+_FIRST_PROBLEMS = 5
+
+
+class Invariants:
+    """``problems`` says what was broken, oldest first."""
+
+    def __init__(self, recorder: Recorder, clouds: Mapping[str, SimulatedCloud], note: Callable[[str], None]) -> None:
+        self._recorder = recorder
+        self._clouds = clouds
+        self._note = note
+        self.problems: list[str] = []
+        self.transitions: dict[tuple[str, str, str | None, str | None], int] = {}
+        """(table, detail, from, to) -> how often."""
+        self.story: list[Change] = []
+        self.commits = 0
+        self._position = 0
+        self._epochs: dict[str, int] = {}
+        self._tokens: dict[str, str] = {}
+
+    def broken(self, problem: str) -> None:
+        """Something does not hold."""
+        self._note(f"BROKEN: {problem}")
+        if len(self.problems) < _FIRST_PROBLEMS:
+            self.problems.append(problem)
+
+    def committed(self) -> None:
+        """Look at what the last commit changed, and at the clouds."""
+        self.commits += 1
+        changes = self._recorder.take()
+        self.story += changes
+        inserted = False
+        for change in changes:
+            rule = _RULES.get(change.table)
+            if rule is not None:
+                problem = rule(change)
+                if problem:
+                    self.broken(f"{problem}: {change}")
+            match change.table:
+                case "events":
+                    self._event(change)
+                case "leases":
+                    self._lease(change)
+                case "instances":
+                    inserted = inserted or change.old is None
+                    self._seen(change, "")
+                case "operations":
+                    self._seen(change, change.detail)
+                case "attempts" | "servers" | "runs" | "infrastructures":
+                    self._seen(change, "")
+                case _:
+                    pass
+        if inserted:
+            self._slots()
+        self.look_at_clouds()
+        for number in self._recorder.lost_acks:
+            self.broken(f"transaction {number} was acknowledged and is not in the store")
+        self._recorder.lost_acks.clear()
+
+    def _seen(self, change: Change, detail: str) -> None:
+        if change.old != change.new:
+            key = (change.table, detail, change.old, change.new)
+            self.transitions[key] = self.transitions.get(key, 0) + 1
+
+    def _event(self, change: Change) -> None:
+        position = int(change.id)
+        if change.old is not None or change.new is None:
+            self.broken(f"an event was changed or deleted: {change}")
+        elif position <= self._position:
+            self.broken(f"event position {position} after {self._position}")
+        self._position = max(self._position, position)
+
+    def _lease(self, change: Change) -> None:
+        if change.new is None:
+            self.broken(f"a lease row was deleted: {change}")
+            return
+        before, _, old_holder = (change.old or "0/").partition("/")
+        after, _, holder = change.new.partition("/")
+        if int(after) < int(before) or int(after) < self._epochs.get(change.id, 0):
+            self.broken(f"the epoch of {change.id} fell from {before} to {after}")
+        if holder and holder != old_holder and int(after) <= int(before):
+            self.broken(f"{change.id} changed hands and its epoch did not rise: {change.old} to {change.new}")
+        self._epochs[change.id] = int(after)
+
+    def _slots(self) -> None:
+        query = self._recorder.query
+        for row in query(
+            "SELECT infrastructure_id, node, ordinal, count(*) FROM instances WHERE deleted_at IS NULL"
+            " GROUP BY 1, 2, 3 HAVING count(*) > 1"
+        ):
+            self.broken(f"{row[3]} living instances have the slot {row[1]}/{row[2]}")
+        for row in query(
+            "SELECT i.node, count(*), n.target FROM instances i JOIN infrastructure_nodes n"
+            " ON n.infrastructure_id = i.infrastructure_id AND n.name = i.node"
+            " WHERE i.deleted_at IS NULL AND i.state IN ('pending', 'uncertain')"
+            " GROUP BY i.infrastructure_id, i.node HAVING count(*) > n.target"
+        ):
+            self.broken(f"{row[1]} instances of {row[0]} are being made, its target is {row[2]}")
+
+    def look_at_clouds(self) -> None:
+        """No server without a record, never two for one."""
+        for name, cloud in self._clouds.items():
+            living: dict[str, str] = {}
+            for server in cloud.servers():
+                if not server.token or server.state is ServerState.DELETING:
+                    continue
+                owner = self._owner(server.token)
+                if owner is None:
+                    self.broken(f"{server.provider_id} in {name} has no record: its token is in no attempt")
+                    continue
+                if owner in living:
+                    self.broken(f"{living[owner]} and {server.provider_id} in {name} both live for server {owner}")
+                living[owner] = server.provider_id
+
+    def _owner(self, token: str) -> str | None:
+        known = self._tokens.get(token)
+        if known is None:
+            rows = self._recorder.query(
+                "SELECT s.id FROM attempts a JOIN operations o ON o.id = a.operation_id"
+                " JOIN servers s ON s.id = o.target_id WHERE a.token = ?",
+                token,
+            )
+            if rows:
+                known = self._tokens[token] = str(rows[0][0])
+        return known
+
+    def nothing_left(self) -> list[str]:
+        """What should not be there when everything is down: empty if it is as it should be."""
+        query = self._recorder.query
+        left = [
+            f"{s.provider_id} in {name} is {s.state.value}"
+            for name, cloud in self._clouds.items()
+            for s in cloud.servers()
+            if s.token
+        ]
+        left += [
+            f"{cloud.under_way()} requests under way to {n}" for n, cloud in self._clouds.items() if cloud.under_way()
+        ]
+        for what, sql in _REMAINS:
+            left += [f"{what}: {row}" for row in query(sql)]
+        return left
+
+    def snapshot(self) -> dict[str, Any]:
+        return {"commits": self.commits, "events": self._position, "transitions": len(self.transitions)}
+
+
+_REMAINS = (
+    ("open attempt", "SELECT token, state FROM attempts WHERE closed_at IS NULL"),
+    ("unfinished operation", "SELECT id, kind, state, step FROM operations WHERE finished_at IS NULL"),
+    ("living server row", "SELECT id, state, reason FROM servers WHERE deleted_at IS NULL"),
+    ("living instance", "SELECT id, node, state, reason FROM instances WHERE deleted_at IS NULL"),
+    ("unfinished run", "SELECT id, kind, state FROM runs WHERE finished_at IS NULL"),
+    ("infrastructure", "SELECT id, state, reason FROM infrastructures WHERE deleted_at IS NULL"),
+    ("quota", "SELECT project_id, resource, used, reserved FROM quota_holdings WHERE used <> 0 OR reserved <> 0"),
+    ("reservation", "SELECT operation_id, amount FROM quota_reservations WHERE state = 'reserved'"),
+)
+
+
+def _instances(change: Change) -> str:
+    return "" if change.writer == change.holder else "an instance was written without its lease"
+
+
+def _nodes(change: Change) -> str:
+    # Accepting a new infrastructure writes its nodes before anybody can hold its lease.
+    if change.writer == change.holder or (change.old is None and change.holder == "-"):
+        return ""
+    return "a node was written without its lease"
+
+
+def _attempts(change: Change) -> str:
+    _, epoch, sent = change.detail.split("/")
+    if change.writer == change.holder:
+        if change.new == "open" and sent == "1" and change.old is None and int(epoch) != change.epoch:
+            return "an attempt carries another epoch than its account's lease"
+        return ""
+    # A delete overtakes a create that was not sent: then nobody has it in hand.
+    if change.old == "open" and change.new == "refused" and sent == "0":
+        return ""
+    return "an attempt was written without its account's lease"
+
+
+_RULES: dict[str, Callable[[Change], str]] = {
+    "instances": _instances,
+    "infrastructure_nodes": _nodes,
+    "attempts": _attempts,
+}

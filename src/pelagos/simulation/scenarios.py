@@ -1,0 +1,321 @@
+"""The scenarios: each is a function that tells one story, up to the good end which all share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from pelagos.clouds.errors import ServerNotFound
+from pelagos.clouds.simulated import Faults
+from pelagos.model.states import RunState
+from pelagos.simulation.describing import varied
+from pelagos.simulation.story import FEW_FAULTS, MANY_FAULTS, REFUSALS, Story
+from pelagos.simulation.universe import Died, Incarnation, Violated
+
+__all__ = ["SCENARIOS", "Scenario"]
+
+Tell = Callable[[Story], Awaitable[None]]
+
+
+class Scenario(msgspec.Struct, frozen=True):
+    """``faults``: by chance, in every call. ``edges``: the story is told once to count the first process's edges, then
+    again with its death at some of them."""
+
+    name: str
+    tell: Tell
+    faults: Faults = Faults()
+    edges: bool = False
+    most: int = 4
+
+
+async def _build(story: Story) -> None:
+    by = await story.universe.incarnate()
+    if await story.ended(await story.up(by, strategy=story.rng.choice(("parallel", "sequential")))) is not (
+        RunState.SUCCEEDED
+    ):
+        raise Violated("a build in fair weather failed")
+    # Asked again, nothing is to do.
+    before = story.real_servers()
+    await story.ended(await story.up(by))
+    if story.real_servers() != before:
+        raise Violated("a second build changed something")
+
+
+async def _crash(story: Story) -> None:
+    """Build, scale and take down, with a death at an edge; whoever comes next finishes it without being told."""
+    universe = story.universe
+    by: Incarnation | None = None
+    fatal = story.dies_at
+    for step in ("up", "scale", "down"):
+        request = story.request()
+        for _ in range(5):
+            try:
+                if by is None or not by.alive:
+                    by = await universe.incarnate(dies_at=fatal)
+                    fatal = None
+                match step:
+                    case "up":
+                        run = await story.up(by, request)
+                    case "scale":
+                        run = await story.scale(
+                            by, story.description.nodes[-1].name, str(story.description.nodes[-1].most)
+                        )
+                    case _:
+                        run = await story.down(by, request)
+                await _ended_or_died(story, by, run)
+                break
+            except Died:
+                fatal = None
+                continue
+
+
+async def _ended_or_died(story: Story, by: Incarnation, run: str) -> None:
+    await story.universe.until("the run ends or its process dies", lambda: story.state(run).final or by.dead, 3000.0)
+    if by.dead:
+        raise Died("while it was waited for")
+
+
+async def _heal(story: Story) -> None:
+    """A daemon keeps it alive, whatever befalls its servers."""
+    universe = story.universe
+    by = await universe.incarnate(serves=True)
+    await story.ended(await story.up(by))
+    for _ in range(story.rng.randint(1, 4)):
+        servers = story.real_servers()
+        if servers:
+            account, provider_id = story.rng.choice(servers)
+            cloud = universe.clouds[account]
+            what = story.rng.choice(("kill", "stop", "vanish", "bad", "flapping"))
+            universe.note(f"{provider_id} in {account}: {what}")
+            match what:
+                case "kill":
+                    cloud.kill(provider_id)
+                case "stop":
+                    cloud.stop(provider_id)
+                case "vanish":
+                    cloud.vanish(provider_id)
+                case _:
+                    cloud.set_health(provider_id, "bad" if what == "bad" else "flapping")
+        await story.wait(0.0, 60.0)
+    for account, provider_id in story.real_servers():
+        universe.clouds[account].set_health(provider_id, "ok")
+    await universe.until("it is healed", lambda: _state(story) == "ready", 1500.0)
+
+
+def _state(story: Story) -> str:
+    rows = story.universe.query("SELECT state FROM infrastructures WHERE deleted_at IS NULL")
+    return str(rows[0][0]) if rows else "gone"
+
+
+async def _scale(story: Story) -> None:
+    """Scaled up and down, sometimes by several at once."""
+    by = await story.universe.incarnate(serves=story.rng.random() < 0.5)
+    await story.ended(await story.up(by))
+
+    async def one() -> None:
+        node = story.rng.choice(story.description.nodes)
+        number = story.rng.choice((str(story.rng.randint(node.least, node.most)), "+1", "-1"))
+        try:
+            await story.ended(await story.scale(by, node.name, number))
+        except REFUSALS as error:
+            story.universe.note(f"refused: {error}")
+
+    for _ in range(story.rng.randint(1, 4)):
+        await asyncio.gather(*(one() for _ in range(story.rng.randint(1, 3))))
+
+
+async def _update(story: Story) -> None:
+    """Another description, sometimes before the first is built."""
+    by = await story.universe.incarnate(serves=story.rng.random() < 0.3)
+    for _ in range(story.rng.randint(2, 4)):
+        run = await story.up(by)
+        if story.rng.random() < 0.6:
+            await story.ended(run)
+        else:
+            await story.wait(0.0, 5.0)
+        story.description = varied(story.rng, story.description, story.accounts)
+
+
+async def _two(story: Story) -> None:
+    """Two processes at once on one infrastructure, on one host or on two."""
+    universe = story.universe
+    hosts = story.rng.choice((("here", "here"), ("here", "there")))
+    pair = [await universe.incarnate(serves=story.rng.random() < 0.3, host=host) for host in hosts]
+
+    async def one(by: Incarnation) -> None:
+        await story.wait(0.0, 3.0)
+        try:
+            await story.ended(await story.up(by))
+            await story.wait(0.0, 2.0)
+            node = story.rng.choice(story.description.nodes)
+            await story.ended(await story.scale(by, node.name, str(story.rng.randint(node.least, node.most))))
+        except REFUSALS as error:
+            universe.note(f"p{by.number} refused: {error}")
+
+    await asyncio.gather(*(one(by) for by in pair))
+    if story.rng.random() < 0.5:
+        pair[0].kill()
+
+
+async def _frozen(story: Story) -> None:
+    """A process stops for longer than its leases last, another takes over, and it wakes up."""
+    universe = story.universe
+    serves = story.rng.random() < 0.5
+    first = await universe.incarnate(serves=serves, host="here")
+    run = await story.up(first)
+    await story.wait(0.0, 6.0)
+    first.pause()
+    second = await universe.incarnate(serves=True, host=story.rng.choice(("here", "there")))
+    if story.rng.random() < 0.5:
+        await story.wait(0.0, 10.0)
+        first.resume()
+        await story.wait(0.0, 4.0)
+        first.pause()
+    await story.wait(16.0, 60.0)
+    first.resume()
+    await story.ended(run)
+    if story.rng.random() < 0.5:
+        await story.wait(0.0, 20.0)
+        second.kill()
+
+
+async def _elsewhere(story: Story) -> None:
+    """A process dies on another host: its leases have to expire."""
+    universe = story.universe
+    first = await universe.incarnate(host="there", serves=story.rng.random() < 0.5)
+    run = await story.up(first)
+    await story.wait(0.0, 8.0)
+    first.kill()
+    await universe.incarnate(host="here", serves=True)
+    await story.ended(run)
+
+
+async def _cancel(story: Story) -> None:
+    """Cancelled at some moment, rolled back or kept; what was there before is never touched."""
+    by = await story.universe.incarnate(serves=story.rng.random() < 0.3)
+    before: list[tuple[str, str]] = []
+    if story.rng.random() < 0.5:
+        await story.ended(await story.up(by))
+        before = story.real_servers()
+        story.description = msgspec.structs.replace(
+            story.description,
+            nodes=tuple(
+                msgspec.structs.replace(node, least=node.least + 1, most=node.most + 1)
+                for node in story.description.nodes
+            ),
+        )
+    run = await story.up(by)
+    await story.wait(0.0, story.rng.choice((0.05, 1.0, 10.0)))
+    keep = story.rng.random() < 0.4
+    await story.cancel(by, run, keep=keep)
+    state = await story.ended(run)
+    if state is RunState.CANCELLED:
+        after = story.real_servers()
+        if not set(before) <= set(after):
+            raise Violated(f"cancelling took away what was there before: {set(before) - set(after)}")
+        if not keep and set(after) != set(before):
+            raise Violated(f"cancelling left what the run made: {set(after) - set(before)}")
+
+
+async def _faults(story: Story) -> None:
+    """Every kind of fault, in every call."""
+    by = await story.universe.incarnate(serves=story.rng.random() < 0.5)
+    run = await story.up(by, keep=story.rng.random() < 0.5)
+    if story.rng.random() < 0.5:
+        await story.wait(0.0, 120.0)
+    else:
+        await story.ended(run)
+    if story.rng.random() < 0.5:
+        try:
+            await story.down(by)
+            await story.wait(0.0, 60.0)
+        except REFUSALS as error:
+            story.universe.note(f"refused: {error}")
+
+
+async def _chaos(story: Story) -> None:
+    """Anything, in any order, at any moment."""
+    universe = story.universe
+    rng = story.rng
+    for _ in range(rng.randint(4, 14)):
+        alive = [i for i in universe.incarnations if i.alive]
+        running = [i for i in alive if i.process.state == "running"]
+        if not running or (len(alive) < 3 and rng.random() < 0.2):
+            dies_at = rng.randint(0, 150) if rng.random() < 0.5 else None
+            try:
+                await universe.incarnate(
+                    serves=rng.random() < 0.5, host=rng.choice(("here", "here", "there")), dies_at=dies_at
+                )
+            except Died:
+                universe.note("it died while it started")
+            continue
+        by = rng.choice(running)
+        try:
+            await _something(story, by)
+        except REFUSALS as error:
+            universe.note(f"refused: {error}")
+        await story.wait(0.0, rng.choice((0.1, 3.0, 30.0)))
+        for incarnation in universe.incarnations:
+            if incarnation.process.state == "paused" and rng.random() < 0.5:
+                incarnation.resume()
+
+
+async def _something(story: Story, by: Incarnation) -> None:
+    rng, universe = story.rng, story.universe
+    match rng.choice(("up", "up", "scale", "down", "update", "maintain", "cancel", "crash", "pause", "strike")):
+        case "up":
+            await story.up(by, keep=rng.random() < 0.3, strategy=rng.choice(("parallel", "sequential")))
+        case "scale":
+            node = rng.choice(story.description.nodes)
+            await story.scale(by, node.name, rng.choice(("+1", "-1", str(node.most))))
+        case "down":
+            await story.down(by)
+        case "maintain":
+            await story.maintain(by)
+        case "update":
+            story.description = varied(rng, story.description, story.accounts)
+            await story.up(by)
+        case "cancel":
+            open_runs = universe.query("SELECT id FROM runs WHERE finished_at IS NULL ORDER BY created_at")
+            if open_runs:
+                await story.cancel(by, str(rng.choice(open_runs)[0]), keep=rng.random() < 0.4)
+        case "crash":
+            if rng.random() < 0.5:
+                by.kill()
+            else:
+                by.edges.arm(rng.randint(0, 40))
+        case "pause":
+            by.pause()
+        case _:
+            servers = story.real_servers()
+            if servers:
+                account, provider_id = rng.choice(servers)
+                cloud = universe.clouds[account]
+                try:
+                    rng.choice((cloud.kill, cloud.stop, cloud.vanish))(provider_id)
+                    universe.note(f"{provider_id} in {account} is struck")
+                except ServerNotFound:
+                    universe.note(f"{provider_id} was gone")
+
+
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario("build", _build),
+        Scenario("crash", _crash, edges=True, most=3),
+        Scenario("crash-in-faults", _crash, faults=FEW_FAULTS, edges=True, most=3),
+        Scenario("heal", _heal),
+        Scenario("scale", _scale, faults=FEW_FAULTS),
+        Scenario("update", _update, faults=FEW_FAULTS),
+        Scenario("two", _two, faults=FEW_FAULTS),
+        Scenario("frozen", _frozen, faults=FEW_FAULTS),
+        Scenario("elsewhere", _elsewhere, faults=FEW_FAULTS),
+        Scenario("cancel", _cancel),
+        Scenario("cancel-in-faults", _cancel, faults=FEW_FAULTS),
+        Scenario("faults", _faults, faults=MANY_FAULTS),
+        Scenario("chaos", _chaos, faults=FEW_FAULTS),
+        Scenario("chaos-in-faults", _chaos, faults=MANY_FAULTS),
+    )
+}

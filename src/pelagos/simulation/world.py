@@ -1,0 +1,61 @@
+"""The world of a simulation: its clock is the loop's, and all its chance comes from one seed."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+from pelagos.simulation.loop import Forbidden, VirtualLoop
+
+__all__ = ["EPOCH", "SimulatedWorld"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+EPOCH = 1_750_000_000.0
+"""Wall-clock seconds at the loop's beginning."""
+
+
+class SimulatedWorld:
+    """A :class:`pelagos.model.World` without threads, child processes and sockets.
+
+    Generators are seeded by (seed, name), so that a draw more in one room changes nothing in another."""
+
+    def __init__(self, seed: int | str, loop: VirtualLoop, *, environ: Mapping[str, str] | None = None) -> None:
+        self.seed = seed
+        self.loop = loop
+        self._environ = dict(environ or {})
+        self._rngs: dict[str, random.Random] = {}  # noqa: TID251 - this is the world
+        self._ids = self.rng("ids")
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        return self._environ
+
+    def now(self) -> float:
+        return EPOCH + self.loop.time()
+
+    def monotonic(self) -> float:
+        return self.loop.time()
+
+    def new_id(self) -> str:
+        return str(uuid.UUID(int=self._ids.getrandbits(128), version=4))
+
+    def rng(self, name: str) -> random.Random:  # noqa: TID251 - this is the world
+        if name not in self._rngs:
+            self._rngs[name] = random.Random(f"{self.seed}/{name}")  # noqa: S311, TID251 - seeded on purpose
+        return self._rngs[name]
+
+    async def run_blocking(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs at once: it takes no virtual time."""
+        return function(*args, **kwargs)
+
+    async def spawn(self, argv: Sequence[str], **options: Any) -> NoReturn:
+        raise Forbidden(f"the simulation has no child processes: {' '.join(argv)}")
+
+    async def resolve(self, host: str, port: int) -> list[tuple[str, int]]:
+        """Every name has an address, the same in every run."""
+        number = random.Random(host).getrandbits(24)  # noqa: S311, TID251 - a hash that PYTHONHASHSEED leaves alone
+        return [(f"10.{number >> 16}.{(number >> 8) & 255}.{number & 255}", port)]
