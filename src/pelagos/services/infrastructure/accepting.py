@@ -13,7 +13,7 @@ from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState, RunState
 from pelagos.services.infrastructure import queries, records
 from pelagos.services.infrastructure.description import CompileResult
-from pelagos.services.infrastructure.records import InfrastructureRow, NodeRow, RunRow, encode
+from pelagos.services.infrastructure.records import InfrastructureRow, NodeRow, RunHead, encode
 from pelagos.services.infrastructure.running import scaled_target
 from pelagos.services.infrastructure.values import CompiledInfrastructure, Desired, RunParameters
 from pelagos.services.infrastructure.views import run_view
@@ -102,7 +102,6 @@ def accept_run(
             parameters,
             desired=desired,
             creates_infrastructure=target_id is None,
-            warnings=tuple(compiled.warnings),
         )
         if target_id is None:
             _insert_infrastructure(connection, scope, infrastructure_id, desired, request.maintained, now)
@@ -118,6 +117,7 @@ def accept_run(
             check_scale(row, records.node_rows(connection, target_id), request.scale)
         if request.kind in ("scale", "maintain"):
             _refuse_while_going_down(connection, target_id, name)
+    warnings = tuple(compiled.warnings) if compiled is not None else ()
     position = events.last_position(connection)
     target = target_id or infrastructure_id
     connection.execute(
@@ -130,6 +130,8 @@ def accept_run(
             state=RunState.PENDING.value,
             request_id=request_id,
             parameters_blob=encode(parameters),
+            warnings_blob=encode(warnings) if warnings else None,
+            position=position,
             keep=request.keep,
             cancel_requested=False,
             created_at=now,
@@ -144,7 +146,7 @@ def accept_run(
         run_id=run_id,
         data={"run_kind": request.kind, "name": name, "new": target_id is None},
     )
-    row_ = RunRow(
+    head = RunHead(
         id=run_id,
         infrastructure_id=target,
         scope=scope,
@@ -152,13 +154,14 @@ def accept_run(
         state=RunState.PENDING,
         cancel_requested=False,
         keep=request.keep,
-        parameters=parameters,
         error=None,
+        warnings=warnings,
+        position=position,
         created_at=now,
         started_at=None,
         finished_at=None,
     )
-    return run_view(row_, name, position)
+    return run_view(head, name)
 
 
 def _target_of_up(

@@ -1,4 +1,8 @@
-"""What a maintainer has decided and not written yet: one transaction's worth, fenced by the lease's epoch."""
+"""What a maintainer has decided and not written yet: one transaction's worth, fenced by the lease's epoch.
+
+Dropping the infrastructure is decided in that transaction, since a run may be accepted until then: an ``up`` that
+waits keeps it, and becomes the one that makes it; other runs that wait have nothing left to do, and end with it.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,11 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
+from pelagos.model.errors import ErrorPayload
 from pelagos.model.scope import Fence, Scope
+from pelagos.model.states import RunState
 from pelagos.services.infrastructure import records
-from pelagos.services.infrastructure.records import InstanceRow, NodeRow
+from pelagos.services.infrastructure.records import InstanceRow, NodeRow, RunRow
 from pelagos.store.events import append_many, event_row
 from pelagos.store.leases import check_fence
 from pelagos.store.port import Store
@@ -28,6 +34,7 @@ class Changes:
         self._events: list[dict[str, Any]] = []
         self._runs: dict[str, dict[str, Any]] = {}
         self._infrastructure: dict[str, Any] = {}
+        self._drop_at: float | None = None
 
     def new(self, row: InstanceRow) -> None:
         self._new[row.id] = row
@@ -48,6 +55,14 @@ class Changes:
 
     def infrastructure(self, **values: Any) -> None:
         self._infrastructure.update(values)
+
+    def drop(self, at: float) -> None:
+        """The infrastructure is gone, unless an ``up`` waits that wants it."""
+        self._drop_at = at
+
+    @property
+    def dropping(self) -> bool:
+        return self._drop_at is not None
 
     def event(
         self,
@@ -74,17 +89,20 @@ class Changes:
         )
 
     def __bool__(self) -> bool:
-        return bool(self._new or self._instances or self._nodes or self._events or self._runs or self._infrastructure)
+        written = self._new or self._instances or self._nodes or self._events or self._runs or self._infrastructure
+        return bool(written) or self._drop_at is not None
 
-    async def flush(self, store: Store, fence: Fence, scope: Scope) -> None:
-        """Write and forget. Raises LeaseLost if the epoch is not the lease's any more: then nothing was written."""
+    async def flush(self, store: Store, fence: Fence, scope: Scope) -> bool:
+        """Write and forget; true if the infrastructure is dropped by that.
+
+        Raises LeaseLost if the epoch is not the lease's any more: then nothing was written."""
         if not self:
-            return
+            return False
         new, changed = list(self._new.values()), list(self._instances.values())
         nodes, events = list(self._nodes.values()), self._events
-        runs, infrastructure = self._runs, self._infrastructure
+        runs, infrastructure, drop_at = self._runs, self._infrastructure, self._drop_at
 
-        def write(connection: Connection) -> None:
+        def write(connection: Connection) -> bool:
             check_fence(connection, fence)
             records.upsert_nodes(connection, self.infrastructure_id, nodes)
             records.insert_instances(connection, self.infrastructure_id, scope, new)
@@ -94,7 +112,50 @@ class Changes:
             if infrastructure:
                 records.update_infrastructure(connection, self.infrastructure_id, **dict(infrastructure))
             append_many(connection, events)
+            return drop_at is not None and _drop(connection, self.infrastructure_id, scope, drop_at)
 
-        await store.run(write)
+        dropped = await store.run(write)
         self._new, self._instances, self._nodes = {}, {}, {}
         self._events, self._runs, self._infrastructure = [], {}, {}
+        self._drop_at = None
+        return dropped
+
+
+def _drop(connection: Connection, infrastructure_id: str, scope: Scope, at: float) -> bool:
+    """Make the infrastructure a tombstone and end its open runs; false if an ``up`` waits, whose it is now."""
+    waiting = records.open_runs(connection, infrastructure_id)
+    heir = next((run for run in waiting if run.kind == "up" and not run.cancel_requested), None)
+    if heir is not None:
+        parameters = msgspec.structs.replace(heir.parameters, creates_infrastructure=True)
+        records.update_run(connection, heir.id, parameters=parameters)
+        return False
+    records.update_infrastructure(connection, infrastructure_id, deleted_at=at)
+    told = [event_row(scope, "infrastructure.destroyed", at=at, infrastructure_id=infrastructure_id)]
+    for run in waiting:
+        state, error = _end_of(run)
+        records.update_run(connection, run.id, state=state, finished_at=at, error=error)
+        data: dict[str, Any] = {"run_kind": run.kind}
+        if error is not None:
+            data["error"] = msgspec.to_builtins(error)
+        told.append(
+            event_row(
+                run.scope, f"run.{state.value}", at=at, infrastructure_id=infrastructure_id, run_id=run.id, data=data
+            )
+        )
+    append_many(connection, told)
+    return True
+
+
+def _end_of(run: RunRow) -> tuple[RunState, ErrorPayload | None]:
+    """How a run ends whose infrastructure is gone."""
+    if run.kind == "down":
+        return RunState.SUCCEEDED, None
+    if run.cancel_requested:
+        return RunState.CANCELLED, None
+    gone = ErrorPayload(
+        code="gone",
+        message="the infrastructure was taken down before this run began",
+        advice="`pelagos up` builds it again.",
+        status=410,
+    )
+    return RunState.FAILED, gone

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select
@@ -32,7 +32,7 @@ def store_definitions(
     connection: Connection,
     scope: Scope,
     *,
-    types: Iterable[str],
+    definitions: Mapping[str, tuple[Implementation, ...]],
     sources: dict[str, str],
     entries: Sequence[str],
     now: float,
@@ -40,8 +40,9 @@ def store_definitions(
     """Replace the project's definitions of these types."""
     table = node_definitions
     blob = encode(sources)
-    for type_ in types:
-        file = next((entry for entry in entries if f"node_def:{type_}" in sources.get(entry, "")), entries[0])
+    for type_, implementations in definitions.items():
+        position = implementations[0].position if implementations else None
+        file = position.file if position is not None else entries[0]
         connection.execute(delete(table).where(table.c.project_id == scope.project_id, table.c.type == type_))
         connection.execute(
             insert(table).values(

@@ -33,7 +33,7 @@ from pelagos.services.infrastructure.probing import Probing
 from pelagos.services.infrastructure.reality import Create, Decision, Destroy, Instance, Mode, Node, Reality
 from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow
 from pelagos.services.infrastructure.rendering import Renderer
-from pelagos.services.infrastructure.running import Running
+from pelagos.services.infrastructure.running import Running, lacking
 from pelagos.services.infrastructure.values import HealthCheck
 from pelagos.store.port import Store
 
@@ -255,9 +255,9 @@ class Maintainer:
         )
         self._carry_out(decisions, now)
         self.running.see_to(now)
-        self._note_state(now)
-        await self.changes.flush(self.store, self._fence, self.row.scope)
-        if self.row.deleted_at is not None:
+        if not self.changes.dropping:
+            self._note_state(now)
+        if await self.changes.flush(self.store, self._fence, self.row.scope):
             return False
         if self.reload:
             self.reload = False
@@ -659,8 +659,7 @@ class Maintainer:
         if self.reality.unsatisfied == 0:
             return InfrastructureState.READY, ""
         missing = [node.name for node in self.reality.nodes.values() if not node.satisfied]
-        shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-        return InfrastructureState.DEGRADED, f"not as many ready instances as wanted: {shown}"
+        return InfrastructureState.DEGRADED, lacking(missing)
 
 
 async def _verdict(verdict: HealthVerdict) -> HealthVerdict:

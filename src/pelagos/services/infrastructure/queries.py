@@ -12,12 +12,10 @@ from pelagos.model.errors import Ambiguous, NotFound
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState, InstanceState, ServerState
 from pelagos.services.infrastructure import records
-from pelagos.services.infrastructure.records import InfrastructureRow, RunRow
+from pelagos.services.infrastructure.records import InfrastructureRow
 from pelagos.services.infrastructure.views import instance_status, run_view
 from pelagos.store import events as store_events
-from pelagos.store.schema import events as event_rows
 from pelagos.store.schema import infrastructure_nodes, infrastructures, instances, node_definitions, servers
-from pelagos.store.schema import runs as run_rows
 from pelagos.wire.infrastructures import (
     DefinitionView,
     EventView,
@@ -195,39 +193,23 @@ def explain(connection: Connection, scope: Scope, name_or_id: str, node: str | N
 
 def run(connection: Connection, scope: Scope, run_id: str) -> RunView:
     """One run. Raises NotFound."""
-    row = records.load_run(connection, run_id)
+    row = records.run_head(connection, run_id)
     if row is None or row.scope.project_id != scope.project_id:
         raise NotFound(f"there is no run {run_id!r}")
-    return run_view(row, _name(connection, row.infrastructure_id), _position(connection, row))
+    return run_view(row, _name(connection, row.infrastructure_id))
 
 
 def runs(connection: Connection, scope: Scope, name_or_id: str) -> list[RunView]:
     """The runs of an infrastructure, newest first. Raises as :func:`resolve`."""
     infrastructure_id = resolve(connection, scope, name_or_id)
     name = _name(connection, infrastructure_id)
-    ids = connection.execute(
-        select(run_rows.c.id)
-        .where(run_rows.c.infrastructure_id == infrastructure_id)
-        .order_by(run_rows.c.created_at.desc())
-    ).scalars()
-    rows = [records.load_run(connection, run_id) for run_id in ids.all()]
-    return [run_view(row, name, _position(connection, row)) for row in rows if row is not None]
+    return [run_view(row, name) for row in records.run_heads(connection, infrastructure_id)]
 
 
 def _name(connection: Connection, infrastructure_id: str) -> str:
     return str(
         connection.execute(select(infrastructures.c.name).where(infrastructures.c.id == infrastructure_id)).scalar()
     )
-
-
-def _position(connection: Connection, row: RunRow) -> int:
-    """Just before the run's first event."""
-    first = connection.execute(
-        select(func.min(event_rows.c.position)).where(
-            event_rows.c.infrastructure_id == row.infrastructure_id, event_rows.c.run_id == row.id
-        )
-    ).scalar()
-    return int(first) - 1 if first is not None else 0
 
 
 def last_position(connection: Connection) -> int:

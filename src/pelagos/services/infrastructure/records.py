@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, LargeBinary, bindparam, insert, select, text, update
 
+from pelagos.model.diagnostics import Diagnostic
 from pelagos.model.errors import ErrorPayload
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState, InstanceState, RunState
@@ -21,15 +22,17 @@ __all__ = [
     "InfrastructureRow",
     "InstanceRow",
     "NodeRow",
+    "RunHead",
     "RunRow",
     "decode",
     "encode",
     "insert_instances",
     "living_instances",
     "load_infrastructure",
-    "load_run",
     "node_rows",
     "open_runs",
+    "run_head",
+    "run_heads",
     "update_infrastructure",
     "update_instances",
     "update_run",
@@ -86,7 +89,9 @@ class InstanceRow(msgspec.Struct, kw_only=True):
     deleted_at: float | None = None
 
 
-class RunRow(msgspec.Struct, frozen=True, kw_only=True):
+class RunHead(msgspec.Struct, frozen=True, kw_only=True):
+    """What is told of a run. Its parameters hold whole descriptions, and who follows a run looks at each commit."""
+
     id: str
     infrastructure_id: str
     scope: Scope
@@ -94,11 +99,19 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     state: RunState
     cancel_requested: bool
     keep: bool
-    parameters: RunParameters
     error: ErrorPayload | None
+    warnings: tuple[Diagnostic, ...] = ()
+    position: int
+    """Events of the run have higher positions."""
     created_at: float
     started_at: float | None
     finished_at: float | None
+
+
+class RunRow(RunHead, frozen=True, kw_only=True):
+    """A run with its parameters, for whoever works on it."""
+
+    parameters: RunParameters
 
 
 _INSTANCE_COLUMNS = (
@@ -130,6 +143,15 @@ _UPDATE_INSTANCE = (
     .values({name: bindparam(f"new_{name}") for name in _MUTABLE})
 )
 _INSERT_INSTANCE = insert(instances)
+_NODE_KEY = ("infrastructure_id", "name")
+_NODE_VALUES = ("target", "implementation", "failures", "retry_at", "error_blob")
+# Written out, since SQLAlchemy has this statement once a dialect; both understand this one.
+_UPSERT_NODE = text(
+    f"INSERT INTO infrastructure_nodes ({', '.join((*_NODE_KEY, *_NODE_VALUES))}) "  # noqa: S608 - names of columns
+    f"VALUES ({', '.join(f':{name}' for name in (*_NODE_KEY, *_NODE_VALUES))}) "
+    f"ON CONFLICT ({', '.join(_NODE_KEY)}) "
+    f"DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _NODE_VALUES)}"
+).bindparams(bindparam("error_blob", type_=LargeBinary))
 _STATES = {state.value: state for state in InstanceState}
 
 
@@ -241,69 +263,60 @@ def node_rows(connection: Connection, infrastructure_id: str) -> dict[str, NodeR
 
 def upsert_nodes(connection: Connection, infrastructure_id: str, rows: Sequence[NodeRow]) -> None:
     """Update the rows that exist, insert the others."""
-    if not rows:
-        return
-    table = infrastructure_nodes
-    known = set(
-        connection.execute(select(table.c.name).where(table.c.infrastructure_id == infrastructure_id)).scalars()
-    )
-    values = [
-        {
-            "node_infrastructure": infrastructure_id,
-            "node_name": row.name,
-            "target": row.target,
-            "implementation": row.implementation,
-            "failures": row.failures,
-            "retry_at": row.retry_at,
-            "error_blob": encode(row.error) if row.error is not None else None,
-        }
-        for row in rows
-    ]
-    old = [value for value in values if value["node_name"] in known]
-    new = [
-        {
-            **{k: v for k, v in value.items() if not k.startswith("node_")},
-            "infrastructure_id": infrastructure_id,
-            "name": value["node_name"],
-        }
-        for value in values
-        if value["node_name"] not in known
-    ]
-    if old:
+    if rows:
         connection.execute(
-            update(table)
-            .where(
-                table.c.infrastructure_id == bindparam("node_infrastructure"), table.c.name == bindparam("node_name")
-            )
-            .values(
-                {name: bindparam(name) for name in ("target", "implementation", "failures", "retry_at", "error_blob")}
-            ),
-            old,
+            _UPSERT_NODE,
+            [
+                {
+                    "infrastructure_id": infrastructure_id,
+                    "name": row.name,
+                    "target": row.target,
+                    "implementation": row.implementation,
+                    "failures": row.failures,
+                    "retry_at": row.retry_at,
+                    "error_blob": encode(row.error) if row.error is not None else None,
+                }
+                for row in rows
+            ],
         )
-    if new:
-        connection.execute(insert(table), new)
+
+
+_HEAD_COLUMNS = tuple(column for column in runs.c if column.name != "parameters_blob")
+_HEAD = select(*_HEAD_COLUMNS).where(runs.c.id == bindparam("run"))
+_HEADS = select(*_HEAD_COLUMNS).where(runs.c.infrastructure_id == bindparam("infrastructure"))
+
+
+def _head(row: Any) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "infrastructure_id": row.infrastructure_id,
+        "scope": Scope(project_id=row.project_id, user_id=row.user_id),
+        "kind": row.kind,
+        "state": RunState(row.state),
+        "cancel_requested": bool(row.cancel_requested),
+        "keep": bool(row.keep),
+        "error": decode(row.error_blob, type=ErrorPayload) if row.error_blob else None,
+        "warnings": decode(row.warnings_blob, type=tuple[Diagnostic, ...]) if row.warnings_blob else (),
+        "position": row.position,
+        "created_at": row.created_at,
+        "started_at": row.started_at,
+        "finished_at": row.finished_at,
+    }
 
 
 def _run(row: Any) -> RunRow:
-    return RunRow(
-        id=row.id,
-        infrastructure_id=row.infrastructure_id,
-        scope=Scope(project_id=row.project_id, user_id=row.user_id),
-        kind=row.kind,
-        state=RunState(row.state),
-        cancel_requested=bool(row.cancel_requested),
-        keep=bool(row.keep),
-        parameters=decode(row.parameters_blob, type=RunParameters),
-        error=decode(row.error_blob, type=ErrorPayload) if row.error_blob else None,
-        created_at=row.created_at,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-    )
+    return RunRow(**_head(row), parameters=decode(row.parameters_blob, type=RunParameters))
 
 
-def load_run(connection: Connection, run_id: str) -> RunRow | None:
-    row = connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
-    return None if row is None else _run(row)
+def run_head(connection: Connection, run_id: str) -> RunHead | None:
+    row = connection.execute(_HEAD, {"run": run_id}).one_or_none()
+    return None if row is None else RunHead(**_head(row))
+
+
+def run_heads(connection: Connection, infrastructure_id: str) -> list[RunHead]:
+    """All runs of an infrastructure, newest first."""
+    query = _HEADS.order_by(runs.c.created_at.desc(), runs.c.id)
+    return [RunHead(**_head(row)) for row in connection.execute(query, {"infrastructure": infrastructure_id})]
 
 
 def open_runs(connection: Connection, infrastructure_id: str | None = None) -> list[RunRow]:

@@ -20,7 +20,7 @@ from pelagos.services.infrastructure.values import CompiledInfrastructure, Desir
 if TYPE_CHECKING:
     from pelagos.services.infrastructure.maintainer import Maintainer
 
-__all__ = ["Running", "scaled_target", "with_retired"]
+__all__ = ["Running", "lacking", "scaled_target", "with_retired"]
 
 
 def with_retired(new: CompiledInfrastructure, old: CompiledInfrastructure, alive: set[str]) -> CompiledInfrastructure:
@@ -38,6 +38,12 @@ def scaled_target(text: str, current: int) -> int:
     """``3``, ``+1`` or ``-1`` applied to the current target. Raises ValueError for anything else."""
     value = int(text)
     return current + value if text.strip()[:1] in "+-" else value
+
+
+def lacking(nodes: list[str]) -> str:
+    """Why an infrastructure is degraded."""
+    shown = ", ".join(nodes[:5]) + (", …" if len(nodes) > 5 else "")
+    return f"not as many ready instances as wanted: {shown}"
 
 
 class Running:
@@ -92,6 +98,7 @@ class Running:
                 self._end(row, RunState.CANCELLED, None)
                 if row.parameters.creates_infrastructure:
                     self._drop_infrastructure()
+                    return  # whether anything is left to begin is seen when that is written
             else:
                 await self._begin(row)
                 return
@@ -206,7 +213,7 @@ class Running:
             self._see_to_refusals(run, now)
 
     def _cancel(self, run: RunRow) -> None:
-        if run.kind in ("up", "scale") and not run.keep:
+        if run.kind != "down" and not run.keep:
             self._roll_back(run)
         else:
             self._end(run, RunState.CANCELLED, None)
@@ -232,23 +239,53 @@ class Running:
         if not maintainer.reality.cleared(run.id):
             return
         previous = run.parameters.previous
+        before: tuple[InfrastructureState, str] | None = None
         if previous is not None:
             alive = {name for name, node in maintainer.reality.nodes.items() if node.instances}
             described = {node.name for node in previous.compiled.nodes}
             compiled = with_retired(previous.compiled, maintainer.row.compiled, alive - described)
             maintainer.note_row(compiled=compiled, sources=previous.sources)
-            maintainer.changes.nodes(
-                [NodeRow(name=name, target=target) for name, target in previous.targets.items() if name in described]
-            )
+            maintainer.changes.nodes(self._records_before(previous))
             maintainer.reload = True
+            before = self._state_after(previous, run.error)
         if run.error is None:
             self._end(run, RunState.CANCELLED, None)
             if run.parameters.creates_infrastructure:
                 self._drop_infrastructure()
+            self.verdict = before
             return
         self._end(run, RunState.FAILED, run.error)
-        if previous is None:
+        self.verdict = before
+        if before is None:
             self._left_failed(run.error)
+
+    def _state_after(self, previous: Desired, error: ErrorPayload | None) -> tuple[InfrastructureState, str]:
+        """Of an infrastructure that is again what it was; the memory of it is still the newer description's."""
+        nodes = self._maintainer.reality.nodes
+        ready = {name: node.ready for name, node in nodes.items()}
+        missing = [name for name, target in previous.targets.items() if ready.get(name, 0) < target]
+        if missing and not self._maintainer.reality.instances:
+            reason = error.message if error is not None else "it was never built: the last run was cancelled"
+            return InfrastructureState.FAILED, reason
+        return (InfrastructureState.DEGRADED, lacking(missing)) if missing else (InfrastructureState.READY, "")
+
+    def _records_before(self, previous: Desired) -> list[NodeRow]:
+        """The nodes' records as the run found them; what it learned of an unchanged node's implementations is kept."""
+        nodes = self._maintainer.reality.nodes
+        rows: list[NodeRow] = []
+        for described in previous.compiled.nodes:
+            if described.name not in previous.targets:
+                continue
+            now = nodes.get(described.name)
+            same = now is not None and now.compiled.fingerprint == described.fingerprint
+            rows.append(
+                NodeRow(
+                    name=described.name,
+                    target=previous.targets[described.name],
+                    implementation=now.record.implementation if same and now is not None else None,
+                )
+            )
+        return rows
 
     def _left_failed(self, error: ErrorPayload) -> None:
         reality = self._maintainer.reality
@@ -322,8 +359,7 @@ class Running:
     # -- ending ------------------------------------------------------------------------------------------------------
 
     def _drop_infrastructure(self) -> None:
-        self._maintainer.note_row(deleted_at=self._maintainer.world.now())
-        self._maintainer.event("infrastructure.destroyed")
+        self._maintainer.changes.drop(self._maintainer.world.now())
 
     def _end(self, run: RunRow, state: RunState, error: ErrorPayload | None) -> None:
         maintainer = self._maintainer

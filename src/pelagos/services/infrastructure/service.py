@@ -108,6 +108,8 @@ class InfrastructureService(ServiceProcess):
         self._prober = prober
         self._network_prober: NetworkProber | None = None
         self._hosted: dict[str, asyncio.Event] = {}
+        self._asked: set[str] = set()
+        """Infrastructures to be looked at (again) by whoever hosts them."""
         self._maintainers: dict[str, Maintainer] = {}
         self._ending = False
 
@@ -264,7 +266,7 @@ class InfrastructureService(ServiceProcess):
         store = partial(
             importing.store_definitions,
             scope=scope,
-            types=list(found),
+            definitions=found,
             sources=dict(request.sources),
             entries=request.entries,
             now=self.world.now(),
@@ -414,6 +416,7 @@ class InfrastructureService(ServiceProcess):
         maintainer = self._maintainers.get(infrastructure_id)
         if maintainer is not None:
             maintainer.hint(runs=True)
+        self._asked.add(infrastructure_id)
         if infrastructure_id not in self._hosted:
             self._hosted[infrastructure_id] = asyncio.Event()
             self.start_task(self._maintain_one(infrastructure_id), name=f"maintain {infrastructure_id}")
@@ -421,7 +424,12 @@ class InfrastructureService(ServiceProcess):
     async def _maintain_one(self, infrastructure_id: str) -> None:
         ended = self._hosted[infrastructure_id]
         try:
-            while not self._ending and await self._has_work(infrastructure_id):
+            while not self._ending:
+                self._asked.discard(infrastructure_id)
+                if not await self._has_work(infrastructure_id):
+                    if infrastructure_id in self._asked:
+                        continue  # a run was accepted after that look at the store
+                    break
                 lease = await self._acquire(infrastructure_id)
                 if lease is None:
                     continue
@@ -438,6 +446,7 @@ class InfrastructureService(ServiceProcess):
                     await self._keeper.release(lease)
         finally:
             del self._hosted[infrastructure_id]
+            self._asked.discard(infrastructure_id)
             ended.set()
 
     async def _work(self, infrastructure_id: str, lease: HeldLease) -> None:

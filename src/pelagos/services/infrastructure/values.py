@@ -161,4 +161,3 @@ class RunParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     previous: Desired | None = None
     creates_infrastructure: bool = False
     maintained: bool | None = None
-    warnings: tuple[Diagnostic, ...] = ()

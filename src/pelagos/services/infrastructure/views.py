@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pelagos.model.states import InstanceState, ServerState
-from pelagos.services.infrastructure.records import InstanceRow, RunRow
+from pelagos.services.infrastructure.records import InstanceRow, RunHead
 from pelagos.wire.infrastructures import InstanceStatus, RunKind, RunView
 from pelagos.wire.times import rfc3339
 
@@ -12,7 +12,7 @@ __all__ = ["instance_status", "run_view", "shown_state"]
 _KINDS: dict[str, RunKind] = {"up": "up", "down": "down", "scale": "scale", "maintain": "maintain"}
 
 
-def run_view(row: RunRow, infrastructure: str, position: int) -> RunView:
+def run_view(row: RunHead, infrastructure: str) -> RunView:
     return RunView(
         id=row.id,
         infrastructure_id=row.infrastructure_id,
@@ -25,8 +25,8 @@ def run_view(row: RunRow, infrastructure: str, position: int) -> RunView:
         created_at=rfc3339(row.created_at),
         started_at=rfc3339(row.started_at) if row.started_at is not None else None,
         finished_at=rfc3339(row.finished_at) if row.finished_at is not None else None,
-        position=position,
-        warnings=row.parameters.warnings,
+        position=row.position,
+        warnings=row.warnings,
     )
 
 
