@@ -12,6 +12,9 @@ from collections.abc import Callable
 
 __all__ = ["Pacer", "backoff"]
 
+_GRAIN = 0.0005
+"""Shortest wait, in seconds."""
+
 
 def backoff(attempt: int, rng: random.Random, *, base: float, cap: float) -> float:  # noqa: TID251 - its type
     """Seconds before the next attempt after ``attempt`` of them: doubling, capped, with half of it drawn."""
@@ -54,11 +57,12 @@ class Pacer:
 
     def delay(self) -> float:
         """Seconds until a call may be sent; 0: now."""
-        held = self.held_for
-        if self._rate <= 0:
-            return held
-        self._fill()
-        return max(held, (1.0 - self._tokens) / self._rate)
+        wait = self.held_for
+        if self._rate > 0:
+            self._fill()
+            wait = max(wait, (1.0 - self._tokens) / self._rate)
+        # Rounding may leave a wait too short to move a clock: whoever slept for it would sleep for it again.
+        return max(wait, _GRAIN) if wait > 0 else 0.0
 
     def hold(self, seconds: float) -> None:
         """No call for so long."""

@@ -315,7 +315,7 @@ class AccountWorker:
     def _sleep(self, free: int, due_at: float | None, idle_since: float | None, pacer: Pacer) -> float:
         """Seconds until there is something to do though nobody wakes us."""
         if idle_since is not None:
-            return max(0.0, idle_since + self._config.idle_release - self._world.monotonic())
+            return max(0.0005, self._config.idle_release - (self._world.monotonic() - idle_since))
         if free <= 0 or due_at is None or due_at >= WAITING:
             return self._config.rescan
         return max(0.0005, min(self._config.rescan, max(due_at - self._world.now(), pacer.delay())))
