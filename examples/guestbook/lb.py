@@ -1,16 +1,19 @@
 """A load balancer: hands each request to the next web server that answers.
 
-Usage: lb.py PORT NAME WEB_PORT. The web servers are all addresses that NAME has in /etc/hosts, read anew for each
-request, so that servers that come and go are noticed.
+Usage: lb.py PORT NAME WEB_PORT ADDRESS... The web servers are all addresses that NAME has in /etc/hosts, read anew for
+each request, so that servers that come and go are noticed; the ADDRESSes where the instance has no such file.
 """
 
 import http.client
 import itertools
+import os
 import socket
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 PORT, NAME, WEB_PORT = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+HOST = os.environ.get("PELAGOS_ADDRESS") or socket.gethostname()
+KNOWN = sys.argv[4:]
 TURN = itertools.count()
 PASSED = ("content-type", "location")
 
@@ -18,7 +21,7 @@ PASSED = ("content-type", "location")
 def backends() -> list[str]:
     with open("/etc/hosts", encoding="utf-8") as hosts:
         rows = [line.split("#")[0].split() for line in hosts]
-    return [row[0] for row in rows if NAME in row[1:]]
+    return [row[0] for row in rows if NAME in row[1:]] or KNOWN
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -64,4 +67,4 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
 
-Server((socket.gethostname(), PORT), Handler).serve_forever()
+Server((HOST, PORT), Handler).serve_forever()

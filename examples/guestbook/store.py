@@ -1,9 +1,10 @@
 """A key-value store with lists: POST /lists/NAME appends a line, GET /lists/NAME reads them all as JSON.
 
-Usage: store.py PORT. It listens on the instance's own name, so only the instance's address answers.
+Usage: store.py PORT. It listens on the instance's own address alone.
 """
 
 import json
+import os
 import socket
 import sys
 import threading
@@ -12,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 LISTS: dict[str, list[str]] = {}
 LOCK = threading.Lock()
 MAX_LINE = 4096
+HOST = os.environ.get("PELAGOS_ADDRESS") or socket.gethostname()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -44,4 +46,4 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
 
-Server((socket.gethostname(), int(sys.argv[1])), Handler).serve_forever()
+Server((HOST, int(sys.argv[1])), Handler).serve_forever()

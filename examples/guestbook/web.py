@@ -5,12 +5,14 @@ Usage: web.py PORT STORE_ADDRESS STORE_PORT TITLE
 
 import html
 import json
+import os
 import socket
 import sys
 import urllib.parse
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+HOST = os.environ.get("PELAGOS_ADDRESS") or socket.gethostname()
 PORT, STORE, TITLE = int(sys.argv[1]), f"http://{sys.argv[2]}:{sys.argv[3]}/lists/entries", sys.argv[4]
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>
 <body><h1>{title}</h1><form method="post"><input name="entry" maxlength="200" required autofocus>
@@ -65,4 +67,4 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
 
-Server((socket.gethostname(), PORT), Handler).serve_forever()
+Server((HOST, PORT), Handler).serve_forever()

@@ -61,6 +61,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     sources: dict[str, str] = {}
     entries: tuple[str, ...] = ()
     scale: dict[str, str] = {}
+    remove: tuple[str, ...] = ()
+    """For ``scale``: these instances go, by id or address, and their nodes' targets sink with them."""
     strategy: Strategy = "parallel"
     max_parallel: int = 0
     keep: bool = False

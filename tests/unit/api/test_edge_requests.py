@@ -134,7 +134,17 @@ async def test_counts_that_are_none(http: httpx2.AsyncClient, scene: Scene, coun
 async def test_what_is_not_part_of_this_version_says_what_to_do(http: httpx2.AsyncClient) -> None:
     body = assert_problem(await http.post("/infrastructures/shop/notify"), 501, "unsupported")
     assert "events" in str(body["advice"])
-    assert_problem(await http.post(f"/infrastructures/shop/scaledown/web/{INSTANCE}"), 501, "unsupported")
+
+
+async def test_the_instance_that_goes_can_be_named(http: httpx2.AsyncClient, scene: Scene) -> None:
+    for name in (INSTANCE, "127.1.2.3"):
+        response = await http.post(f"/infrastructures/shop/scaledown/web/{name}")
+        assert response.status_code == 202
+        assert response.json()["nodeid"] == name
+        request = scene.domain.sent.pop()[0]
+        assert (request.kind, request.scale, request.remove) == ("scale", {}, (name,))
+    assert_problem(await http.post("/infrastructures/shop/scaledown/web/127.9.9.9"), 404, "not_found")
+    assert_problem(await http.post(f"/infrastructures/shop/scaledown/db/{INSTANCE}"), 404, "not_found")
 
 
 async def test_info_answers_harmless_keys_only(http: httpx2.AsyncClient) -> None:

@@ -87,10 +87,7 @@ async def scale_down(call: Call) -> RunAccepted:
 
 
 async def scale_down_instance(call: Call) -> RunAccepted:
-    raise Unsupported(
-        "which instance goes cannot be chosen in this version",
-        advice="Use .../scaledown/<node> without an instance: the newest goes.",
-    )
+    return await _remove(call)
 
 
 async def scale_to(call: Call) -> RunAccepted:
@@ -178,6 +175,17 @@ async def _scale(call: Call, method: str, change: str, count: int | None = None)
     return RunAccepted(infraid=view.infrastructure_id, run=view.id, method=method, nodename=node, count=count)
 
 
+async def _remove(call: Call) -> RunAccepted:
+    node, instance = call.path("node"), call.path("instance")
+    status = await _status(call, call.path("infrastructure"))
+    instances = status.nodes[node].instances if node in status.nodes else {}
+    if not any(instance in (key, view.address) for key, view in instances.items()):
+        raise NotFound(f"node {node!r} has no instance {instance!r}", advice="GET .../status shows ids and addresses.")
+    request = RunRequest(kind="scale", infrastructure=status.id, remove=(instance,), request_id=call.query.request_id)
+    view = await call.edge.commands.start_run(request)
+    return RunAccepted(infraid=view.infrastructure_id, run=view.id, method="scaledown", nodename=node, nodeid=instance)
+
+
 def _count(call: Call, name: str, *, least: int) -> int:
     text = call.path(name)
     if not (text.isascii() and text.isdigit() and len(text) < 8 and least <= int(text) <= MAX_COUNT):
@@ -210,14 +218,7 @@ ENDPOINTS = (
     _scaling("scaleup/{node}", scale_up_by_one, "One instance more"),
     _scaling("scaleup/{node}/{count}", scale_up, "So many instances more"),
     _scaling("scaledown/{node}", scale_down, "One instance less"),
-    Endpoint(
-        method="POST",
-        path=f"{ONE}/scaledown/{{node}}/{{instance}}",
-        handler=scale_down_instance,
-        summary="Not possible in this version: which instance goes cannot be chosen",
-        tag=TAG,
-        never=(501,),
-    ),
+    _scaling("scaledown/{node}/{instance}", scale_down_instance, "This instance, by id or address, goes"),
     _scaling("scaleto/{node}/{count}", scale_to, "So many instances"),
     Endpoint(
         method="POST",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 from sqlalchemy import Connection, insert, select
 
-from pelagos.model.errors import Ambiguous, Conflict, InvalidInput
+from pelagos.model.errors import Ambiguous, Conflict, InvalidInput, NotFound
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState, RunState
 from pelagos.services.infrastructure import queries, records
@@ -37,7 +37,7 @@ def owner_of_name(connection: Connection, scope: Scope, name: str) -> str | None
     if len(ids) > 1:
         raise Ambiguous(
             f"{len(ids)} infrastructures are named {name!r}: {', '.join(ids)}",
-            advice="Take down those you do not need, by their ids, or give the one that is meant with --id.",
+            advice="Take down those you do not need, by their ids.",
             details={"ids": ids},
         )
     return ids[0] if ids else None
@@ -67,6 +67,33 @@ def check_scale(row: InfrastructureRow, targets: dict[str, NodeRow], scale: dict
             )
         result[name] = target
     return result
+
+
+def _to_be_removed(
+    connection: Connection, row: InfrastructureRow, targets: dict[str, NodeRow], wanted: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The ids of the instances that ``wanted`` names by id or address. Raises NotFound, InvalidInput (limits)."""
+    living = records.living_instances(connection, row.id) if wanted else []
+    minima = {node.name: node.min for node in row.compiled.nodes}
+    left = {name: node.target for name, node in targets.items()}
+    found: list[str] = []
+    for text in wanted:
+        instance = next((i for i in living if text in (i.id, i.address)), None)
+        if instance is None:
+            raise NotFound(
+                f"infrastructure {row.name!r} has no instance {text!r}",
+                advice=f"`pelagos status {row.name} -o json` shows ids and addresses.",
+            )
+        if instance.id in found:
+            continue
+        found.append(instance.id)
+        left[instance.node] = left.get(instance.node, 0) - 1
+        if left[instance.node] < minima.get(instance.node, 0):
+            raise InvalidInput(
+                f"node {instance.node!r} needs at least {minima[instance.node]} instances",
+                advice="Change `scaling` in the description to go below.",
+            )
+    return tuple(found)
 
 
 def accept_run(
@@ -112,9 +139,13 @@ def accept_run(
         assert row is not None
         name = row.name
         if request.kind == "scale":
-            if not request.scale:
+            if not request.scale and not request.remove:
                 raise InvalidInput("nothing is to be scaled", advice="Name a node and a number.")
-            check_scale(row, records.node_rows(connection, target_id), request.scale)
+            targets = records.node_rows(connection, target_id)
+            check_scale(row, targets, request.scale)
+            parameters = msgspec.structs.replace(
+                parameters, remove=_to_be_removed(connection, row, targets, request.remove)
+            )
         if request.kind in ("scale", "maintain"):
             _refuse_while_going_down(connection, target_id, name)
     warnings = tuple(compiled.warnings) if compiled is not None else ()

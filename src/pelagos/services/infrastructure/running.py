@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pelagos.model.errors import ErrorPayload, Retry
-from pelagos.model.states import InfrastructureState, RunState
+from pelagos.model.states import InfrastructureState, InstanceState, RunState
 from pelagos.services.infrastructure import records
 from pelagos.services.infrastructure.records import NodeRow, RunRow
 from pelagos.services.infrastructure.values import CompiledInfrastructure, Desired
@@ -135,6 +135,7 @@ class Running:
             self._want(parameters.desired.compiled, parameters.desired.sources, old_targets)
         elif run.kind == "scale":
             self._scale(parameters.scale, old_targets)
+            self._remove(parameters.remove)
         if not parameters.creates_infrastructure and run.kind in ("up", "scale"):
             parameters = msgspec.structs.replace(parameters, previous=previous)
         self._fatal = None
@@ -189,6 +190,19 @@ class Running:
             node.record.target = min(max(target, node.compiled.min), node.compiled.max)
             node.record.failures, node.record.retry_at = 0, None
             self._maintainer.changes.node(node.record)
+
+    def _remove(self, instance_ids: tuple[str, ...]) -> None:
+        """These instances go, and their nodes' targets sink: both in the transaction that begins the run."""
+        maintainer = self._maintainer
+        for instance_id in instance_ids:
+            instance = maintainer.reality.instances.get(instance_id)
+            if instance is None or instance.leaving:
+                continue
+            node = maintainer.reality.nodes[instance.row.node]
+            node.record.target = max(node.record.target - 1, node.compiled.min)
+            maintainer.changes.node(node.record)
+            maintainer.set_state(instance, InstanceState.DESTROYING, "removed on request")
+            maintainer.event("instance.destroying", instance.row, reason="removed on request")
 
     # -- following ---------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from pelagos.model.diagnostics import Diagnostic, Position
+from pelagos.model.diagnostics import Position
 
 __all__ = [
     "AttributeMapping",
@@ -157,6 +157,8 @@ class RunParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Most instances being created at once; 0: the pool's own limits decide."""
     scale: dict[str, str] = {}
     """Node -> ``3``, ``+1`` or ``-1``, for a run of kind ``scale``."""
+    remove: tuple[str, ...] = ()
+    """Ids of instances that go, for a run of kind ``scale``; their nodes' targets sink with them."""
     desired: Desired | None = None
     previous: Desired | None = None
     creates_infrastructure: bool = False
