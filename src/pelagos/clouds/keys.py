@@ -7,6 +7,7 @@ the whole once more if nothing was wrong, for what a Struct checks across its fi
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -39,7 +40,7 @@ def check_keys(
     Values of keys in ``unrendered`` are templates still: they are passed through, and only their presence counts.
     Text that reads as a number or a truth value passes for one, since that is what a rendered template gives.
     """
-    fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
+    fields = _fields(struct)
     options: dict[str, Any] = {}
     problems: list[KeyProblem] = []
     for key, value in keys.items():
@@ -62,6 +63,12 @@ def check_keys(
         except msgspec.ValidationError as error:
             problems.append((None, _explain(str(error), None)))
     return options, problems
+
+
+@functools.cache
+def _fields(struct: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    """By encoded name. Working them out costs more than all the rest of a check, and each instance is checked."""
+    return {field.encode_name: field for field in msgspec.structs.fields(struct)}
 
 
 def _plain(value: Any) -> Any:

@@ -161,6 +161,8 @@ runs = Table(
     Column("state", String(16), nullable=False, comment="RunState"),
     Column("request_id", String(64), nullable=False),
     Column("parameters_blob", LargeBinary, nullable=False, comment="RunParameters"),
+    Column("warnings_blob", LargeBinary, nullable=True, comment="tuple[Diagnostic, ...]"),
+    Column("position", _POSITION, nullable=False, comment="of the last event before the run's first"),
     Column("cancel_requested", Boolean, nullable=False, default=False),
     Column("keep", Boolean, nullable=False, default=False, comment="when cancelled or failed, what it made stays"),
     Column("error_blob", LargeBinary, nullable=True, comment="ErrorPayload"),

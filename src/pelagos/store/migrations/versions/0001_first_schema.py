@@ -244,6 +244,8 @@ def upgrade() -> None:
         sa.Column("state", sa.String(16), nullable=False, comment="RunState"),
         sa.Column("request_id", sa.String(64), nullable=False),
         sa.Column("parameters_blob", sa.LargeBinary(), nullable=False, comment="RunParameters"),
+        sa.Column("warnings_blob", sa.LargeBinary(), nullable=True, comment="tuple[Diagnostic, ...]"),
+        sa.Column("position", POSITION, nullable=False, comment="of the last event before the run's first"),
         sa.Column("cancel_requested", sa.Boolean(), nullable=False),
         sa.Column("keep", sa.Boolean(), nullable=False, comment="when cancelled or failed, what it made stays"),
         sa.Column("error_blob", sa.LargeBinary(), nullable=True, comment="ErrorPayload"),
