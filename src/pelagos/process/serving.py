@@ -391,8 +391,9 @@ class RequestServer:
             trace=envelope.trace,
             exc_info=raised,
         )
+        said = str(raised).partition("\n")[0]
         return InternalError(
-            f"{self._label}.{envelope.op} failed unexpectedly: {type(raised).__name__}: {raised} "
+            f"{self._label}.{envelope.op} failed unexpectedly: {type(raised).__name__}: {said} "
             f"(the log has the traceback under trace {envelope.trace})",
             details={"trace": envelope.trace, "exception": type(raised).__name__},
         )

@@ -107,7 +107,7 @@ class _Session:
             return psycopg.connect(conninfo, autocommit=True, connect_timeout=5, application_name="pelagos")
 
         self.connection: Connection = create_engine(
-            "postgresql+psycopg://", creator=creator, poolclass=NullPool
+            "postgresql+psycopg://", creator=creator, poolclass=NullPool, hide_parameters=True
         ).connect()
         raw = self.connection.connection.dbapi_connection
         assert isinstance(raw, psycopg.Connection)

@@ -61,7 +61,9 @@ def connect_sqlite(target: str, now: Callable[[], float], *, uri: bool = False) 
         raw.execute("PRAGMA foreign_keys=ON")
         return raw
 
-    connection = create_engine("sqlite+pysqlite://", creator=creator, poolclass=NullPool).connect()
+    # Parameters may be user data with secrets in it; an error's text ends up in logs.
+    engine = create_engine("sqlite+pysqlite://", creator=creator, poolclass=NullPool, hide_parameters=True)
+    connection = engine.connect()
     bind_clock(connection, now)
     return connection
 
