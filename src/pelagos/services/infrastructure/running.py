@@ -93,8 +93,11 @@ class Running:
         if carried_on is not None:
             await self._carry_on(carried_on)
             return
+        down = next((row for row in waiting if row.kind == "down" and not row.cancel_requested), None)
         for row in waiting:
-            if row.cancel_requested:
+            if down is not None and row is not down:
+                self._end(row, RunState.CANCELLED, _overtaken())
+            elif row.cancel_requested:
                 self._end(row, RunState.CANCELLED, None)
                 if row.parameters.creates_infrastructure:
                     self._drop_infrastructure()
@@ -135,13 +138,13 @@ class Running:
             self._want(parameters.desired.compiled, parameters.desired.sources, old_targets)
         elif run.kind == "scale":
             self._scale(parameters.scale, old_targets)
-            self._remove(parameters.remove)
         if not parameters.creates_infrastructure and run.kind in ("up", "scale"):
             parameters = msgspec.structs.replace(parameters, previous=previous)
         self._fatal = None
         self.current = msgspec.structs.replace(run, state=RunState.RUNNING, started_at=now, parameters=parameters)
         maintainer.changes.run(run.id, state=RunState.RUNNING, started_at=now, parameters=parameters)
         maintainer.event("run.started", run_kind=run.kind)
+        self._remove(parameters.remove)
         await self._flush_and_load()
         if run.kind != "down":
             await self._look_around()
@@ -390,6 +393,12 @@ class Running:
             maintainer.unchecked.clear()
             maintainer.reality.mark_all()
         self.hinted = True
+
+
+def _overtaken() -> ErrorPayload:
+    return ErrorPayload(
+        code="cancelled", message="the infrastructure is taken down; this run had not begun", status=409
+    )
 
 
 def _interrupted(run: RunRow) -> ErrorPayload:
