@@ -114,7 +114,7 @@ class Running:
             self.current = current = msgspec.structs.replace(
                 current, cancel_requested=stored.cancel_requested, keep=stored.keep
             )
-        if current.kind != "down" and any(row.kind == "down" for row in waiting):
+        if current.kind != "down" and any(row.kind == "down" and not row.cancel_requested for row in waiting):
             # What it made is taken down anyway.
             self.current = msgspec.structs.replace(current, cancel_requested=True, keep=True)
 
