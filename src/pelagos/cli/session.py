@@ -6,13 +6,16 @@ file that nobody listens on (a killed daemon's) is no daemon.
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+
+from pelagos.model.errors import InternalError, PelagosError
 
 if TYPE_CHECKING:
     from pelagos.cli.invocation import Invocation
@@ -82,5 +85,32 @@ async def open_session(invocation: Invocation) -> AsyncIterator[Session]:
         return
     from pelagos.runtime import Runtime
 
-    async with Runtime(settings, world=invocation.world, mode="embedded") as runtime:
+    async with (
+        Runtime(settings, world=invocation.world, mode="embedded") as runtime,
+        _ended_with(runtime.container.wait()),
+    ):
         yield Session(runtime.client(), embedded=True, home=settings.home)
+
+
+@asynccontextmanager
+async def _ended_with(services: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run a block only as long as the services live: what they end with, ends it, instead of a wait for ever."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            watcher = group.create_task(_watch(services))
+            try:
+                yield
+            finally:
+                watcher.cancel()
+    except BaseExceptionGroup as failures:
+        # The block's own error, or the services'; a second one came of the first.
+        raise failures.exceptions[0] from failures.exceptions[0].__cause__
+
+
+async def _watch(services: Coroutine[Any, Any, None]) -> None:
+    try:
+        await services
+    except PelagosError:
+        raise
+    except Exception as error:
+        raise InternalError(f"the services of this command failed: {type(error).__name__}: {error}") from error
