@@ -6,9 +6,10 @@ differences would make times depend on the stops between, in the last bit); no s
 so nothing outside can decide an order; and tasks and futures hash by serial number, because `asyncio` keeps them in
 sets and walks these.
 
-A :class:`VirtualProcess` is whatever runs in its context, however deep it was started. It can be paused (SIGSTOP),
-resumed and killed (SIGKILL): the loop looks at the context of each callback before it runs it. So after a kill no
-`finally`, no `except` and no clean-up of the dead runs, which cancelling its tasks could never promise.
+A :class:`VirtualProcess` is whatever it has started, however deep. It can be paused (SIGSTOP), resumed and killed
+(SIGKILL): the loop knows whose each callback is and looks before it runs it. So after a kill no `finally`, no `except`
+and no clean-up of the dead runs, which cancelling its tasks could never promise. Whose: the task's that it steps, else
+that of the context in which it was asked for, else (a context without variables) that of the callback running now.
 
 The way rejected, a selector loop whose `select` jumps, leaves sockets and threads within reach and cannot tell whose
 a callback is.
@@ -52,7 +53,7 @@ class Forbidden(SimulationError, RuntimeError):
 
 
 class VirtualProcess:
-    """Everything that runs in its context: start it with :meth:`start`, and what that starts belongs to it too."""
+    """A process on the loop: what :meth:`start` starts, and all that this starts in its turn."""
 
     def __init__(self, loop: VirtualLoop, name: str) -> None:
         self.name = name
@@ -61,12 +62,12 @@ class VirtualProcess:
         self._loop = loop
         self._parked: list[events.Handle] = []
         self._remains: list[_Task] = []
-        self.context: Context = copy_context()
-        self.context.run(_PROCESS.set, self)
+        self._context: Context = copy_context()
+        self._context.run(_PROCESS.set, self)
 
     def start(self, coroutine: Coroutine[Any, Any, T], name: str = "") -> asyncio.Task[T]:
         """A task of this process."""
-        return self.context.run(self._loop.create_task, coroutine, name=f"{self.name}: {name or 'main'}")
+        return self._context.run(self._loop.create_task, coroutine, name=f"{self.name}: {name or 'main'}")
 
     def pause(self) -> None:
         """Nothing of it runs until :meth:`resume`; time goes on."""
@@ -97,7 +98,14 @@ class VirtualProcess:
             _close(task)
 
 
-_PROCESS: ContextVar[VirtualProcess | None] = ContextVar("pelagos_virtual_process", default=None)
+class _Outside:
+    """Whoever is of no process: the scenario."""
+
+    state = "running"
+
+
+_OUTSIDE = _Outside()
+_PROCESS: ContextVar[VirtualProcess | _Outside | None] = ContextVar("pelagos_virtual_process", default=None)
 _serials = itertools.count(1)
 
 
@@ -121,7 +129,8 @@ class _Task(tasks.Task):  # type: ignore[type-arg]
     def __init__(self, coroutine: Any, **options: Any) -> None:
         self._serial = next(_serials)
         context = options.get("context")
-        self.process = _PROCESS.get() if context is None else context.get(_PROCESS)
+        mine = _PROCESS.get() if context is None else context.get(_PROCESS)
+        self.process = mine or options["loop"].current
         super().__init__(coroutine, **options)
 
     def __hash__(self) -> int:
@@ -129,6 +138,18 @@ class _Task(tasks.Task):  # type: ignore[type-arg]
 
     def __eq__(self, other: object) -> bool:
         return self is other
+
+
+class _Handle(events.Handle):
+    __slots__ = ("process",)
+
+    process: VirtualProcess | _Outside
+
+
+class _Timer(events.TimerHandle):
+    __slots__ = ("process",)
+
+    process: VirtualProcess | _Outside
 
 
 class VirtualLoop(base_events.BaseEventLoop):
@@ -142,6 +163,8 @@ class VirtualLoop(base_events.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
+        self.current: VirtualProcess | _Outside = _OUTSIDE
+        """Whose callback runs now."""
         self._steps = 0
         self._busy: Counter[str] = Counter()
         self.callbacks = 0
@@ -177,6 +200,27 @@ class VirtualLoop(base_events.BaseEventLoop):
         self._ready.clear()
         self._scheduled.clear()
 
+    def _owner(self, callback: Any, context: Context | None) -> VirtualProcess | _Outside:
+        task = getattr(callback, "__self__", None)
+        if isinstance(task, _Task):
+            return task.process
+        named = _PROCESS.get() if context is None else context.get(_PROCESS)
+        return named or self.current
+
+    def _call_soon(self, callback: Any, args: Any, context: Context | None) -> events.Handle:
+        handle = _Handle(callback, args, self, context)
+        handle.process = self._owner(callback, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> events.TimerHandle:
+        self._check_closed()
+        timer = _Timer(when, callback, args, self, context)
+        timer.process = self._owner(callback, context)
+        heapq.heappush(self._scheduled, timer)
+        timer._scheduled = True
+        return timer
+
     # -- one turn --------------------------------------------------------------------------------------------------
 
     def _run_once(self) -> None:
@@ -201,16 +245,18 @@ class VirtualLoop(base_events.BaseEventLoop):
             handle = ready.popleft()
             if handle._cancelled:
                 continue
-            process = handle._context.get(_PROCESS)
-            if process is not None and process.state != "running":
+            process = handle.process
+            if process.state != "running":
                 if process.state == "paused":
                     process._parked.append(handle)
                 continue
+            self.current = process
             self.callbacks += 1
             self._steps += 1
             if self._steps > _MOST_AT_ONCE - 1000:
                 self._busy[_whose(handle)] += 1
             handle._run()
+        self.current = _OUTSIDE
         if self._steps > _MOST_AT_ONCE:
             busiest = ", ".join(f"{name} ({count})" for name, count in self._busy.most_common(5))
             raise Livelock(f"the clock stands at {self._now:.6f} s; busy are {busiest}\n{self.describe()}")
@@ -257,7 +303,9 @@ def run_virtual(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:
     loop = VirtualLoop()
     try:
         events.set_event_loop(loop)
-        return loop.run_until_complete(main(loop))
+        context = copy_context()
+        context.run(_PROCESS.set, _OUTSIDE)
+        return loop.run_until_complete(loop.create_task(main(loop), name="main", context=context))
     finally:
         try:
             loop.close_down()

@@ -11,7 +11,7 @@ from pelagos.clouds.errors import ServerNotFound
 from pelagos.clouds.simulated import Faults
 from pelagos.model.states import RunState
 from pelagos.simulation.describing import varied
-from pelagos.simulation.story import FEW_FAULTS, MANY_FAULTS, REFUSALS, Story
+from pelagos.simulation.story import FEW_FAULTS, MANY_FAULTS, NO_FAULTS, REFUSALS, Story
 from pelagos.simulation.universe import Died, Incarnation, Violated
 
 __all__ = ["SCENARIOS", "Scenario"]
@@ -25,7 +25,7 @@ class Scenario(msgspec.Struct, frozen=True):
 
     name: str
     tell: Tell
-    faults: Faults = Faults()
+    faults: Faults = NO_FAULTS
     edges: bool = False
     most: int = 4
 

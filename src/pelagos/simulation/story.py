@@ -22,8 +22,9 @@ from pelagos.simulation.universe import Died, Incarnation, Universe, Violated
 from pelagos.simulation.world import SimulatedWorld
 from pelagos.wire.infrastructures import RunRequest
 
-__all__ = ["FEW_FAULTS", "MANY_FAULTS", "REFUSALS", "Story", "random_clouds"]
+__all__ = ["FEW_FAULTS", "MANY_FAULTS", "NO_FAULTS", "REFUSALS", "Story", "random_clouds"]
 
+NO_FAULTS = Faults()
 FEW_FAULTS = Faults(
     unreachable=0.03,
     rate_limited=0.02,
@@ -58,9 +59,11 @@ MANY_FAULTS = Faults(
 _CONVERGES = 3000.0
 """Virtual seconds within which a run ends once the clouds are calm: build time-outs, give-ups and back-offs fit in."""
 _TRIES = 8
+_DOOMED_FOR = 80.0
+"""Seconds within which a spot kill happens that was decided when its server was made: boot and ``spot_after``."""
 
 
-def random_clouds(rng: random.Random, faults: Faults = Faults()) -> dict[str, SimulatedOptions]:  # noqa: TID251
+def random_clouds(rng: random.Random, faults: Faults = NO_FAULTS) -> dict[str, SimulatedOptions]:  # noqa: TID251
     """One or two accounts with latencies, limits and look-up by chance."""
     clouds: dict[str, SimulatedOptions] = {}
     for name in ("east", "west")[: rng.randint(1, 2)]:
@@ -94,7 +97,8 @@ def random_clouds(rng: random.Random, faults: Faults = Faults()) -> dict[str, Si
 class Story:
     """One universe, one infrastructure, and what is done about it."""
 
-    def __init__(self, seed: int | str, loop: VirtualLoop, *, faults: Faults = Faults(), most: int = 4) -> None:
+    def __init__(self, seed: int | str, loop: VirtualLoop, *, faults: Faults = NO_FAULTS, most: int = 4) -> None:
+        self.faults = faults
         clouds = random_clouds(SimulatedWorld(seed, loop).rng("clouds"), faults)
         self.universe = Universe(seed, loop, clouds=clouds)
         self.rng = self.universe.rng
@@ -189,6 +193,9 @@ class Story:
         for incarnation in universe.incarnations:
             incarnation.edges.disarm()
             incarnation.resume()
+        if self.faults.spot_kill:
+            # What is doomed already goes yet.
+            await asyncio.sleep(_DOOMED_FOR)
         alive = [incarnation for incarnation in universe.incarnations if incarnation.alive]
         last = alive[-1] if alive else await universe.incarnate(serves=self.rng.random() < 0.5)
         await self._converge(last)
@@ -208,8 +215,8 @@ class Story:
             try:
                 run = await self.up(by)
             except Conflict:
-                # It is being taken down: that ends first.
-                await self._no_open_runs()
+                # Somebody was taking it down when he died: that is finished first.
+                await self._take_down(by)
                 continue
             if await self.ended(run) is RunState.SUCCEEDED:
                 self._as_described()
@@ -254,13 +261,6 @@ class Story:
             if await self.ended(run) is RunState.SUCCEEDED:
                 return
         raise Violated(f"it is not down after {_TRIES} runs of calm: {self._trouble()}")
-
-    async def _no_open_runs(self) -> None:
-        await self.universe.until(
-            "no run is open",
-            lambda: not self.universe.query("SELECT id FROM runs WHERE finished_at IS NULL"),
-            _CONVERGES,
-        )
 
     def _no_leases(self) -> None:
         stopped = {i.holder_id: i.number for i in self.universe.incarnations if not i.dead}
