@@ -2,8 +2,8 @@
 
 A boot is never asked after by itself: one listing serves all that are awaited. Its pause grows with the age of the
 youngest change, three per cent of it, so that the wait costs a build at most that, whether a cloud boots in a tenth of
-a second or in five minutes; it is never shorter than ten times what a listing costs us, nor longer than the driver
-says.
+a second or in five minutes; it is never longer than the driver says. Nor is it shorter than the last listing took (so
+that the cloud has as long without us as with us), or than ten times what looking at it cost our own loop.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Boots:
         self._ring = asyncio.Event()
         self._youngest = 0.0
         self._cost = 0.0
+        """The least seconds from the last listing's beginning to the next one's."""
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -96,7 +97,7 @@ class Boots:
             else:
                 taken_at = world.monotonic()
                 self.match(listing)
-                self._cost = listing.seconds + world.monotonic() - taken_at
+                self._cost = max(2.0 * listing.seconds, _COST * (world.monotonic() - taken_at))
             polled_at = world.now() + min(0.0, began - world.monotonic())
 
     def match(self, listing: Listing) -> None:
@@ -153,7 +154,7 @@ class Boots:
     def _pause(self, failures: int) -> float:
         longest = self._cloud.capabilities.poll_interval
         age = self._worker.world.now() - self._youngest
-        pause = max(self._worker.config.first_poll, _SHARE * age, _COST * self._cost)
+        pause = max(self._worker.config.first_poll, _SHARE * age, self._cost)
         if failures:
             pause = max(pause, self._worker.config.pauses.base * 2.0 ** min(failures, 8))
             longest = max(longest, self._worker.config.pauses.cap)
