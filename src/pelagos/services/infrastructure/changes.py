@@ -71,6 +71,7 @@ class Changes:
         *,
         at: float,
         row: InstanceRow | None = None,
+        node: str | None = None,
         run_id: str | None = None,
         data: dict[str, Any] | None = None,
     ) -> None:
@@ -80,7 +81,7 @@ class Changes:
                 kind,
                 at=at,
                 infrastructure_id=self.infrastructure_id,
-                node=row.node if row else None,
+                node=row.node if row else node,
                 instance_id=row.id if row else None,
                 server_id=row.server_id if row else None,
                 run_id=run_id,

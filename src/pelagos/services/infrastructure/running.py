@@ -148,6 +148,23 @@ class Running:
         await self._flush_and_load()
         if run.kind != "down":
             await self._look_around()
+        if run.kind == "up":
+            self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        """Which nodes cannot begin yet, and what they wait for."""
+        maintainer = self._maintainer
+        now = maintainer.world.now()
+        for node in maintainer.reality.nodes.values():
+            if node.unmet and not node.satisfied and self.current is not None:
+                maintainer.changes.event(
+                    maintainer.row.scope,
+                    "node.waiting",
+                    at=now,
+                    node=node.name,
+                    run_id=self.current.id,
+                    data={"on": [other.name for other in node.dependees if not other.satisfied]},
+                )
 
     async def _flush_and_load(self) -> None:
         maintainer = self._maintainer
