@@ -29,7 +29,7 @@ demo: $(VENV)/.core ## build the guestbook on this machine, or say that nothing 
 	@echo "The tutorial goes on from here: docs/tutorials/guestbook.md"
 
 test: $(VENV)/.dev ## run all tests; those whose service is absent are skipped, and listed
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## check style, format and which room imports which
 	$(BIN)/ruff check
@@ -44,7 +44,7 @@ type: $(VENV)/.dev ## check types, strictly
 	$(BIN)/mypy
 
 docs: $(VENV)/.docs ## build the documents into docs/_build/html; a warning is an error
-	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b dirhtml docs docs/_build/html
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 bench: $(VENV)/.dev ## measure what the numbers of docs/performance.md say
