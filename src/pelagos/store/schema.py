@@ -103,11 +103,12 @@ infrastructures = Table(
     Column("reason", Text, nullable=False, default=""),
     Column("generation", Integer, nullable=False, default=1, comment="rises with each accepted description"),
     Column("maintained", Boolean, nullable=False, default=True, comment="serve keeps it alive"),
-    Column("sources_blob", LargeBinary, nullable=False, comment="dict[str, str]: the bundle it was described by"),
-    Column("compiled_blob", LargeBinary, nullable=False, comment="CompiledInfrastructure"),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
     Column("deleted_at", Float, nullable=True),
+    # Last: what stands behind a long value is read by walking through all of it.
+    Column("sources_blob", LargeBinary, nullable=False, comment="dict[str, str]: the bundle it was described by"),
+    Column("compiled_blob", LargeBinary, nullable=False, comment="CompiledInfrastructure"),
     Index(None, "project_id", "name"),
 )
 
@@ -160,7 +161,6 @@ runs = Table(
     Column("kind", String(16), nullable=False, comment="up, down, scale, maintain"),
     Column("state", String(16), nullable=False, comment="RunState"),
     Column("request_id", String(64), nullable=False),
-    Column("parameters_blob", LargeBinary, nullable=False, comment="RunParameters"),
     Column("warnings_blob", LargeBinary, nullable=True, comment="tuple[Diagnostic, ...]"),
     Column("position", _POSITION, nullable=False, comment="of the last event before the run's first"),
     Column("cancel_requested", Boolean, nullable=False, default=False),
@@ -169,6 +169,8 @@ runs = Table(
     Column("created_at", Float, nullable=False),
     Column("started_at", Float, nullable=True),
     Column("finished_at", Float, nullable=True),
+    # Last: what stands behind a long value is read by walking through all of it.
+    Column("parameters_blob", LargeBinary, nullable=False, comment="RunParameters"),
     UniqueConstraint("project_id", "request_id"),
     Index(None, "infrastructure_id", "created_at"),
 )
@@ -196,7 +198,6 @@ servers = Table(
     Column("provider_id", String(255), nullable=True, comment="the cloud's own id, once known"),
     Column("state", String(16), nullable=False, comment="ServerState"),
     Column("reason", Text, nullable=False, default=""),
-    Column("spec_blob", LargeBinary, nullable=False, comment="ServerSpec"),
     Column("addresses", Text, nullable=False, default="[]", comment="a JSON list, most public first"),
     Column("private_addresses", Text, nullable=False, default="[]"),
     Column("infrastructure_id", _ID, nullable=True),
@@ -205,6 +206,8 @@ servers = Table(
     Column("updated_at", Float, nullable=False),
     Column("observed_at", Float, nullable=True, comment="when the cloud last said anything of it"),
     Column("deleted_at", Float, nullable=True),
+    # Last: what stands behind a long value is read by walking through all of it.
+    Column("spec_blob", LargeBinary, nullable=False, comment="ServerSpec"),
     Index(None, "project_id", "deleted_at"),
     Index(None, "account", "deleted_at"),
     Index(None, "infrastructure_id", "deleted_at"),

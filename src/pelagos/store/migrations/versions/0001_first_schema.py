@@ -59,13 +59,13 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("generation", sa.Integer(), nullable=False, comment="rises with each accepted description"),
         sa.Column("maintained", sa.Boolean(), nullable=False, comment="serve keeps it alive"),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("updated_at", sa.Float(), nullable=False),
+        sa.Column("deleted_at", sa.Float(), nullable=True),
         sa.Column(
             "sources_blob", sa.LargeBinary(), nullable=False, comment="dict[str, str]: the bundle it was described by"
         ),
         sa.Column("compiled_blob", sa.LargeBinary(), nullable=False, comment="CompiledInfrastructure"),
-        sa.Column("created_at", sa.Float(), nullable=False),
-        sa.Column("updated_at", sa.Float(), nullable=False),
-        sa.Column("deleted_at", sa.Float(), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_infrastructures"),
     )
     op.create_index("ix_infrastructures_project_id_name", "infrastructures", ["project_id", "name"])
@@ -154,7 +154,6 @@ def upgrade() -> None:
         sa.Column("provider_id", sa.String(255), nullable=True, comment="the cloud's own id, once known"),
         sa.Column("state", sa.String(16), nullable=False, comment="ServerState"),
         sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("spec_blob", sa.LargeBinary(), nullable=False, comment="ServerSpec"),
         sa.Column("addresses", sa.Text(), nullable=False, comment="a JSON list, most public first"),
         sa.Column("private_addresses", sa.Text(), nullable=False),
         sa.Column("infrastructure_id", ID, nullable=True),
@@ -163,6 +162,7 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.Float(), nullable=False),
         sa.Column("observed_at", sa.Float(), nullable=True, comment="when the cloud last said anything of it"),
         sa.Column("deleted_at", sa.Float(), nullable=True),
+        sa.Column("spec_blob", sa.LargeBinary(), nullable=False, comment="ServerSpec"),
         sa.PrimaryKeyConstraint("id", name="pk_servers"),
     )
     op.create_index("ix_servers_account_deleted_at", "servers", ["account", "deleted_at"])
@@ -243,7 +243,6 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(16), nullable=False, comment="up, down, scale, maintain"),
         sa.Column("state", sa.String(16), nullable=False, comment="RunState"),
         sa.Column("request_id", sa.String(64), nullable=False),
-        sa.Column("parameters_blob", sa.LargeBinary(), nullable=False, comment="RunParameters"),
         sa.Column("warnings_blob", sa.LargeBinary(), nullable=True, comment="tuple[Diagnostic, ...]"),
         sa.Column("position", POSITION, nullable=False, comment="of the last event before the run's first"),
         sa.Column("cancel_requested", sa.Boolean(), nullable=False),
@@ -252,6 +251,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("started_at", sa.Float(), nullable=True),
         sa.Column("finished_at", sa.Float(), nullable=True),
+        sa.Column("parameters_blob", sa.LargeBinary(), nullable=False, comment="RunParameters"),
         sa.ForeignKeyConstraint(
             ["infrastructure_id"], ["infrastructures.id"], name="fk_runs_infrastructure_id", ondelete="CASCADE"
         ),
