@@ -49,8 +49,8 @@ class Listing(msgspec.Struct, frozen=True):
 
 def judge(call: Call, error: PelagosError, now: float, delay: float) -> Result:
     """What ``error`` means for the operation; ``delay`` is the back-off where one applies. Pure."""
-    if call.verb == "lookup":
-        return Uncertain(error.payload(), now + delay)
+    if call.verb == "lookup" or call.resent:
+        return Uncertain(error.payload(), now + max(delay, error.retry_after or 0.0))
     if isinstance(error, ServerNotFound) and call.verb in ("delete", "discard"):
         return Done()
     match error.retry:

@@ -20,6 +20,7 @@ from sqlalchemy import Connection, and_, bindparam, insert, select, update
 from pelagos.clouds.errors import CloudBusy
 from pelagos.clouds.values import Capabilities, TokenLookup
 from pelagos.model.errors import DeadlineExceeded, ErrorPayload
+from pelagos.model.errors import Retry as RetryClass
 from pelagos.model.scope import Fence, Scope
 from pelagos.model.states import OperationState
 from pelagos.operations.kinds import KINDS, Effect, Step
@@ -300,13 +301,19 @@ def _decide_create(due: Due, step: Step, rules: Rules, now: float, fresh: str) -
     if due.token is not None and due.sent_at is not None:
         # An idempotent cloud tells what became of a call by the same call sent again, sooner than any absence is known;
         # so also for a create that is not wanted any more: what it then made is deleted by who cancelled it.
-        if capabilities.token_lookup is TokenLookup.IDEMPOTENT and not expired:
-            return _call(due, step.verb, None, deadline, not_after, due.token)
+        # Where the repeat is refused for good, the first one's doing is looked for like anywhere else.
+        if capabilities.token_lookup is TokenLookup.IDEMPOTENT and not expired and not _refused(due):
+            again = _call(due, step.verb, None, deadline, not_after, due.token)
+            return msgspec.structs.replace(again, resent=True)
         look_until = now + capabilities.call_timeout + rules.mark_slack
         return _call(due, "lookup", None, look_until, due.not_after or 0.0, due.token)
     if due.cancel_requested or expired:
         return _outcome(due, step.verb, Failed(_last_error(due), gone=True), token=due.token or "")
     return _call(due, step.verb, None, deadline, not_after, due.token or fresh)
+
+
+def _refused(due: Due) -> bool:
+    return due.error_blob is not None and _decode_error(due.error_blob).retry is RetryClass.NEVER
 
 
 def _expired(due: Due, rules: Rules, now: float) -> bool:

@@ -110,6 +110,9 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     not_after: float = 0.0
     since: float = 0.0
     """When the step began."""
+    resent: bool = False
+    """A create that was sent before with this token, and whose outcome is not known: an error of this call says nothing
+    of that one."""
 
     def carry(self) -> dict[str, Any]:
         """The columns that its events carry."""

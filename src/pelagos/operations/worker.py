@@ -28,10 +28,10 @@ from sqlalchemy import Connection
 from pelagos.clouds.pool import Account
 from pelagos.model.errors import InternalError, LeaseHeld, LeaseLost, PelagosError, StoreUnavailable, Unavailable
 from pelagos.model.world import World
-from pelagos.operations.calls import Backoff, Cloud, Listing
+from pelagos.operations.calls import Backoff, Cloud, Listing, judge
 from pelagos.operations.claims import Rules, claim, peek, take_over
 from pelagos.operations.pacer import Pacer
-from pelagos.operations.records import WAITING, Call, Outcome, Result, Retry
+from pelagos.operations.records import WAITING, Call, Outcome, Result
 from pelagos.operations.settling import settle
 from pelagos.operations.watching import Boots, Observer
 from pelagos.store import HeldLease, LeaseKeeper, Store
@@ -352,7 +352,7 @@ class AccountWorker:
         if held.valid_until - self._world.monotonic() < _LEASE_MARGIN:
             now = self._world.now()
             error = Unavailable(f"the lease {held.name} waits for its renewal")
-            result = Retry(error.payload(), now + _LEASE_MARGIN)
+            result = judge(call, error, now, _LEASE_MARGIN)
         elif call.verb == "refresh":
             result = await self.observer.carry_out()
         else:
