@@ -35,7 +35,7 @@ class Change(msgspec.Struct, frozen=True):
     new: str | None
     """None: it is deleted."""
     detail: str
-    """operations: kind; attempts: ``account/epoch/sent``; instances: infrastructure; leases: expires_at before."""
+    """operations: kind; attempts: ``account/epoch/sent``; instances: ``infrastructure/node``; leases: expires_at before."""
     writer: str
     """Holder id of the process that wrote it; empty: the scenario itself."""
     holder: str
@@ -62,7 +62,7 @@ _TABLES: dict[str, tuple[str, str, str, str]] = {
     "instances": (
         "{row}.id",
         _STATE,
-        "{row}.infrastructure_id",
+        "{row}.infrastructure_id || '/' || {row}.node",
         _INFRASTRUCTURE.format(row="{row}", column="infrastructure_id"),
     ),
     "infrastructure_nodes": (
