@@ -108,17 +108,23 @@ class MortalStore:
     def __init__(self, store: Store) -> None:
         self.inner = store
         self.dead = asyncio.Event()
+        self.buried = asyncio.Event()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
     async def _mortal(self, work: Callable[[], Awaitable[Any]]) -> Any:
         if self.dead.is_set():
-            await asyncio.get_running_loop().create_future()
+            await self._rest()
         result = await work()
         if self.dead.is_set():
-            await asyncio.get_running_loop().create_future()
+            await self._rest()
         return result
+
+    async def _rest(self) -> None:
+        """The dead hear nothing; when they are buried, their tasks end."""
+        await self.buried.wait()
+        raise asyncio.CancelledError
 
     async def run(self, transaction: Any) -> Any:
         return await self._mortal(lambda: self.inner.run(transaction))
@@ -198,8 +204,9 @@ class Program:
 
     async def bury(self) -> None:
         if self._task is not None and not self._task.done():
+            self.store.buried.set()
             self._task.cancel()
-            await asyncio.wait([self._task], timeout=0.1)
+            await asyncio.wait([self._task], timeout=5.0)
 
     # -- commands --------------------------------------------------------------------------------------------------
 

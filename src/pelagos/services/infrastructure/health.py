@@ -13,7 +13,8 @@ import os
 import shutil
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -51,6 +52,7 @@ class Prober(Protocol):
 
 
 Execute = Callable[[str, tuple[str, ...], float], Awaitable[CommandResult]]
+Probe = Callable[[], Awaitable[None]]
 OwnsListener = Callable[[str, str, int], Awaitable[bool | None]]
 
 
@@ -88,14 +90,14 @@ class NetworkProber:
             self._client = None
 
     async def check(self, check: HealthCheck, target: ProbeTarget) -> HealthVerdict:
-        probes: list[tuple[str, Coroutine[Any, Any, None]]] = []
+        probes: list[tuple[str, Probe]] = []
         if check.ping:
-            probes.append(("ping", self._ping(target, check.probe_timeout)))
-        probes += [(f"port {port}", self._port(target, port)) for port in check.ports]
-        probes += [(f"url {url}", self._url(target, url)) for url in check.urls]
-        probes += [(f"mysql {database.name}", self._mysql(target, database)) for database in check.mysqldbs]
+            probes.append(("ping", partial(self._ping, target, check.probe_timeout)))
+        probes += [(f"port {port}", partial(self._port, target, port)) for port in check.ports]
+        probes += [(f"url {url}", partial(self._url, target, url)) for url in check.urls]
+        probes += [(f"mysql {database.name}", partial(self._mysql, target, database)) for database in check.mysqldbs]
         if check.command:
-            probes.append(("command", self._command(target, check)))
+            probes.append(("command", partial(self._command, target, check)))
         outcomes = await asyncio.gather(*(self._bounded(name, probe, check.probe_timeout) for name, probe in probes))
         failed = [outcome for outcome in outcomes if isinstance(outcome, _Unhealthy)]
         unavailable = tuple(str(outcome) for outcome in outcomes if isinstance(outcome, _Unavailable))
@@ -104,10 +106,10 @@ class NetworkProber:
         )
 
     @staticmethod
-    async def _bounded(name: str, probe: Coroutine[Any, Any, None], timeout: float) -> Exception | None:
+    async def _bounded(name: str, probe: Probe, timeout: float) -> Exception | None:
         try:
             async with asyncio.timeout(timeout):
-                await probe
+                await probe()
         except _Unavailable as error:
             return _Unavailable(f"{name}: {error}")
         except _Unhealthy as error:

@@ -12,7 +12,8 @@ stood is lost with the process. Here nothing is in flight but health probes, whi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -399,16 +400,16 @@ class Maintainer:
         node = self.reality.nodes[instance.row.node]
         return self.renderer.health_check(self.row, self.reality, node, instance, implementation)
 
-    def _probe(self, instance_id: str) -> Coroutine[Any, Any, HealthVerdict] | None:
+    def _probe(self, instance_id: str) -> Callable[[], Awaitable[HealthVerdict]] | None:
         instance = self.reality.instances.get(instance_id)
         if instance is None or instance.leaving:
             return None
         try:
             check = self._health_of(instance)
         except PelagosError as error:
-            return _verdict(HealthVerdict(healthy=False, reason=error.message))
+            return partial(_verdict, HealthVerdict(healthy=False, reason=error.message))
         target = ProbeTarget(server_id=instance.row.server_id, address=instance.row.address)
-        return self._prober.check(check, target)
+        return partial(self._prober.check, check, target)
 
     def _take_in_verdict(self, instance_id: str, verdict: HealthVerdict) -> None:
         self.unchecked.discard(instance_id)

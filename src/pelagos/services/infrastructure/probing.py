@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pelagos.services.infrastructure.health import HealthVerdict
@@ -64,23 +64,26 @@ class Probing:
         return bool(self._verdicts)
 
     def launch(
-        self, group: asyncio.TaskGroup, now: float, probe: Callable[[str], Coroutine[Any, Any, HealthVerdict] | None]
+        self,
+        group: asyncio.TaskGroup,
+        now: float,
+        probe: Callable[[str], Callable[[], Awaitable[HealthVerdict]] | None],
     ) -> None:
-        """Start what is due. ``probe(instance_id)`` gives the coroutine, or None where there is nothing to probe."""
+        """Start what is due. ``probe(instance_id)`` gives what to call, None where there is nothing to probe."""
         self._saturated = False
         for instance_id in [key for key, at in self._due.items() if at <= now and key not in self._running]:
             if len(self._running) >= self._slots:
                 self._saturated = True
                 return
             del self._due[instance_id]
-            coroutine = probe(instance_id)
-            if coroutine is not None:
-                self._running[instance_id] = group.create_task(self._probe(instance_id, coroutine))
+            look = probe(instance_id)
+            if look is not None:
+                self._running[instance_id] = group.create_task(self._probe(instance_id, look))
 
-    async def _probe(self, instance_id: str, coroutine: Coroutine[Any, Any, HealthVerdict]) -> None:
+    async def _probe(self, instance_id: str, look: Callable[[], Awaitable[HealthVerdict]]) -> None:
         task = asyncio.current_task()
         try:
-            verdict = await coroutine
+            verdict = await look()
         finally:
             if self._running.get(instance_id) is task:
                 del self._running[instance_id]
