@@ -156,6 +156,7 @@ class Caller:
     def _expire(self, conversation: str, future: asyncio.Future[Envelope]) -> None:
         if not future.done():
             future.set_exception(_Expired)
+            future.exception()  # looked at: a caller cancelled in this very turn of the loop never will
 
 
 class _Expired(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +22,14 @@ EPOCH = 1_750_000_000.0
 class SimulatedWorld:
     """A :class:`pelagos.model.World` without threads, child processes and sockets.
 
-    Generators are seeded by (seed, name), so that a draw more in one room changes nothing in another."""
+    Generators are seeded by (seed, name), so that a draw more in one room changes nothing in another. ``loop``: by
+    default the one that runs when the clock is read."""
 
-    def __init__(self, seed: int | str, loop: VirtualLoop, *, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, seed: int | str = 1, loop: VirtualLoop | None = None, *, environ: Mapping[str, str] | None = None
+    ) -> None:
         self.seed = seed
-        self.loop = loop
+        self._loop = loop
         self._environ = dict(environ or {})
         self._rngs: dict[str, random.Random] = {}  # noqa: TID251 - this is the world
         self._ids = self.rng("ids")
@@ -35,10 +39,10 @@ class SimulatedWorld:
         return self._environ
 
     def now(self) -> float:
-        return EPOCH + self.loop.time()
+        return EPOCH + self.monotonic()
 
     def monotonic(self) -> float:
-        return self.loop.time()
+        return (self._loop or asyncio.get_running_loop()).time()
 
     def new_id(self) -> str:
         return str(uuid.UUID(int=self._ids.getrandbits(128), version=4))

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from contract.clouds.driver_suite import DriverFaultSuite, DriverHarness, DriverSuite, FaultInjector, SharedAccountSuite
-from contract.clouds.virtual_time import VirtualLoop, VirtualWorld
 from pelagos.clouds import CloudDriver, CommandResult, DriverContext, ServerSpec, TokenLookup
 from pelagos.clouds.simulated import Delay, SimulatedCloud, SimulatedOptions, SimulatedPlugin
+from pelagos.simulation import SimulatedWorld, VirtualLoop
 
 SLOW: dict[str, Any] = {
     "create_latency": Delay(uniform=(0.2, 2.0)),
@@ -52,7 +52,7 @@ class SimulatedHarness(DriverHarness):
     failing = ("false",)
 
     def __init__(self, options: SimulatedOptions, home: Path) -> None:
-        self.world = VirtualWorld()
+        self.world = SimulatedWorld()
         self._options = options
         self._home = home
         self._cloud: SimulatedCloud | None = None
@@ -90,4 +90,3 @@ class TestSimulatedDriver(DriverSuite, DriverFaultSuite, SharedAccountSuite):
     def harness(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SimulatedHarness]:
         harness = SimulatedHarness(CHARACTERS[request.param], tmp_path)
         yield harness
-        harness.world.close()

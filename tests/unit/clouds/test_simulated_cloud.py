@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from time import perf_counter as elapsed
 from typing import Any
 
 import pytest
 
-from contract.clouds.virtual_time import EPOCH, VirtualLoop, VirtualWorld, elapsed
 from pelagos.clouds import (
     CloudAuthFailed,
     CloudBusy,
@@ -23,6 +23,7 @@ from pelagos.clouds import (
 from pelagos.clouds.simulated import Delay, Fault, Faults, SimulatedCloud, SimulatedDriver, SimulatedOptions
 from pelagos.model.errors import InvalidInput
 from pelagos.model.states import ServerState
+from pelagos.simulation import EPOCH, SimulatedWorld, VirtualLoop
 
 pytestmark = pytest.mark.anyio
 SPEC = ServerSpec(name="one")
@@ -34,7 +35,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 def cloud_of(**options: Any) -> tuple[SimulatedCloud, SimulatedDriver]:
-    cloud = SimulatedCloud(VirtualWorld(), options=SimulatedOptions(**options))
+    cloud = SimulatedCloud(SimulatedWorld(), options=SimulatedOptions(**options))
     return cloud, SimulatedDriver(cloud)
 
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.clouds.virtual_time import VirtualLoop, VirtualWorld
 from pelagos.clouds import CloudError, ServerSpec
 from pelagos.clouds.simulated import Delay, Faults, Happening, SimulatedCloud, SimulatedDriver, SimulatedOptions
 from pelagos.model.states import ServerState
+from pelagos.simulation import SimulatedWorld, VirtualLoop
 
 Result = tuple[list[Any], list[Happening], dict[str, Any]]
 Action = tuple[str, int, float, float]
@@ -71,7 +71,7 @@ async def act(driver: SimulatedDriver, action: Action, outcomes: list[Any], inde
 
 
 async def play(seed: int, script: list[Action], looks: list[float]) -> Result:
-    world = VirtualWorld(seed)
+    world = SimulatedWorld(seed)
     cloud = SimulatedCloud(world, options=OPTIONS)
     driver = SimulatedDriver(cloud)
     outcomes: list[Any] = [None] * len(script)
@@ -89,7 +89,6 @@ async def play(seed: int, script: list[Action], looks: list[float]) -> Result:
     await asyncio.sleep(200.0)
     snapshot = cloud.snapshot()
     check_history(cloud)
-    world.close()
     return outcomes, cloud.history(), snapshot
 
 
@@ -137,6 +136,6 @@ def test_another_seed_gives_another_history() -> None:
 async def test_the_option_seed_holds_whatever_the_world() -> None:
     drawn = []
     for world_seed in (1, 2):
-        cloud = SimulatedCloud(VirtualWorld(world_seed), options=SimulatedOptions(seed=7))
+        cloud = SimulatedCloud(SimulatedWorld(world_seed), options=SimulatedOptions(seed=7))
         drawn.append(cloud.rng.random())
     assert drawn[0] == drawn[1]

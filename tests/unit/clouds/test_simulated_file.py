@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from contract.clouds.virtual_time import VirtualLoop, VirtualWorld
 from pelagos.clouds import CloudDriver, CloudError, CloudUncertain, CloudUnreachable, DriverContext, ServerSpec
 from pelagos.clouds.simulated import SimulatedDriver, SimulatedPlugin
 from pelagos.model.states import ServerState
+from pelagos.simulation import SimulatedWorld, VirtualLoop
 
 pytestmark = pytest.mark.anyio
 OPTIONS = {"state": "file", "boot_seconds": 10.0, "create_latency": 1.0, "max_servers": 30}
@@ -25,7 +25,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 async def another_process(home: Path, **options: Any) -> CloudDriver:
     """As a new process opens it: nothing is shared with others but the file."""
     plugin = SimulatedPlugin()
-    context = DriverContext(account="sim", world=VirtualWorld(), home=home, options={**OPTIONS, **options})
+    context = DriverContext(account="sim", world=SimulatedWorld(), home=home, options={**OPTIONS, **options})
     return await plugin.open(context)
 
 
@@ -121,7 +121,7 @@ async def test_a_file_of_something_else_says_so(tmp_path: Path) -> None:
 
 
 async def test_accounts_and_homes_are_apart(tmp_path: Path) -> None:
-    plugin, world = SimulatedPlugin(), VirtualWorld()
+    plugin, world = SimulatedPlugin(), SimulatedWorld()
     contexts = [
         DriverContext(account=account, world=world, home=tmp_path / home, options={"state": state})
         for home in ("h1", "h2")

@@ -30,8 +30,8 @@ from pelagos.services.compute.messages import (
     ServerCreate,
     ServerRef,
 )
+from pelagos.simulation import SimulatedWorld
 from support.operations_world import ACCOUNT, Universe, until
-from support.virtual_time import VirtualWorld
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +40,7 @@ OTHER = Scope("other", "somebody")
 
 @pytest.fixture
 async def universe():
-    async with Universe(VirtualWorld()) as made:
+    async with Universe(SimulatedWorld()) as made:
         yield made
 
 
@@ -84,7 +84,7 @@ async def test_servers_live_and_die_by_commands(universe, one, compute):
     assert [op.id for op in again.operations] == [op.id for op in accepted.operations]
     assert {op.state for op in again.operations} == {OperationState.SUCCEEDED}
     found = await one.store.read(lambda c: servers_of(c, "infra"))
-    assert [row.name for row in found] == sorted(row.name for row in found)
+    assert sorted(row.name for row in found) == [item.spec.name for item in request.items]
     assert {row.state for row in found} == {ServerState.ACTIVE} and all(row.addresses for row in found)
     refs = tuple(ServerRef(request_id=f"d-{row.id}"[:64], server_id=row.id) for row in found)
     accepted = await compute.power_servers(PowerServers(verb="stop", items=refs[:1]))

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from support.virtual_time import virtual_backend
+from pelagos.simulation import VirtualLoop
 
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return virtual_backend()
+    return ("asyncio", {"loop_factory": VirtualLoop})

@@ -24,7 +24,7 @@ from pelagos.process import (
     operation,
     use_context,
 )
-from support.virtual_time import VirtualWorld
+from pelagos.simulation import SimulatedWorld
 
 pytestmark = pytest.mark.anyio
 
@@ -79,7 +79,7 @@ def config(**options: object) -> ContainerConfig:
 
 
 async def test_ordered_start_and_stop() -> None:
-    async with Container(VirtualWorld(), config()) as container:
+    async with Container(SimulatedWorld(), config()) as container:
         await container.spawn(Store)
         await container.spawn(Web)
     assert EVENTS == ["store up", "web up", "web quiet", "web down", "store down"]
@@ -91,7 +91,7 @@ async def test_ordered_start_and_stop() -> None:
 
 
 async def test_a_dependency_that_comes_later_is_waited_for() -> None:
-    async with Container(VirtualWorld(), config()) as container, asyncio.TaskGroup() as group:
+    async with Container(SimulatedWorld(), config()) as container, asyncio.TaskGroup() as group:
         group.create_task(container.spawn(Web))
         await asyncio.sleep(5)
         assert EVENTS == []
@@ -105,7 +105,7 @@ async def test_a_missing_dependency_is_named() -> None:
         name = "greedy"
         depends = ("store", "nothing", "never")
 
-    async with Container(VirtualWorld(), config(dependency_timeout=3.0)) as container:
+    async with Container(SimulatedWorld(), config(dependency_timeout=3.0)) as container:
         await container.spawn(Store)
         with pytest.raises(Unavailable, match=r"greedy depends on nothing, never, .* within 3 s") as raised:
             await container.spawn(Greedy)
@@ -114,7 +114,7 @@ async def test_a_missing_dependency_is_named() -> None:
 
 
 async def test_stopping_lets_requests_end_within_the_shutdown_time() -> None:
-    container = Container(VirtualWorld(), config(shutdown=10.0))
+    container = Container(SimulatedWorld(), config(shutdown=10.0))
     await container.start()
     await container.spawn(Store)
     store = client(Store, container.edge, timeout=100)
@@ -136,7 +136,7 @@ async def _outcome(store: Store, seconds: float) -> object:
 
 
 async def test_a_crashed_process_is_made_again_by_its_factory() -> None:
-    async with Container(VirtualWorld(), config()) as container:
+    async with Container(SimulatedWorld(), config()) as container:
         await container.spawn(Store)
         store = client(Store, container.edge)
         assert await store.slow(0) == "c.3"
@@ -146,7 +146,7 @@ async def test_a_crashed_process_is_made_again_by_its_factory() -> None:
 
 
 async def test_an_object_that_fails_fails_the_container() -> None:
-    container = Container(VirtualWorld(), config())
+    container = Container(SimulatedWorld(), config())
     await container.start()
     await container.spawn(Store())
     await client(Store, container.edge).crash()
@@ -159,7 +159,7 @@ async def test_an_object_that_fails_fails_the_container() -> None:
 
 
 async def test_a_temporary_object_may_fail_alone() -> None:
-    async with Container(VirtualWorld(), config()) as container:
+    async with Container(SimulatedWorld(), config()) as container:
         pid = await container.spawn(Store(), restart=Restart.TEMPORARY)
         await client(Store, container.edge).crash()
         await asyncio.sleep(0.01)
@@ -169,7 +169,7 @@ async def test_a_temporary_object_may_fail_alone() -> None:
 
 
 async def test_two_containers_of_one_system_share_services_and_survive_each_other() -> None:
-    world = VirtualWorld()
+    world = SimulatedWorld()
     transport = MemoryTransport(world)
     await transport.start()
     first = Container(world, ContainerConfig(id="a", system="s"), transport, shared_transport=True)
@@ -191,7 +191,7 @@ async def test_two_containers_of_one_system_share_services_and_survive_each_othe
 
 
 async def test_work_that_has_not_begun_moves_to_another_container() -> None:
-    world = VirtualWorld()
+    world = SimulatedWorld()
     transport = MemoryTransport(world)
     await transport.start()
     containers = [
@@ -221,7 +221,7 @@ async def test_settings_edge_and_lookup() -> None:
             EVENTS.append(self.container.settings["greeting"])
             EVENTS.append(self.id)
 
-    async with Container(VirtualWorld(), config(settings={"greeting": "hi"})) as container:
+    async with Container(SimulatedWorld(), config(settings={"greeting": "hi"})) as container:
         pid = await container.spawn(Reads)
         assert ["hi", pid] == EVENTS
         assert container.process(pid).state is State.ACTIVE
@@ -234,7 +234,7 @@ async def test_settings_edge_and_lookup() -> None:
 
 
 async def test_a_container_that_was_not_started() -> None:
-    container = Container(VirtualWorld(), config())
+    container = Container(SimulatedWorld(), config())
     for use in (lambda: container.root, lambda: container.edge):
         with pytest.raises(Conflict):
             use()
@@ -242,7 +242,7 @@ async def test_a_container_that_was_not_started() -> None:
 
 
 async def test_several_of_a_kind_get_names_of_their_own() -> None:
-    async with Container(VirtualWorld(), config()) as container:
+    async with Container(SimulatedWorld(), config()) as container:
         for _ in range(3):
             await container.spawn(Store)
         assert [child.name for child in container.root.children()] == ["edge", "store", "store-2", "store-3"]
@@ -259,7 +259,7 @@ async def test_log_lines_carry_process_conversation_and_trace() -> None:
     out = io.StringIO()
     configure_logging("info", json=True, stream=out)
     try:
-        async with Container(VirtualWorld(), config()) as container:
+        async with Container(SimulatedWorld(), config()) as container:
             await container.spawn(Talker)
             with use_context(Context(Scope("p", "u"), trace="t-9")):
                 await client(Talker, container.edge).talk()
@@ -284,7 +284,7 @@ async def test_a_cancelled_stop_cancels_what_is_left() -> None:
         async def on_terminate(self) -> None:
             EVENTS.append("stuck down")
 
-    world = VirtualWorld()
+    world = SimulatedWorld()
     container = Container(world, config(shutdown=1000.0))
     await container.start()
     await container.spawn(Store)
@@ -304,7 +304,7 @@ async def test_a_cancelled_start_leaves_nothing() -> None:
             await asyncio.sleep(10)
             return await super().subscribe(receiver, handler)
 
-    world = VirtualWorld()
+    world = SimulatedWorld()
     container = Container(world, config(), Slow(world))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(2):
@@ -318,6 +318,6 @@ async def test_a_failure_while_stopping_is_logged(capsys: pytest.CaptureFixture[
         async def on_deactivate(self) -> None:
             raise OSError("will not go")
 
-    async with Container(VirtualWorld(), config()) as container:
+    async with Container(SimulatedWorld(), config()) as container:
         await container.spawn(Sore)
     assert "OSError: will not go" in capsys.readouterr().err

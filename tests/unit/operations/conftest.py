@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from pelagos.simulation import SimulatedWorld, VirtualLoop
 from support.operations_world import Universe
-from support.virtual_time import VirtualWorld, virtual_backend
 
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return virtual_backend()
+    return ("asyncio", {"loop_factory": VirtualLoop})
 
 
 @pytest.fixture
@@ -22,6 +22,6 @@ async def make_universe() -> AsyncIterator[Callable[..., Any]]:
     async with AsyncExitStack() as stack:
 
         async def make(**options: Any) -> Universe:
-            return await stack.enter_async_context(Universe(VirtualWorld(), options=options))
+            return await stack.enter_async_context(Universe(SimulatedWorld(), options=options))
 
         yield make

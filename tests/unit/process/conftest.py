@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from pelagos.container import Container, ContainerConfig
-from support.virtual_time import VirtualWorld, virtual_backend
+from pelagos.simulation import SimulatedWorld, VirtualLoop
 
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return virtual_backend()
+    return ("asyncio", {"loop_factory": VirtualLoop})
 
 
 @pytest.fixture
 async def container() -> AsyncIterator[Container]:
-    async with Container(VirtualWorld(), ContainerConfig(id="c", system="test")) as running:
+    async with Container(SimulatedWorld(), ContainerConfig(id="c", system="test")) as running:
         yield running

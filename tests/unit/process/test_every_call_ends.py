@@ -12,7 +12,7 @@ from pelagos.container import Container, ContainerConfig
 from pelagos.model import DEFAULT_SCOPE
 from pelagos.model.errors import InternalError, NotFound, PelagosError, Refused
 from pelagos.process import ChildSpec, Context, ServiceProcess, Supervisor, client, operation, use_context
-from support.virtual_time import VirtualLoop, VirtualWorld
+from pelagos.simulation import SimulatedWorld, VirtualLoop
 
 
 class Flaky(ServiceProcess):
@@ -49,7 +49,7 @@ class Flaky(ServiceProcess):
 
 
 async def _scenario(seed: int) -> list[str]:
-    world = VirtualWorld()
+    world = SimulatedWorld()
     dice = random.Random(seed)
     outcomes: list[str] = []
     async with Container(world, ContainerConfig(id="c", system="s")) as container:
