@@ -82,7 +82,7 @@ class LeaseKeeper:
         self._held: dict[str, HeldLease] = {}
         self._acquiring: dict[str, str] = {}
         self._wake = asyncio.Event()
-        self._strays = False
+        self._strays_until: float | None = None
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self._renewals = 0
@@ -105,7 +105,7 @@ class LeaseKeeper:
         pause = self._ttl / 3
         while not self._stopped:
             # With nothing to renew there is no reason to write.
-            idle = not self._held and not self._strays
+            idle = not self._held and self._strays_until is None
             try:
                 async with asyncio.timeout(None if idle else pause):
                     await self._wake.wait()
@@ -115,7 +115,7 @@ class LeaseKeeper:
                 return
             woken = self._wake.is_set()
             self._wake.clear()
-            if woken and not self._strays:
+            if woken and self._strays_until is None:
                 # A first lease was acquired: its renewal is due a third of its time from now.
                 continue
             pause = self._ttl / 3 if await self._renew() else self._ttl / 10
@@ -143,7 +143,7 @@ class LeaseKeeper:
             held.lose()
         released = False
         try:
-            if self._holder is not None and (remaining or self._strays or self._acquiring):
+            if self._holder is not None and (remaining or self._strays_until is not None or self._acquiring):
                 await self._store.run(partial(leases.release_all, holder_id=self.holder_id))
             released = True
         except PelagosError as error:
@@ -190,7 +190,7 @@ class LeaseKeeper:
         try:
             await self._store.run(partial(leases.release, lease=held.fence, holder_id=self.holder_id))
         except BaseException as error:
-            self._strays = True
+            self._expect_strays()
             self._wake.set()
             if not isinstance(error, PelagosError):
                 raise
@@ -240,7 +240,7 @@ class LeaseKeeper:
             raise
         except BaseException:
             # It may have been acquired all the same (a cancelled caller, a lost answer): the next renewal shows it.
-            self._strays = True
+            self._expect_strays()
             self._wake.set()
             raise
         finally:
@@ -290,7 +290,8 @@ class LeaseKeeper:
         try:
             async with asyncio.timeout(self._ttl / 2):
                 found = await self._store.run(partial(leases.renew, holder_id=self.holder_id, ttl=self._ttl))
-            self._strays = False
+            if self._strays_until is not None and sent >= self._strays_until:
+                self._strays_until = None
             for name, epoch in sorted(found.items()):
                 if name not in self._held and name not in self._acquiring:
                     stray = Fence(lease=name, epoch=epoch)
@@ -310,10 +311,15 @@ class LeaseKeeper:
         self._arm()
         return True
 
+    def _expect_strays(self) -> None:
+        """Look for leases in our name that we do not know of, for as long as one may still appear: on PostgreSQL a job
+        whose caller was cancelled can be committed after the renewal that looks for it."""
+        self._strays_until = self._world.monotonic() + self._ttl
+
     def _lose(self, held: HeldLease, why: str) -> None:
         _log.warning("lease lost", lease=held.name, epoch=held.epoch, why=why)
         self._lost += 1
-        self._strays = True
+        self._expect_strays()
         del self._held[held.name]
         held.lose()
 
