@@ -214,7 +214,8 @@ async def test_definitions_are_stored_all_or_none_and_used(site):
     with pytest.raises(DescriptionError) as caught:
         await program.ask("import_definitions", ImportDefinitions(sources=bad, entries=("two.yaml", "one.yaml")))
     (mistake,) = caught.value.diagnostics
-    assert mistake.position.file == "one.yaml" and mistake.position.line == 2
+    assert (mistake.position.file, mistake.position.line) == ("one.yaml", 2)
+    assert mistake.summary == "'flavour' is not known; did you mean 'flavor'?"
     assert await site.read(lambda c: queries.definitions(c, DEFAULT_SCOPE)) == []
     await program.ask("import_definitions", ImportDefinitions(sources=good, entries=("two.yaml", "one.yaml")))
     listed = await site.read(lambda c: queries.definitions(c, DEFAULT_SCOPE))

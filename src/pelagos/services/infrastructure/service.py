@@ -347,7 +347,8 @@ class InfrastructureService(ServiceProcess):
 
     def _check_resource(self, type_: str, label: str, keys: dict[str, Any]) -> list[tuple[str | None, str]]:
         unrendered = [key for key, value in keys.items() if isinstance(value, str) and "{" in value]
-        _, problems = self._pool.validate_resource(type_, keys, unrendered=unrendered)
+        _, found = self._pool.validate_resource(type_, keys, unrendered=unrendered)
+        problems = [(key, f"{key!r} {problem}" if key else f"the resource {problem}") for key, problem in found]
         try:
             self._pool.for_resource(type_, label or None)
         except PelagosError as error:
