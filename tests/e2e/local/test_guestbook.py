@@ -185,7 +185,7 @@ def test_ctrl_c_with_keep(bare: Product) -> None:
 
 
 def fill(file: Path) -> None:
-    with file.open("wb", buffering=0) as filler:
+    with file.open("ab", buffering=0) as filler:
         try:
             while True:
                 filler.write(b"x" * 4096)
@@ -196,14 +196,17 @@ def fill(file: Path) -> None:
 def test_a_full_disk_is_told_and_down_works_on_it() -> None:
     with product() as bare:
         bare.home.mkdir(mode=0o700)
-        mount = ["mount", "-t", "tmpfs", "-o", "size=6m,mode=700", "none", str(bare.home)]
+        mount = ["mount", "-t", "tmpfs", "-o", "size=64m,mode=700", "none", str(bare.home)]
         if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
             pytest.skip("this root may not mount a file system")
         try:
             bare.up()
             before = bare.instances()
-            fill(bare.home / "filler")
-            failed = bare("scale", "guestbook", "web", "6", "--yes", code=None)
+            for count in range(3, 7):  # the store's reserve is room for a while
+                fill(bare.home / "filler")
+                failed = bare("scale", "guestbook", "web", str(count), "--yes", code=None)
+                if failed.returncode:
+                    break
             assert failed.returncode in (1, 73, 74), failed
             assert "disk" in failed.stderr and "space" in failed.stderr, failed.stderr
             assert "Traceback" not in failed.stderr
@@ -226,10 +229,10 @@ def test_an_address_in_use_and_a_home_without_permission(bare: Product) -> None:
     assert failed.returncode in (1, 69), failed.stderr
     assert str(port) in failed.stderr and "in use" in failed.stderr and "Traceback" not in failed.stderr
     bare("list")
-    os.chown(bare.home.parent, 0, 0)
-    bare.home.parent.chmod(0o711)
-    failed = bare("list", code=None, user=65534, group=65534)
+    os.chown(bare.home, 65534, 65534)
+    try:
+        failed = bare("list", code=None)
+    finally:
+        os.chown(bare.home, 0, 0)
     assert failed.returncode in (74, 77), failed.stderr
-    assert str(bare.home) in failed.stderr and "Traceback" not in failed.stderr
-    assert "PELAGOS_HOME" in failed.stderr
-    assert Path(bare.home).stat().st_uid == 0
+    assert f"{bare.home} belongs to user 65534" in failed.stderr and "PELAGOS_HOME" in failed.stderr
