@@ -1,0 +1,119 @@
+"""The plan: what its actions say is what brings the observed to the targets, and nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pelagos.model.states import InstanceState, ServerState
+from pelagos.services.infrastructure.plan import ObservedInstance, Verdict, choose_surplus, make_plan, verdict
+from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode
+
+NAMES = ("a", "b", "c", "d")
+STATES = st.sampled_from(list(InstanceState))
+SERVERS = st.sampled_from([None, *ServerState])
+OBSERVED = st.lists(st.tuples(st.sampled_from(NAMES), STATES, SERVERS, st.integers(0, 5)), max_size=9).map(
+    lambda rows: [
+        ObservedInstance(id=f"i{index}", node=node, state=state, server=server, created_at=float(at))
+        for index, (node, state, server, at) in enumerate(rows)
+    ]
+)
+TARGETS = st.dictionaries(st.sampled_from(NAMES[:3]), st.integers(0, 4))
+
+
+def plan(targets, observed, **more):
+    nodes = tuple(
+        CompiledNode(name=name, type="t", min=0, max=9, depends_on=NAMES[index - 1 : index])
+        for index, name in enumerate(NAMES[:3])
+    )
+    return make_plan(
+        name="shop",
+        infrastructure_id="x",
+        state=None,
+        desired=CompiledInfrastructure(name="shop", nodes=nodes),
+        targets={name: targets.get(name, 0) for name in NAMES[:3]},
+        observed=observed,
+        **more,
+    )
+
+
+@given(TARGETS, OBSERVED)
+def test_its_actions_bring_the_observed_to_the_targets(targets, observed):
+    actions = plan(targets, observed).actions
+    alive = {i.id: i for i in observed if verdict(i.state, i.server)[0] is not Verdict.LEAVING}
+    left = dict(alive)
+    counts: Counter[str] = Counter()
+    kept: Counter[str] = Counter()
+    for action in actions:
+        assert action.count > 0
+        match action.action:
+            case "destroy" | "replace":
+                assert len(action.instances) == action.count and action.reason
+                for instance_id in action.instances:
+                    assert left.pop(instance_id).node == action.node, "named once, and of that node"
+                if action.action == "replace":
+                    counts[action.node] += action.count
+            case "create":
+                counts[action.node] += action.count
+            case "keep":
+                kept[action.node] += action.count
+    for instance in left.values():
+        counts[instance.node] += 1
+        assert verdict(instance.state, instance.server)[0] is Verdict.KEEP
+    assert {name: counts[name] for name in NAMES} == {name: targets.get(name, 0) for name in NAMES}
+    assert Counter(instance.node for instance in left.values()) == kept
+
+
+@given(TARGETS, OBSERVED)
+def test_it_destroys_nothing_when_nothing_is_to_do(targets, observed):
+    found = plan(targets, observed)
+    well = all(verdict(i.state, i.server)[0] is not Verdict.REPLACE for i in observed)
+    counts = Counter(i.node for i in observed if verdict(i.state, i.server)[0] is Verdict.KEEP)
+    right = all(counts[name] == targets.get(name, 0) for name in NAMES)
+    assert found.changes is not (well and right)
+    if well and right:
+        assert found.destroys == 0
+
+
+@given(TARGETS, OBSERVED)
+def test_the_critical_path_names_what_is_created_in_order(targets, observed):
+    found = plan(targets, observed, seconds=dict.fromkeys(NAMES, 2.0))
+    making = {action.node for action in found.actions if action.action in ("create", "replace")}
+    assert set(found.critical_path) <= making
+    assert list(found.critical_path) == sorted(found.critical_path)
+    assert found.estimated_seconds == 2.0 * len(found.critical_path)
+    one_by_one = plan(targets, observed, seconds=dict.fromkeys(NAMES, 2.0), sequential=True)
+    created = sum(action.count for action in found.actions if action.action in ("create", "replace"))
+    assert one_by_one.estimated_seconds == 2.0 * created
+    assert plan(targets, observed).estimated_seconds is None
+
+
+@given(STATES, SERVERS)
+@example(InstanceState.UNCERTAIN, None)
+@example(InstanceState.READY, ServerState.UNKNOWN)
+def test_verdict(state, server):
+    what, why = verdict(state, server)
+    assert bool(why) == (what is Verdict.REPLACE)
+    if state is InstanceState.DESTROYING:
+        assert what is Verdict.LEAVING
+    elif state in (InstanceState.FAILED, InstanceState.SHUTDOWN):
+        assert what is Verdict.REPLACE
+    elif server in (None, ServerState.BUILD, ServerState.ACTIVE, ServerState.REBOOT, ServerState.UNKNOWN):
+        assert what is Verdict.KEEP, "what is not known to be broken is never replaced"
+    else:
+        assert what is Verdict.REPLACE
+
+
+@given(OBSERVED, st.integers(0, 9))
+def test_surplus_is_what_is_least_ready_then_the_youngest(observed, count):
+    chosen = choose_surplus(observed, count)
+    assert len(chosen) == min(count, len(observed)) == len(set(chosen))
+    by_id = {i.id: i for i in observed}
+    stay = [i for i in observed if i.id not in chosen]
+    for gone in (by_id[instance_id] for instance_id in chosen):
+        if gone.state is InstanceState.READY:
+            assert all(i.state in (InstanceState.READY, InstanceState.DESTROYING) for i in stay)
+            assert all(i.created_at <= gone.created_at for i in stay if i.state is InstanceState.READY)
+    assert choose_surplus(observed, count) == chosen and choose_surplus(observed[::-1], count) == chosen
