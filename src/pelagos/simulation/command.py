@@ -1,4 +1,4 @@
-"""The command ``python -m pelagos.simulation``: many seeds, each in its own universe; what fails is told with how to repeat it."""
+"""The command ``python -m pelagos.simulation``: many seeds, each a universe; failures come with how to repeat them."""
 
 from __future__ import annotations
 
@@ -42,13 +42,19 @@ def main(arguments: list[str]) -> int:
     return _many(options)
 
 
+def _say(text: str, *, error: bool = False) -> None:
+    stream = sys.stderr if error else sys.stdout
+    stream.write(text + "\n")
+    stream.flush()
+
+
 def _one(options: argparse.Namespace) -> int:
     result = run_seed(options.seed, options.scenario, edge=options.edge, log=options.log)
-    print("\n".join(result.story))
-    print(f"seed {result.seed}, {result.scenario}: {result.failure or 'ok'}")
-    print(f"trace {result.trace}, {result.virtual_seconds:.1f} virtual seconds, {result.commits} commits")
+    _say("\n".join(result.story))
+    _say(f"seed {result.seed}, {result.scenario}: {result.failure or 'ok'}")
+    _say(f"trace {result.trace}, {result.virtual_seconds:.1f} virtual seconds, {result.commits} commits")
     if options.transitions:
-        print("\n".join(f"{count:8d}  {key}" for key, count in result.transitions.items()))
+        _say("\n".join(f"{count:8d}  {key}" for key, count in result.transitions.items()))
     return 1 if result.failure else 0
 
 
@@ -63,13 +69,13 @@ def _many(options: argparse.Namespace) -> int:
             transitions[key] = transitions.get(key, 0) + count
         if result.failure:
             failures.append(result)
-            print(f"seed {result.seed} ({result.scenario}): {result.failure.splitlines()[0]}", flush=True)
-            print(f"  repeat it with: {_repeat(result)}", flush=True)
+            _say(f"seed {result.seed} ({result.scenario}): {result.failure.splitlines()[0]}")
+            _say(f"  repeat it with: {_repeat(result)}")
         if done % 50 == 0:
-            print(f"{done} of {len(seeds)}", file=sys.stderr, flush=True)
+            _say(f"{done} of {len(seeds)}", error=True)
     if options.transitions:
-        print("\n".join(f"{count:8d}  {key}" for key, count in sorted(transitions.items())))
-    print(f"seeds run: {done}, failures: {len(failures)}  (commit {_commit()}, PYTHONHASHSEED={HASH_SEED})")
+        _say("\n".join(f"{count:8d}  {key}" for key, count in sorted(transitions.items())))
+    _say(f"seeds run: {done}, failures: {len(failures)}  (commit {_commit()}, PYTHONHASHSEED={HASH_SEED})")
     return 1 if failures else 0
 
 
@@ -103,7 +109,7 @@ def _repeat(result: SeedResult) -> str:
 def _commit() -> str:
     """The checked-out commit, if this is a checkout."""
     try:
-        found = subprocess.run(  # noqa: S603 - a fixed command
+        found = subprocess.run(
             ["git", "describe", "--always", "--dirty"],  # noqa: S607
             capture_output=True,
             text=True,

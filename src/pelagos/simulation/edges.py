@@ -1,7 +1,7 @@
-"""Edges: the moments at which a process may die. Each is counted, and at a chosen one it dies.
+"""Edges: the moments at which a process may die, or stop for a while. Each is counted, and at a chosen one it happens.
 
-A transaction has two: before its commit (nothing is written), and after it, before anybody is told. A driver call has
-two: before it is sent, and when its reply is there and nobody has seen it.
+A transaction has three: when it is handed to the store, before its commit (nothing is written), and after it, before
+anybody is told. A driver call has two: before it is sent, and when its reply is there and nobody has seen it.
 """
 
 from __future__ import annotations
@@ -21,28 +21,34 @@ class Crash(BaseException):
 
 
 class Edges:
-    """Counts edges of one process; at number ``fatal`` it dies by ``die``."""
+    """Counts edges of one process; at a chosen one it dies by ``die``, or is stopped by ``pause``."""
 
-    def __init__(self, die: Callable[[str], None]) -> None:
+    def __init__(self, die: Callable[[str], None], pause: Callable[[], None]) -> None:
         self._die = die
+        self._pause = pause
         self.seen = 0
-        self.fatal: int | None = None
+        self._chosen: int | None = None
+        self._only_pause = False
         self.died_at = ""
 
-    def arm(self, edge: int) -> None:
-        """Die at the edge of that number, from now on, counted from 0."""
-        self.fatal = self.seen + edge
+    def arm(self, edge: int, *, pause: bool = False) -> None:
+        """Die, or ``pause``, at the edge of that number, from now on, counted from 0."""
+        self._chosen = self.seen + edge
+        self._only_pause = pause
 
     def disarm(self) -> None:
-        self.fatal = None
+        self._chosen = None
 
     def reached(self, what: str) -> bool:
         """Whether the process has just died here."""
         number = self.seen
         self.seen += 1
-        if self.fatal is None or number != self.fatal:
+        if self._chosen is None or number != self._chosen:
             return False
-        self.fatal = None
+        self._chosen = None
+        if self._only_pause:
+            self._pause()
+            return False
         self.died_at = f"edge {number}: {what}"
         self._die(self.died_at)
         return True

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from pelagos.clouds.simulated import SimulatedCloud
 from pelagos.model.states import ServerState
+from pelagos.model.transitions import GONE, TRANSITIONS
+from pelagos.services.infrastructure.values import CompiledInfrastructure
 from pelagos.simulation.recording import Change, Recorder
 
 __all__ = ["Invariants"]
@@ -65,13 +69,20 @@ class Invariants:
                     pass
         if made:
             self._slots(made)
+        leaving = [c for c in changes if c.table == "instances" and c.new == "destroying" and c.old != c.new]
+        if leaving:
+            self._order(leaving)
         self.look_at_clouds()
         for number in self._recorder.lost_acks:
             self.broken(f"transaction {number} was acknowledged and is not in the store")
         self._recorder.lost_acks.clear()
 
     def _seen(self, change: Change, detail: str) -> None:
-        if change.old != change.new:
+        if change.old != change.new and change.new is not None:
+            table = change.table.removesuffix("s")
+            old, new = _plain(change.old), _plain(change.new)
+            if new is not None and old != new and new not in TRANSITIONS[table].get(old, ()):
+                self.broken(f"{table} {change.id} went from {old} to {new}, which no table admits: {change}")
             key = (change.table, detail, change.old, change.new)
             self.transitions[key] = self.transitions.get(key, 0) + 1
 
@@ -115,6 +126,32 @@ class Invariants:
             for target, count in rows:
                 if count > target:
                     self.broken(f"{count} instances of {node} after one was made, its target is {target}")
+
+    def _order(self, leaving: list[Change]) -> None:
+        """Taken down, an instance goes only when nothing is left of what depends on its node: no record, no server."""
+        down = {row[0] for row in self._recorder.query(_GOING_DOWN)}
+        for infrastructure in sorted({change.detail.partition("/")[0] for change in leaving} & down):
+            (blob,) = self._recorder.query("SELECT compiled_blob FROM infrastructures WHERE id = ?", infrastructure)[0]
+            compiled = msgspec.msgpack.decode(blob, type=CompiledInfrastructure)
+            alive: dict[str, list[str]] = {}
+            for instance, node, server in self._recorder.query(
+                "SELECT id, node, server_id FROM instances WHERE infrastructure_id = ?", infrastructure
+            ):
+                alive.setdefault(node, []).append(f"{instance} {server}")
+            living = {row[0] for row in self._recorder.query("SELECT id FROM instances WHERE deleted_at IS NULL")}
+            real = self._real_servers()
+            going = {change.detail.partition("/")[2] for change in leaving if change.id in living}
+            for node in compiled.nodes:
+                for dependee in sorted(going.intersection(node.depends_on)):
+                    for entry in alive.get(node.name, ()):
+                        instance, server = entry.split(" ")
+                        if instance in living or server in real:
+                            self.broken(f"{dependee} is taken down while {node.name}, which depends on it, is there")
+
+    def _real_servers(self) -> set[str | None]:
+        return {
+            self._owner(server.token) for cloud in self._clouds.values() for server in cloud.servers() if server.token
+        }
 
     def look_at_clouds(self) -> None:
         """No server without a record, never two for one."""
@@ -163,6 +200,7 @@ class Invariants:
         return {"commits": self.commits, "events": self._position, "transitions": len(self.transitions)}
 
 
+_GOING_DOWN = "SELECT infrastructure_id FROM runs WHERE kind = 'down' AND state = 'running'"
 _REMAINS = (
     ("open attempt", "SELECT token, state FROM attempts WHERE closed_at IS NULL"),
     ("unfinished operation", "SELECT id, kind, state, step FROM operations WHERE finished_at IS NULL"),
@@ -173,6 +211,13 @@ _REMAINS = (
     ("quota", "SELECT project_id, resource, used, reserved FROM quota_holdings WHERE used <> 0 OR reserved <> 0"),
     ("reservation", "SELECT operation_id, amount FROM quota_reservations WHERE state = 'reserved'"),
 )
+
+
+def _plain(state: str | None) -> str | None:
+    """A state as the tables of transitions name it: without an operation's step, tombstones as gone."""
+    if state is None:
+        return None
+    return GONE if state.endswith("+") else state.partition(":")[0]
 
 
 def _instances(change: Change) -> str:

@@ -106,15 +106,14 @@ class _Outside:
 
 _OUTSIDE = _Outside()
 _PROCESS: ContextVar[VirtualProcess | _Outside | None] = ContextVar("pelagos_virtual_process", default=None)
-_serials = itertools.count(1)
 
 
 class _Future(futures.Future):  # type: ignore[type-arg]
     """Hashes by serial number: sets of futures are walked in an order that no memory address decides."""
 
-    def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, *, loop: VirtualLoop) -> None:
         super().__init__(loop=loop)
-        self._serial = next(_serials)
+        self._serial: int = next(loop.serials)
 
     def __hash__(self) -> int:
         return self._serial
@@ -127,7 +126,7 @@ class _Task(tasks.Task):  # type: ignore[type-arg]
     """As :class:`_Future`; knows its process."""
 
     def __init__(self, coroutine: Any, **options: Any) -> None:
-        self._serial = next(_serials)
+        self._serial: int = next(options["loop"].serials)
         context = options.get("context")
         mine = _PROCESS.get() if context is None else context.get(_PROCESS)
         self.process = mine or options["loop"].current
@@ -150,6 +149,7 @@ class _Timer(events.TimerHandle):
     __slots__ = ("process",)
 
     process: VirtualProcess | _Outside
+    _scheduled: bool
 
 
 class VirtualLoop(base_events.BaseEventLoop):
@@ -159,12 +159,15 @@ class VirtualLoop(base_events.BaseEventLoop):
     _ready: Any
     _scheduled: Any
     _stopping: bool
+    _timer_cancelled_count: int
 
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
         self.current: VirtualProcess | _Outside = _OUTSIDE
         """Whose callback runs now."""
+        self.serials = itertools.count(1)
+        """Of tasks and futures."""
         self._steps = 0
         self._busy: Counter[str] = Counter()
         self.callbacks = 0
@@ -213,8 +216,11 @@ class VirtualLoop(base_events.BaseEventLoop):
         self._ready.append(handle)
         return handle
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> events.TimerHandle:
-        self._check_closed()
+    def call_at(  # type: ignore[override]  # the stub's variadic types say no more
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> events.TimerHandle:
+        if self.is_closed():
+            raise RuntimeError("the virtual loop is closed")
         timer = _Timer(when, callback, args, self, context)
         timer.process = self._owner(callback, context)
         heapq.heappush(self._scheduled, timer)
@@ -273,28 +279,30 @@ class VirtualLoop(base_events.BaseEventLoop):
         if thread is not None and thread != threading.get_ident():
             raise Forbidden("another thread called into the virtual loop; none may exist")
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> NoReturn:  # type: ignore[override]
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> NoReturn:
         _forbid("a thread", "world.run_blocking()")
 
-    async def getaddrinfo(self, *args: Any, **kwargs: Any) -> NoReturn:  # type: ignore[override]
+    async def getaddrinfo(self, *args: Any, **kwargs: Any) -> NoReturn:
         _forbid("a name look-up", "world.resolve()")
 
-    def add_reader(self, fd: Any, callback: Any, *args: Any) -> NoReturn:
+    def add_reader(self, fd: Any, callback: Any, *args: Any) -> NoReturn:  # type: ignore[override]
         _forbid("a file descriptor", "what the simulation offers")
 
-    def add_writer(self, fd: Any, callback: Any, *args: Any) -> NoReturn:
+    def add_writer(self, fd: Any, callback: Any, *args: Any) -> NoReturn:  # type: ignore[override]
         _forbid("a file descriptor", "what the simulation offers")
 
-    async def create_connection(self, *args: Any, **kwargs: Any) -> NoReturn:  # type: ignore[override]
+    async def create_connection(self, *args: Any, **kwargs: Any) -> NoReturn:
         _forbid("a socket", "what the simulation offers")
 
-    async def create_server(self, *args: Any, **kwargs: Any) -> NoReturn:  # type: ignore[override]
+    async def create_server(self, *args: Any, **kwargs: Any) -> NoReturn:
         _forbid("a socket", "what the simulation offers")
 
-    async def subprocess_exec(self, *args: Any, **kwargs: Any) -> NoReturn:  # type: ignore[override]
+    async def subprocess_exec(self, *args: Any, **kwargs: Any) -> NoReturn:
         _forbid("a child process", "world.spawn()")
 
-    async def subprocess_shell(self, *args: Any, **kwargs: Any) -> NoReturn:  # type: ignore[override]
+    async def subprocess_shell(self, *args: Any, **kwargs: Any) -> NoReturn:
         _forbid("a child process", "world.spawn()")
 
 

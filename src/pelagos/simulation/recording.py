@@ -11,7 +11,7 @@ succeeded, the number must be there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -35,7 +35,8 @@ class Change(msgspec.Struct, frozen=True):
     new: str | None
     """None: it is deleted."""
     detail: str
-    """operations: kind; attempts: ``account/epoch/sent``; instances: ``infrastructure/node``; leases: expires_at before."""
+    """operations: kind; attempts: ``account/epoch/sent``; instances: ``infrastructure/node``;
+    leases: expires_at before."""
     writer: str
     """Holder id of the process that wrote it; empty: the scenario itself."""
     holder: str
@@ -129,7 +130,10 @@ class Recorder:
         ).fetchall()
         if rows:
             self._raw.execute("DELETE FROM sim_log")
-        return [Change(row[0], str(row[1]), *row[2:4], str(row[4]), *row[5:]) for row in rows]
+        return [
+            Change(table, str(id_), old, new, str(detail), writer, holder, epoch)
+            for table, id_, old, new, detail, writer, holder, epoch in rows
+        ]
 
     def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query on the committed state."""
@@ -150,12 +154,20 @@ class Recorder:
 
 
 class RecordingStore:
-    """A :class:`pelagos.store.Store` that says who writes, and keeps what was acknowledged."""
+    """A :class:`pelagos.store.Store` that says who writes, and keeps what was acknowledged. ``edge`` is passed by each
+    transaction before it is handed over."""
 
-    def __init__(self, store: SimulatedStore, recorder: Recorder, writer: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        store: SimulatedStore,
+        recorder: Recorder,
+        writer: Callable[[], str],
+        edge: Callable[[], Awaitable[None]],
+    ) -> None:
         self.inner = store
         self._recorder = recorder
         self._writer = writer
+        self._edge = edge
 
     @property
     def dialect(self) -> str:
@@ -168,6 +180,7 @@ class RecordingStore:
         await self.inner.stop()
 
     async def run(self, transaction: Callable[[Connection], T]) -> T:
+        await self._edge()
         recorder = self._recorder
         number = recorder.number()
 

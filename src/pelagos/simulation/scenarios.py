@@ -164,11 +164,15 @@ async def _frozen(story: Story) -> None:
     universe = story.universe
     serves = story.rng.random() < 0.5
     first = await universe.incarnate(serves=serves, host="here")
+    if story.rng.random() < 0.8:
+        # With something in hand: a transaction handed over or just committed, a call just sent or answered.
+        first.edges.arm(story.rng.randint(3, 60), pause=True)
     run = await story.up(first)
-    await story.wait(0.0, 6.0)
+    await story.wait(0.0, 10.0)
+    first.edges.disarm()
     first.pause()
     second = await universe.incarnate(serves=True, host=story.rng.choice(("here", "there")))
-    if story.rng.random() < 0.5:
+    if story.rng.random() < 0.2:
         await story.wait(0.0, 10.0)
         first.resume()
         await story.wait(0.0, 4.0)
@@ -285,7 +289,7 @@ async def _something(story: Story, by: Incarnation) -> None:
             if rng.random() < 0.5:
                 by.kill()
             else:
-                by.edges.arm(rng.randint(0, 40))
+                by.edges.arm(rng.randint(0, 40), pause=rng.random() < 0.3)
         case "pause":
             by.pause()
         case _:

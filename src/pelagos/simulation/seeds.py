@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
+from typing import Any
 
 import msgspec
 import structlog
@@ -86,7 +87,7 @@ def _deaths(seed: int, scenario: Scenario, edge: int | None, told: list[_Telling
     yield None
     if scenario.edges:
         count = told[0].edges
-        rng = SimulatedWorld(seed, VirtualLoop()).rng("edges")
+        rng = SimulatedWorld(seed).rng("edges")
         yield from sorted(rng.sample(range(count), min(count, _EDGES_A_SEED)))
 
 
@@ -147,7 +148,7 @@ def _sum_up(universe: Universe, telling: _Telling) -> None:
 def _listen(universe: Universe, log: bool) -> None:
     """What is logged as an error is a failure; the rest is shown if wanted."""
 
-    def processor(logger: object, method: str, event: dict[str, object]) -> str:
+    def processor(logger: object, method: str, event: MutableMapping[str, Any]) -> str:
         error = event.get("exc_info")
         if method in ("error", "exception", "critical"):
             said = "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else ""

@@ -91,7 +91,7 @@ class Incarnation:
         self.holder_id = ""
         self.let_go = False
         self.process: VirtualProcess = universe.loop.process(f"p{number}")
-        self.edges = Edges(self._die)
+        self.edges = Edges(self._die, self.pause)
         self.commands: Any = None
         self.keeper: LeaseKeeper | None = None
         self.died: asyncio.Future[None] = universe.loop.create_future()
@@ -171,7 +171,8 @@ class Incarnation:
             self.died.set_result(None)
 
     async def _race(self, future: asyncio.Future[T]) -> T:
-        await asyncio.wait({future, self.died}, return_when=asyncio.FIRST_COMPLETED)
+        ends: set[asyncio.Future[Any]] = {future, self.died}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if not future.done():
             raise Died(f"p{self.number}: {self.edges.died_at or 'killed'}")
         return future.result()
@@ -179,7 +180,9 @@ class Incarnation:
     async def _live(self) -> None:
         universe = self.universe
         world = universe.world
-        store = RecordingStore(self._store, universe.recorder, lambda: self.holder_id)
+        store = RecordingStore(
+            self._store, universe.recorder, lambda: self.holder_id, lambda: self.edges.pass_("handing over")
+        )
         await store.start()
         async with LeaseKeeper(store, world, _Facts(self)).running() as keeper:
             self.keeper = keeper
@@ -204,7 +207,8 @@ class Incarnation:
             self._started.set_result(None)
             failed = asyncio.ensure_future(container.wait())
             stopped = asyncio.ensure_future(self._stop.wait())
-            await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {failed, stopped}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if failed.done():
                 universe.invariants.broken(f"the container of p{self.number} failed: {failed.exception()!r}")
             stopped.cancel()

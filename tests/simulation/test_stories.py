@@ -1,0 +1,35 @@
+"""Seeds of every scenario, and seeds that once failed."""
+
+from __future__ import annotations
+
+import pytest
+
+from pelagos.simulation.scenarios import SCENARIOS
+from pelagos.simulation.seeds import run_seed
+
+ONCE_FAILED = [
+    # What went wrong, before it was mended.
+    (4, "scale"),  # a wait of the pacer too short to move the clock
+    (31, "heal"),  # the same with the idle release of an account
+    (319, "faults"),  # a refused repeat of an idempotent create closed the attempt whose first call had made a server
+]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_story_ends_well(scenario: str, seed: int) -> None:
+    result = run_seed(seed, scenario)
+    assert not result.failure, "\n".join([*result.story, result.failure])
+    assert result.commits > 10
+
+
+@pytest.mark.parametrize(("seed", "scenario"), ONCE_FAILED)
+def test_a_seed_that_once_failed(seed: int, scenario: str) -> None:
+    result = run_seed(seed, scenario)
+    assert not result.failure, "\n".join([*result.story, result.failure])
+
+
+@pytest.mark.parametrize("edge", range(0, 120, 11))
+def test_a_death_at_any_edge_loses_nothing(edge: int) -> None:
+    result = run_seed(5, "crash", edge=edge)
+    assert not result.failure, "\n".join([*result.story, result.failure])
