@@ -119,7 +119,9 @@ class NetworkProber:
         except PelagosError as error:
             return _Unhealthy(f"{name}: {error.message}")
         except OSError as error:
-            return _Unhealthy(f"{name}: {error.strerror or error}")
+            return _Unhealthy(f"{name}: {_said(error)}")
+        except Exception as error:  # noqa: BLE001 - an edge: what a probe stumbles over (a port of 99999) is its verdict
+            return _Unhealthy(f"{name}: {_innermost(error)}")
         return None
 
     async def _port(self, target: ProbeTarget, port: int) -> None:
@@ -224,6 +226,18 @@ class NetworkProber:
             raise _Unavailable(said.decode(errors="replace").strip() or "ping(8) may not be used here")
         if child.returncode != 0:
             raise _Unhealthy("no echo reply")
+
+
+def _said(error: OSError) -> str:
+    """asyncio puts its own words in place of the system's; numbers below 0 are name look-ups', with good words."""
+    number = error.errno or 0
+    return os.strerror(number) if number > 0 else error.strerror or str(error)
+
+
+def _innermost(error: Exception) -> Exception:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _shared(address: str) -> bool:
