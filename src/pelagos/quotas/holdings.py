@@ -18,9 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
 
 from pelagos.quotas.arithmetic import UNLIMITED, Holding, exceeded
 from pelagos.store.schema import quota_holdings as held
@@ -51,6 +49,11 @@ _this_row = (held.c.project_id == bindparam("b_project"), held.c.resource == bin
 _take = update(held).where(*_this_row).values(reserved=held.c.reserved + bindparam("b_amount"))
 _take_if_it_fits = _take.where(
     held.c.used + held.c.reserved + bindparam("b_amount") <= func.coalesce(_limit_of_row, UNLIMITED)
+)
+# Written out, since SQLAlchemy has this statement once a dialect, and a dialect is long to import; both understand it.
+_make_row = text(
+    "INSERT INTO quota_holdings (project_id, resource, used, reserved) VALUES (:project_id, :resource, 0, 0) "
+    "ON CONFLICT DO NOTHING"
 )
 _settle_row = (
     update(held)
@@ -156,9 +159,7 @@ def _reserve_total(connection: Connection, project_id: str, resource: str, amoun
 
 def _ensure_row(connection: Connection, project_id: str, resource: str) -> None:
     """Make the holding's row, unless somebody else made it a moment ago."""
-    maker = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
-    row = {"project_id": project_id, "resource": resource, "used": 0, "reserved": 0}
-    connection.execute(maker(held).on_conflict_do_nothing(), row)
+    connection.execute(_make_row, {"project_id": project_id, "resource": resource})
 
 
 def _settle(connection: Connection, operation_ids: Iterable[str], state: str) -> None:

@@ -5,6 +5,8 @@ Accepting changes nothing that is running: the desired state is written when the
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 from sqlalchemy import Connection, insert, select
 
@@ -12,7 +14,6 @@ from pelagos.model.errors import Ambiguous, Conflict, InvalidInput, NotFound
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState, RunState
 from pelagos.services.infrastructure import queries, records
-from pelagos.services.infrastructure.description import CompileResult
 from pelagos.services.infrastructure.records import InfrastructureRow, NodeRow, RunHead, encode
 from pelagos.services.infrastructure.running import scaled_target
 from pelagos.services.infrastructure.values import CompiledInfrastructure, Desired, RunParameters
@@ -20,6 +21,9 @@ from pelagos.services.infrastructure.views import run_view
 from pelagos.store import events
 from pelagos.store.schema import infrastructures, runs
 from pelagos.wire.infrastructures import RunRequest, RunView
+
+if TYPE_CHECKING:  # the compiler brings parsers that most commands do not need
+    from pelagos.services.infrastructure.description import CompileResult
 
 __all__ = ["accept_run", "check_scale", "owner_of_name"]
 

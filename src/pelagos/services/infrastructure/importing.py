@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, delete, insert, select
 
 from pelagos.model.errors import NotFound
 from pelagos.model.scope import Scope
-from pelagos.services.infrastructure.description import StoredDefinition, compile_definitions
 from pelagos.services.infrastructure.records import decode, encode
 from pelagos.services.infrastructure.values import Implementation
 from pelagos.store.schema import node_definitions
 from pelagos.wire.infrastructures import DefinitionView
 from pelagos.wire.times import rfc3339
 
+if TYPE_CHECKING:  # the compiler brings parsers that most commands do not need
+    from pelagos.services.infrastructure.description import StoredDefinition
+
 __all__ = ["definition_views", "delete_definition", "store_definitions", "stored_definitions"]
 
 
 def stored_definitions(connection: Connection, scope: Scope) -> dict[str, StoredDefinition]:
     """Type -> where it is defined, for the compiler."""
+    from pelagos.services.infrastructure.description import StoredDefinition
+
     table = node_definitions
     rows = connection.execute(
         select(table.c.type, table.c.file, table.c.sources_blob).where(table.c.project_id == scope.project_id)
@@ -68,6 +72,8 @@ def delete_definition(connection: Connection, scope: Scope, type_: str) -> None:
 
 def definition_views(rows: Sequence[Any]) -> list[DefinitionView]:
     """From rows of the table; each bundle is compiled once."""
+    from pelagos.services.infrastructure.description import compile_definitions
+
     compiled: dict[bytes, dict[str, tuple[Implementation, ...]]] = {}
     views: list[DefinitionView] = []
     for row in rows:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 from sqlalchemy import Connection
 
 from pelagos.model.scope import Scope
 from pelagos.services.infrastructure import queries, records
 from pelagos.services.infrastructure.accepting import check_scale, owner_of_name
-from pelagos.services.infrastructure.description import CompileResult
 from pelagos.services.infrastructure.plan import ObservedInstance, make_plan
 from pelagos.services.infrastructure.records import InfrastructureRow
 from pelagos.wire.infrastructures import PlanRequest, PlanView
+
+if TYPE_CHECKING:  # the compiler brings parsers that most commands do not need
+    from pelagos.services.infrastructure.description import CompileResult
 
 __all__ = ["plan_of"]
 
