@@ -276,7 +276,7 @@ class Site:
         self.patience = patience
         """Seconds that anything may take in a test."""
         self.dead: set[str] = set()
-        defaults = {"create_timeout": 5.0, "call_timeout": 2.0, "settle": 0.2, "poll_interval": 0.02}
+        defaults = {"create_timeout": 1.0, "call_timeout": 1.0, "settle": 0.2, "poll_interval": 0.02}
         self.clouds = {
             name: SimulatedCloud(world, name=name, options=SimulatedOptions(**{**defaults, **options}))
             for name, options in (clouds or {"east": {}}).items()
