@@ -269,12 +269,15 @@ class Site:
         *,
         settings: MaintainerSettings = QUICK,
         patience: float = 20.0,
+        look: float = 0.02,
     ) -> None:
         self.world = world
         self.open_store = open_store
         self.settings = settings
         self.patience = patience
         """Seconds that anything may take in a test."""
+        self.look = look
+        """Seconds between two looks at what no bell tells of."""
         self.dead: set[str] = set()
         defaults = {"create_timeout": 1.0, "call_timeout": 1.0, "settle": 0.2, "poll_interval": 0.02}
         self.clouds = {
@@ -324,7 +327,7 @@ class Site:
         try:
             async with asyncio.timeout(self.patience):
                 while not (value := await condition()):
-                    await watch.changed(timeout=0.02)
+                    await watch.changed(timeout=self.look)
             return value
         except TimeoutError:
             raise AssertionError(f"not within {self.patience:g} s: {what}") from None
