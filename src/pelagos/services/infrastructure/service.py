@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from sqlalchemy import Connection, select, update
@@ -26,6 +26,7 @@ from pelagos.services.compute import ComputeService
 from pelagos.services.compute.messages import ConsoleRequest, ExecuteRequest, ListenerCheck, RefreshAccounts
 from pelagos.services.infrastructure import importing, queries, records
 from pelagos.services.infrastructure.accepting import accept_run
+from pelagos.services.infrastructure.compiling import Compiler
 from pelagos.services.infrastructure.health import NetworkProber, Prober
 from pelagos.services.infrastructure.maintainer import Maintainer, MaintainerSettings
 from pelagos.services.infrastructure.messages import (
@@ -52,6 +53,9 @@ from pelagos.wire.infrastructures import (
     RunRequest,
     RunView,
 )
+
+if TYPE_CHECKING:
+    from pelagos.services.infrastructure.description import CompileResult
 
 __all__ = ["InfrastructureService", "lease_name"]
 
@@ -116,6 +120,7 @@ class InfrastructureService(ServiceProcess):
     # -- life cycle ------------------------------------------------------------------------------------------------
 
     async def on_init(self) -> None:
+        self._compiler = Compiler(self._pool, self.world)
         if self._prober is None:
             self._prober = self._network_prober = NetworkProber(self.world, self._execute, self._owns_listener)
 
@@ -251,18 +256,8 @@ class InfrastructureService(ServiceProcess):
     @operation
     async def import_definitions(self, request: ImportDefinitions) -> tuple[DefinitionView, ...]:
         """Store node definitions: all of the bundle's, or none if one has a mistake (DescriptionError)."""
-        from pelagos.services.infrastructure.description import compile_definitions
-
         scope = current_context().scope
-        found = await self.world.run_blocking(
-            partial(
-                compile_definitions,
-                request.sources,
-                request.entries,
-                check_resource=self._check_resource,
-                known_types=self._pool_types(),
-            )
-        )
+        found = await self._compiler.definitions(request.sources, request.entries)
         store = partial(
             importing.store_definitions,
             scope=scope,
@@ -327,33 +322,9 @@ class InfrastructureService(ServiceProcess):
 
     # -- compiling -------------------------------------------------------------------------------------------------
 
-    async def _compile(self, scope: Scope, sources: dict[str, str], entries: Sequence[str]) -> Any:
-        from pelagos.services.infrastructure.description import compile_description
-
+    async def _compile(self, scope: Scope, sources: dict[str, str], entries: Sequence[str]) -> CompileResult:
         stored = await self._store.read(lambda connection: importing.stored_definitions(connection, scope))
-        return await self.world.run_blocking(
-            partial(
-                compile_description,
-                sources,
-                tuple(entries),
-                stored=stored,
-                check_resource=self._check_resource,
-                known_types=self._pool_types(),
-            )
-        )
-
-    def _pool_types(self) -> list[str]:
-        return sorted({account.config.driver for account in self._pool.accounts()})
-
-    def _check_resource(self, type_: str, label: str, keys: dict[str, Any]) -> list[tuple[str | None, str]]:
-        unrendered = [key for key, value in keys.items() if isinstance(value, str) and "{" in value]
-        _, found = self._pool.validate_resource(type_, keys, unrendered=unrendered)
-        problems = [(key, f"{key!r} {problem}" if key else f"the resource {problem}") for key, problem in found]
-        try:
-            self._pool.for_resource(type_, label or None)
-        except PelagosError as error:
-            problems.append(("name" if label else None, error.message))
-        return problems
+        return await self._compiler.description(sources, entries, stored)
 
     async def _refresh(self, scope: Scope, infrastructure_id: str) -> dict[str, str]:
         """Account -> error, for those that could not be listed."""
