@@ -16,7 +16,7 @@ ONCE_FAILED = [
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_a_story_ends_well(scenario: str, seed: int) -> None:
     result = run_seed(seed, scenario)
     assert not result.failure, "\n".join([*result.story, result.failure])
@@ -29,7 +29,7 @@ def test_a_seed_that_once_failed(seed: int, scenario: str) -> None:
     assert not result.failure, "\n".join([*result.story, result.failure])
 
 
-@pytest.mark.parametrize("edge", range(0, 120, 11))
+@pytest.mark.parametrize("edge", range(0, 130, 17))
 def test_a_death_at_any_edge_loses_nothing(edge: int) -> None:
     result = run_seed(5, "crash", edge=edge)
     assert not result.failure, "\n".join([*result.story, result.failure])

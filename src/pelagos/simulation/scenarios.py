@@ -167,7 +167,12 @@ async def _frozen(story: Story) -> None:
     if story.rng.random() < 0.8:
         # With something in hand: a transaction handed over or just committed, a call just sent or answered.
         first.edges.arm(story.rng.randint(3, 60), pause=True)
-    run = await story.up(first)
+    request = story.request()
+    run = ""
+    try:
+        run = await story.up(first, request)
+    except Died as error:
+        universe.note(f"not answered: {error}")
     await story.wait(0.0, 10.0)
     first.edges.disarm()
     first.pause()
@@ -179,7 +184,8 @@ async def _frozen(story: Story) -> None:
         first.pause()
     await story.wait(16.0, 60.0)
     first.resume()
-    await story.ended(run)
+    # Whoever was not answered asks again, and is told of the same run.
+    await story.ended(run or await story.up(second, request))
     if story.rng.random() < 0.5:
         await story.wait(0.0, 20.0)
         second.kill()

@@ -37,7 +37,7 @@ _empty_database: list[bytes] = []
 
 
 class Died(Exception):
-    """The incarnation that was asked died before it answered."""
+    """The incarnation that was asked died, or was stopped, before it answered."""
 
 
 class Violated(SimulationError):
@@ -95,6 +95,7 @@ class Incarnation:
         self.commands: Any = None
         self.keeper: LeaseKeeper | None = None
         self.died: asyncio.Future[None] = universe.loop.create_future()
+        self._paused: asyncio.Future[None] = universe.loop.create_future()
         self._started: asyncio.Future[None] = universe.loop.create_future()
         self._stop = asyncio.Event()
         self._store = open_simulated_store(
@@ -130,10 +131,14 @@ class Incarnation:
     def pause(self) -> None:
         self.universe.note(f"p{self.number} paused")
         self.process.pause()
+        if not self._paused.done():
+            self._paused.set_result(None)
 
     def resume(self) -> None:
-        self.universe.note(f"p{self.number} resumed")
-        self.process.resume()
+        if self.process.state == "paused":
+            self.universe.note(f"p{self.number} resumed")
+            self._paused = self.universe.loop.create_future()
+            self.process.resume()
 
     @property
     def dead(self) -> bool:
@@ -171,10 +176,10 @@ class Incarnation:
             self.died.set_result(None)
 
     async def _race(self, future: asyncio.Future[T]) -> T:
-        ends: set[asyncio.Future[Any]] = {future, self.died}
+        ends: set[asyncio.Future[Any]] = {future, self.died, self._paused}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if not future.done():
-            raise Died(f"p{self.number}: {self.edges.died_at or 'killed'}")
+            raise Died(f"p{self.number}: {self.edges.died_at or ('killed' if self.dead else 'paused')}")
         return future.result()
 
     async def _live(self) -> None:
