@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,12 +107,28 @@ def hidden_python() -> str:
     return os.path.realpath(sys.base_prefix)
 
 
+_late: list[subprocess.Popen[bytes]] = []
+_late_lock = threading.Lock()
+
+
+def _look_after_late_ones(another: subprocess.Popen[bytes] | None = None) -> None:
+    """Launchers that gave no answer in time go on; each is kept until it has ended, so that none stays a zombie."""
+    with _late_lock:
+        _late[:] = [process for process in _late if process.poll() is None]
+        if another is not None:
+            for pipe in (another.stdin, another.stdout, another.stderr):
+                if pipe is not None:
+                    pipe.close()
+            _late.append(another)
+
+
 def launch(plan: dict[str, Any], making: int, *, timeout: float) -> dict[str, Any]:
     """Bring an instance up. The answer: ``{"pid", "start"}``, ``{"already"}`` or ``{"error", "errno", "stage"}``.
 
     ``making`` holds the instance's making-lock, which the launcher then holds too. Raises TimeoutError if there is no
     answer: the launcher then still goes on."""
     plan["making_fd"] = making
+    _look_after_late_ones()
     process = subprocess.Popen(  # noqa: S603 - our own program
         guest_command("launch", plan["id"]),
         stdin=subprocess.PIPE,
@@ -125,6 +142,7 @@ def launch(plan: dict[str, Any], making: int, *, timeout: float) -> dict[str, An
     try:
         output, errors = process.communicate(json.dumps(plan).encode(), timeout=timeout)
     except subprocess.TimeoutExpired as error:
+        _look_after_late_ones(process)
         raise TimeoutError(f"no answer within {timeout:.0f} s") from error
     try:
         answer = json.loads(output)
