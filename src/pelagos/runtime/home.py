@@ -1,9 +1,9 @@
 """The state directory, and who serves it.
 
 The home is the user's alone (0700), and is made so: the mode is given when it is made, never put right afterwards while
-others may look. A daemon keeps the lock file ``daemon.lock`` locked for as long as it lives; the kernel lets the lock
-go with the process, however it ends. So a socket file without a lock is a dead daemon's and may be replaced, and a
-process id in the file names a daemon only while the lock is held.
+others may look; only an empty directory is closed when it is taken over. A daemon keeps the lock file ``daemon.lock``
+locked for as long as it lives; the kernel lets the lock go with the process, however it ends. So a socket file without
+a lock is a dead daemon's and may be replaced, and a process id in the file names a daemon only while the lock is held.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ def prepare_home(home: Path) -> None:
     Raises StoreUnavailable if it cannot be made, is somebody else's, or may be read by others and cannot be closed."""
     try:
         _make_private(home)
-        found = home.stat()
-        if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) & 0o077:
-            home.chmod(0o700)
+        _close_if_new(home)
     except OSError as error:
         raise StoreUnavailable(
             f"the state directory {home} cannot be made: {error.strerror or error}",
@@ -42,9 +40,20 @@ def prepare_home(home: Path) -> None:
     if problem is not None:
         raise StoreUnavailable(
             f"the state directory {home} {problem}",
-            advice="Set PELAGOS_HOME to a directory of your own.",
+            advice="Set PELAGOS_HOME to a directory of your own that nobody else may enter (chmod 700).",
             details={"home": str(home)},
         )
+
+
+def _close_if_new(home: Path) -> None:
+    """A directory somebody has just made for us (`mkdir`) is closed to others. Any other thing is left as it is: a
+    mistyped PELAGOS_HOME=/ or =/dev/null must not change the machine."""
+    found = home.lstat()
+    mode = stat.S_IMODE(found.st_mode)
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and mode & 0o077 and not mode & stat.S_ISVTX:
+        with os.scandir(home) as entries:
+            if next(entries, None) is None:
+                home.chmod(0o700)
 
 
 def _make_private(directory: Path) -> None:

@@ -35,12 +35,36 @@ def test_a_home_is_made_for_this_user_alone(tmp_path: Path) -> None:
     assert home_problem(tmp_path / "a/b") is None
 
 
-def test_a_home_that_others_may_read_is_closed(tmp_path: Path) -> None:
+def test_an_empty_home_that_others_may_read_is_closed(tmp_path: Path) -> None:
     (tmp_path / "h").mkdir()
     (tmp_path / "h").chmod(0o755)
     assert "read by others" in str(home_problem(tmp_path / "h"))
     prepare_home(tmp_path / "h")
     assert mode(tmp_path / "h") == 0o700
+
+
+@pytest.mark.parametrize("kind", ["directory in use", "sticky directory", "file", "device", "link"])
+def test_a_mistyped_home_changes_nothing(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "place"
+    target = tmp_path / "target"
+    match kind:
+        case "file":
+            place.write_text("")
+        case "device":
+            os.mkfifo(place)
+        case "link":
+            target.mkdir()
+            (target / "something").touch()
+            place.symlink_to(target)
+        case _:
+            place.mkdir()
+            if kind == "directory in use":
+                (place / "something").touch()
+    (target if kind == "link" else place).chmod(0o1777 if kind == "sticky directory" else 0o755)
+    before = (mode(place), mode(target) if kind == "link" else 0)
+    with pytest.raises(StoreUnavailable):
+        prepare_home(place)
+    assert (mode(place), mode(target) if kind == "link" else 0) == before
 
 
 def test_homes_that_cannot_be(tmp_path: Path) -> None:
