@@ -93,12 +93,14 @@ class CloudProber:
         self.looks: dict[str, int] = {}
         self.down: set[str] = set()
         """Addresses that do not answer, whatever their cloud thinks of them."""
+        self.unavailable: tuple[str, ...] = ()
+        """Probes that cannot be made."""
 
     async def check(self, check: Any, target: Any) -> HealthVerdict:
         await asyncio.sleep(0)
         self.looks[target.address] = self.looks.get(target.address, 0) + 1
         if target.address not in self.down and any(cloud.probe(target.address) for cloud in self.clouds.values()):
-            return HealthVerdict(healthy=True)
+            return HealthVerdict(healthy=True, unavailable=self.unavailable)
         return HealthVerdict(healthy=False, reason=f"{target.address} does not answer")
 
 

@@ -254,3 +254,13 @@ async def test_cancelling_a_maintenance_run_takes_back_what_it_made(site):
     status = await program.status()
     assert set(status.nodes["web"].instances) < kept and status.state is InfrastructureState.DEGRADED
     await pass_over(site, program)
+
+
+async def test_a_probe_that_cannot_be_made_is_told_once_and_fails_nobody(site):
+    site.prober.unavailable = ("ping: no ICMP socket is allowed here",)
+    daemon = await site.program(serves=True)
+    await daemon.build(describe("shop", PAIR))
+    await stays(site, 30.0)
+    (told,) = await site.rows(event_rows, kind="instance.unprobed")
+    assert json.loads(told.data) == {"reason": "ping: no ICMP socket is allowed here"}
+    assert states(await daemon.status()) == FULL

@@ -76,6 +76,18 @@ async def test_a_second_program_waits_says_for_whom_and_then_works(site):
     site.assert_nothing_doubled()
 
 
+async def test_a_run_cancelled_before_it_began_changes_nothing(site):
+    program = await site.program()
+    slow = await program.up(describe("shop", {"web": {"boot_seconds": 0.4}}))
+    await site.until_event("instance.pending")
+    waiting = await program.up(describe("shop", {"web": {"boot_seconds": 0.4}, "more": {}}))
+    assert (await program.cancel(waiting)).cancel_requested
+    assert (await program.finish(waiting.id)).state is RunState.CANCELLED
+    assert (await program.finish(slow.id)).state is RunState.SUCCEEDED
+    assert site.alive() == ["web"] and set((await program.status()).nodes) == {"web"}
+    assert (await program.cancel(waiting)).state is RunState.CANCELLED, "cancelling what has ended is no error"
+
+
 async def test_who_lost_the_lease_writes_nothing_more(site):
     first = await site.program()
     sources = describe("shop", {"web": {"boot_seconds": 0.4}, "late": {"after": ["web"]}})

@@ -114,6 +114,8 @@ class Maintainer:
         self._probing = Probing(slots=settings.probes, wake=self._wake.set)
         self._active_at: dict[str, float] = {}
         self._failed_at: dict[str, float] = {}
+        self._unprobed: set[str] = set()
+        """Probes that cannot be made here, told of once."""
         self.unchecked: set[str] = set()
         """Instances that the current maintenance run has not had a verdict of."""
         self.reload = False
@@ -249,7 +251,7 @@ class Maintainer:
         now = self.world.now()
         if self.running.current is None and self.mode is Mode.BUILD and now >= self._next_pass:
             await self._pass(now)
-        self._retry_due(now)
+        self.reality.end_back_offs(now)
         run = self.running.current
         decisions = self.reality.decide(
             self.mode, now=now, budget=self.running.budget(), run_id=run.id if run else None
@@ -420,6 +422,10 @@ class Maintainer:
         if row.state not in (InstanceState.PENDING, InstanceState.READY, InstanceState.TEMP_FAILED):
             return
         now = self.world.now()
+        for said in verdict.unavailable:
+            if said not in self._unprobed:
+                self._unprobed.add(said)
+                self.event("instance.unprobed", row, reason=said)
         if verdict.healthy:
             self._probing.settled(row.id)
             if self._watches:
@@ -619,14 +625,6 @@ class Maintainer:
         self._forget(instance.row.id)
         if instance.server is ServerState.DELETED or not self.commanding.delete(instance):
             self.gone(instance)
-
-    def _retry_due(self, now: float) -> None:
-        if not self.reality.unsatisfied:
-            return
-        for node in self.reality.nodes.values():
-            if node.record.retry_at is not None and node.record.retry_at <= now:
-                node.record.retry_at = None
-                self.reality.mark(node.name)
 
     # -- the infrastructure's own state ------------------------------------------------------------------------------
 
