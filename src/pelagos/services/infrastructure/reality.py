@@ -146,6 +146,8 @@ class Reality:
         """Instances being created: pending or uncertain."""
         self.leaving = 0
         self._dirty: dict[str, None] = {}
+        self._backing_off: dict[str, None] = {}
+        """Nodes that a decision has found waiting for their next try; some may wait no more."""
         for described in compiled.nodes:
             name = described.name
             self.nodes[name] = Node(described, records.get(name) or NodeRow(name=name, target=described.min))
@@ -292,12 +294,15 @@ class Reality:
                 elif what is Verdict.REPLACE:
                     yield Destroy(instance.row.id, why)
             missing = node.target - len(kept)
+            if missing > 0 and self._waits(node, now):
+                self._backing_off[name] = None
+                continue
             if missing < 0:
                 # What is too many goes only when all else is in place, so that a change that fails has cost nothing.
                 if self.unsatisfied == 0:
                     for instance_id in choose_surplus([i.observed() for i in kept], -missing):
                         yield Destroy(instance_id, f"target is {node.target}")
-            elif missing > 0 and node.unmet == 0 and not self._waits(node, now):
+            elif missing > 0 and node.unmet == 0:
                 count = missing if budget is None else min(missing, budget)
                 if count < missing:
                     self.mark(name)
@@ -338,10 +343,19 @@ class Reality:
         """When the earliest node that waits for a back-off may be tried again."""
         times = [
             node.record.retry_at
-            for node in self.nodes.values()
+            for node in map(self.nodes.__getitem__, self._backing_off)
             if node.record.retry_at is not None and node.record.retry_at > now and not node.satisfied
         ]
         return min(times, default=None)
+
+    def end_back_offs(self, now: float) -> None:
+        """Nodes whose back-off is over are decided about again."""
+        for name in list(self._backing_off):
+            record = self.nodes[name].record
+            if record.retry_at is None or record.retry_at <= now:
+                record.retry_at = None
+                del self._backing_off[name]
+                self.mark(name)
 
 
 def _growing(state: InstanceState) -> bool:

@@ -337,9 +337,9 @@ class Running:
     def _see_to_refusals(self, run: RunRow, now: float) -> None:
         """All that is left to wait for is what a cloud refuses to delete: end the run, and list it."""
         maintainer = self._maintainer
-        waited_for = [instance for instance in maintainer.reality.instances.values() if instance.leaving]
-        if not waited_for or (run.kind != "down" and maintainer.reality.unsatisfied):
+        if not maintainer.reality.leaving or (run.kind != "down" and maintainer.reality.unsatisfied):
             return
+        waited_for = [instance for instance in maintainer.reality.instances.values() if instance.leaving]
         patience = maintainer.settings.refusal_patience
         if any(i.refused_at is None or now - i.refused_at < patience for i in waited_for):
             return
@@ -380,7 +380,7 @@ class Running:
 
     def next_look(self, now: float) -> float | None:
         """When a run that waits for a refusing cloud is to be looked at without a hint."""
-        if self.current is None:
+        if self.current is None or not self._maintainer.reality.leaving:
             return None
         patience = self._maintainer.settings.refusal_patience
         times = [
