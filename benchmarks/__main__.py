@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import sys
 import time
@@ -82,8 +83,6 @@ GROUPS: dict[str, Group] = {
 
 def machine() -> str:
     """What the numbers were measured on; no names, no paths."""
-    import os
-
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     kernel = platform.release().split("-")[0]
     return (
@@ -99,7 +98,7 @@ def main() -> int:
     parser.add_argument("--markdown", action="store_true", help="print a table for docs/performance.md at the end")
     parser.add_argument("--only", action="append", choices=sorted(GROUPS), help="this group; may be repeated")
     arguments = parser.parse_args()
-    print(machine(), time.strftime("%Y-%m-%d", time.gmtime()))
+    print(f"{machine()}; {time.strftime('%Y-%m-%d', time.gmtime())}; load before: {os.getloadavg()[0]:.1f}")
     rows: list[Row] = []
     print(heading())
     for name, group in GROUPS.items():

@@ -64,11 +64,14 @@ def against_the_graph(nodes: int = 1000) -> list[Row]:
 
 
 def without_latency(sizes: tuple[int, ...] = (30, 100, 300, 1_000, 10_000)) -> list[Row]:
-    """One row a size; that of 300 has the aim. Over the largest, idle passes follow."""
+    """One row a size, the best of three builds up to a thousand nodes; that of 300 has the aim. Over the largest, idle
+    passes follow."""
     asyncio.run(_instant(30))  # imports, and the first use of everything
     rows: list[Row] = []
     for nodes in sizes:
-        took, compiling, passes = asyncio.run(_instant(nodes, then_idle=nodes == max(sizes)))
+        repeats = 3 if nodes <= 1_000 else 1
+        built = [asyncio.run(_instant(nodes, then_idle=nodes == max(sizes))) for _ in range(repeats)]
+        took, compiling, passes = min(built, key=lambda one: one[0])
         aimed = nodes == 300
         rows.append(
             Row(
