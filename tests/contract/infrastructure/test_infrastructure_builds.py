@@ -14,6 +14,8 @@ from support.infrastructure_world import describe
 
 pytestmark = pytest.mark.anyio
 
+ON_SQLITE = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+"""For what does not depend on the kind of store."""
 CHAIN = {"store": {}, "web": {"after": ["store"], "scaling": (2, 4)}, "lb": {"after": ["web"]}}
 
 
@@ -52,6 +54,7 @@ async def test_a_build_and_its_status(site):
     assert kinds.count("instance.ready") == 4
 
 
+@ON_SQLITE
 async def test_a_fast_branch_is_not_held_back_by_a_slow_one(site):
     program = await site.program()
     nodes = {
@@ -68,6 +71,7 @@ async def test_a_fast_branch_is_not_held_back_by_a_slow_one(site):
     assert times["afterslow"][0][0] >= slow_up and last_asked < slow_up
 
 
+@ON_SQLITE
 async def test_sequential_builds_one_instance_at_a_time(site):
     program = await site.program()
     nodes = {"a": {"boot_seconds": 0.03, "scaling": (2, 2)}, "b": {"boot_seconds": 0.03}, "c": {"boot_seconds": 0.03}}
@@ -77,6 +81,7 @@ async def test_sequential_builds_one_instance_at_a_time(site):
     assert all(end <= start for (_, end), (start, _) in itertools.pairwise(one_by_one))
 
 
+@ON_SQLITE
 async def test_max_parallel_bounds_what_is_being_created(site):
     program = await site.program()
     await program.build(describe("shop", {"a": {"boot_seconds": 0.05, "scaling": (7, 9)}}), max_parallel=2)
@@ -88,6 +93,7 @@ async def test_max_parallel_bounds_what_is_being_created(site):
     assert most == 2 and len(edges) == 14
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("refusal", ["rejected", "no_capacity"])
 async def test_the_next_implementation_is_taken_and_kept(make_site, refusal):
     site = await make_site({"east": {}, "west": {}})
@@ -105,6 +111,7 @@ async def test_the_next_implementation_is_taken_and_kept(make_site, refusal):
     assert {instance.cloud for instance in status.nodes["web"].instances.values()} == {"west"}
 
 
+@ON_SQLITE
 async def test_a_node_stays_with_its_implementation_when_a_scaling_fails(make_site):
     site = await make_site({"east": {}, "west": {}})
     program = await site.program()
@@ -144,6 +151,7 @@ async def test_a_failed_build_rolls_back_exactly_what_it_made(make_site):
     assert site.alive() == ["mine"]
 
 
+@ON_SQLITE
 async def test_keep_keeps_what_a_failed_build_made(make_site):
     site = await make_site({"east": {"flavors": ("small",)}})
     program = await site.program()
@@ -205,6 +213,7 @@ async def test_cancelling_a_first_build_leaves_nothing_unless_another_waits(site
     assert states(await program.status()) == {"web": ["ready"]}
 
 
+@ON_SQLITE
 async def test_cancel_with_keep_leaves_what_was_made(site):
     program = await site.program()
     run = await program.up(describe("shop", {"quick": {}, "slow": {"boot_seconds": 0.4}}))
@@ -229,6 +238,7 @@ async def test_a_repeated_request_is_the_same_run(site):
     assert len(await site.rows(run_rows)) == 1 and site.alive() == ["web"]
 
 
+@ON_SQLITE
 async def test_the_estimate_is_learned(site):
     program = await site.program()
     sources = describe("shop", {"store": {"boot_seconds": 0.3}, "web": {"after": ["store"]}})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from contract.infrastructure.test_infrastructure_builds import CHAIN, spans, states
+from contract.infrastructure.test_infrastructure_builds import CHAIN, ON_SQLITE, spans, states
 from pelagos.model import DEFAULT_SCOPE
 from pelagos.model.errors import Ambiguous, Conflict, InvalidInput, NotFound
 from pelagos.model.states import InfrastructureState, RunState, ServerState
@@ -41,6 +41,7 @@ async def test_scaling_up_and_down_within_the_limits(site):
     assert site.alive() == ["store", "web", "web"], "within the new limits"
 
 
+@ON_SQLITE
 async def test_surplus_is_the_youngest_and_the_unready_first(site):
     program = await site.program()
     await program.build(describe("shop", {"web": {"scaling": (1, 5)}}))
@@ -50,6 +51,7 @@ async def test_surplus_is_the_youngest_and_the_unready_first(site):
     assert list((await program.status()).nodes["web"].instances) == oldest
 
 
+@ON_SQLITE
 async def test_nodes_no_longer_described_go_in_reverse_order_when_all_else_is_ready(site):
     program = await site.program()
     await program.build(describe("shop", {"old": {}, "older": {"after": ["old"]}, "web": {"after": ["older"]}}))
@@ -94,6 +96,7 @@ async def test_runs_that_wait_for_one_that_is_gone_end_with_it(site):
     assert await site.rows(run_rows, finished_at=None) == []
 
 
+@ON_SQLITE
 async def test_a_down_ends_what_is_under_way_and_what_waits(site):
     program = await site.program()
     await program.build(describe("shop", {"web": {"scaling": (1, 3)}}))
@@ -107,6 +110,7 @@ async def test_a_down_ends_what_is_under_way_and_what_waits(site):
     assert site.alive() == [] and len(spans(site.east)["web"]) == 1
 
 
+@ON_SQLITE
 async def test_a_cloud_that_refuses_to_delete_is_told_and_asked_again_later(site):
     program = await site.program()
     await program.build(describe("shop", CHAIN))
@@ -147,6 +151,7 @@ async def test_a_name_that_means_several_lists_their_ids(site):
     assert (await program.status()).id == made[1].infrastructure_id
 
 
+@ON_SQLITE
 async def test_the_status_contract_has_these_keys_and_no_others(site):
     import json
 
@@ -165,6 +170,7 @@ async def test_the_status_contract_has_these_keys_and_no_others(site):
     assert document["observed_at"].endswith("Z") and instance["created_at"].endswith("Z")
 
 
+@ON_SQLITE
 async def test_explain_tells_the_chain_of_what_waits_for_what(make_site):
     site = await make_site({"east": {}})
     program = await site.program()
