@@ -62,6 +62,7 @@ _SENTENCES: dict[str, Callable[[Data], str]] = {
         "infrastructure is kept alive" if data.get("maintained") else "infrastructure is left alone"
     ),
     "infrastructure.state": lambda data: _with(f"infrastructure is {data.get('state', 'unknown')}", data.get("reason")),
+    "instance.unprobed": lambda data: f"not probed by every means here: {data.get('reason', '')}",
     "node.waiting": lambda data: f"waits for {_names(data.get('on'))}",
     "instance.pending": lambda data: "pending" + (f" on {data['cloud']}" if data.get("cloud") else ""),
     "instance.building": lambda data: "building",

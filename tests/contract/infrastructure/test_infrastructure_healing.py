@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from contract.infrastructure.test_infrastructure_builds import states
-from pelagos.model.states import InfrastructureState, RunState
+from pelagos.model.states import InfrastructureState, InstanceState, RunState
 from pelagos.services.infrastructure import MaintainerSettings
 from pelagos.services.infrastructure.messages import SetMaintained
 from pelagos.simulation import VirtualLoop
@@ -253,6 +253,22 @@ async def test_cancelling_a_maintenance_run_takes_back_what_it_made(site):
     assert site.alive() == ["store", "web"]
     status = await program.status()
     assert set(status.nodes["web"].instances) < kept and status.state is InfrastructureState.DEGRADED
+    await pass_over(site, program)
+
+
+async def test_cancelling_a_maintenance_run_keeps_what_is_healed(site):
+    program = await site.program()
+    await program.build(describe("shop", PAIR))
+    first, second = await site.provider_ids("web", await program.status())
+    site.east.kill(first)
+    site.east.kill(second)
+    site.east.inject("create", "unreachable", times=1)
+    run = await program.start_run("maintain", infrastructure="shop")
+    healed = await site.until_event("instance.ready", run_id=run.id)
+    await program.cancel(run)
+    assert (await program.finish(run.id)).state is RunState.CANCELLED
+    instances = (await program.status()).nodes["web"].instances
+    assert healed.instance_id in instances and instances[healed.instance_id].state is InstanceState.READY
     await pass_over(site, program)
 
 

@@ -136,7 +136,17 @@ _INSTANCE_COLUMNS = (
 _LIVING = select(*_INSTANCE_COLUMNS).where(
     instances.c.infrastructure_id == bindparam("infrastructure"), instances.c.deleted_at.is_(None)
 )
-_MUTABLE = ("state", "reason", "address", "updated_at", "ready_at", "failing_since", "check_failures", "deleted_at")
+_MUTABLE = (
+    "state",
+    "reason",
+    "address",
+    "run_id",
+    "updated_at",
+    "ready_at",
+    "failing_since",
+    "check_failures",
+    "deleted_at",
+)
 _UPDATE_INSTANCE = (
     update(instances)
     .where(instances.c.id == bindparam("instance"))
@@ -204,6 +214,7 @@ def update_instances(connection: Connection, rows: Iterable[InstanceRow]) -> Non
             "new_state": row.state.value,
             "new_reason": row.reason,
             "new_address": row.address,
+            "new_run_id": row.run_id,
             "new_updated_at": row.updated_at,
             "new_ready_at": row.ready_at,
             "new_failing_since": row.failing_since,

@@ -263,6 +263,12 @@ class Running:
 
     def _roll_back(self, run: RunRow) -> None:
         maintainer = self._maintainer
+        if run.kind == "maintain":
+            # What it has healed took the place of what was there; to destroy it would do harm. What is half-made goes.
+            for instance in maintainer.reality.instances.values():
+                if instance.ready and instance.row.run_id == run.id:
+                    instance.row.run_id = None
+                    maintainer.changes.instance(instance.row)
         self.current = msgspec.structs.replace(run, state=RunState.ROLLING_BACK)
         maintainer.changes.run(run.id, state=RunState.ROLLING_BACK, error=run.error)
         maintainer.event("run.rolling_back", error=run.error)
