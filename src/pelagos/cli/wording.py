@@ -69,7 +69,7 @@ _SENTENCES: dict[str, Callable[[Data], str]] = {
     "instance.checking": lambda data: _with("checking", _names(data.get("what"))),
     "instance.ready": _ready,
     "instance.temp_failed": lambda data: _with("not healthy, waiting for it to recover", data.get("reason")),
-    "instance.failed": lambda data: _with("failed", data.get("reason"), _error({"error": data.get("error")})),
+    "instance.failed": lambda data: _with("failed", data.get("reason") or _error(data)),
     "instance.shutdown": lambda data: _with("stopped", data.get("reason")),
     "instance.uncertain": lambda data: _with("uncertain: its cloud has not said whether it exists", data.get("reason")),
     "instance.destroying": lambda data: _with("destroying", data.get("reason")),

@@ -7,6 +7,7 @@ from collections import Counter
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pelagos.model.diagnostics import Position
 from pelagos.model.states import InstanceState, ServerState
 from pelagos.services.infrastructure.plan import ObservedInstance, Verdict, choose_surplus, make_plan, verdict
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode
@@ -117,3 +118,30 @@ def test_surplus_is_what_is_least_ready_then_the_youngest(observed, count):
             assert all(i.state in (InstanceState.READY, InstanceState.DESTROYING) for i in stay)
             assert all(i.created_at <= gone.created_at for i in stay if i.state is InstanceState.READY)
     assert choose_surplus(observed, count) == chosen and choose_surplus(observed[::-1], count) == chosen
+
+
+def test_a_description_that_moves_no_instance_is_a_change_all_the_same():
+    def described(**changes):
+        names = {"fingerprint": "f", "depends_on": (), "max": 9, "position": None, **changes}
+        nodes = (CompiledNode(name="a", type="t", min=1, **names), CompiledNode(name="b", type="t", min=1, max=1))
+        return CompiledInfrastructure(name="shop", nodes=nodes)
+
+    ready = [ObservedInstance(id=name, node=name, state=InstanceState.READY, created_at=0.0) for name in ("a", "b")]
+
+    def change(**changes):
+        made = make_plan(
+            name="shop",
+            infrastructure_id="x",
+            state=None,
+            desired=described(**changes),
+            targets={"a": 1, "b": 1},
+            observed=ready,
+            previous=described(),
+        )
+        return {(action.node, action.action) for action in made.actions}, made.changes
+
+    kept = {("a", "keep"), ("b", "keep")}
+    assert change() == (kept, False)
+    assert change(position=Position("moved.yaml", 7)) == (kept, False)
+    for changes in ({"fingerprint": "g"}, {"max": 8}, {"depends_on": ("b",)}):
+        assert change(**changes) == ({("a", "update"), ("b", "keep")}, True)

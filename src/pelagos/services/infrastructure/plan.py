@@ -15,7 +15,7 @@ import msgspec
 
 from pelagos.model.states import InfrastructureState, InstanceState, ServerState
 from pelagos.services.infrastructure.graph import critical_path
-from pelagos.services.infrastructure.values import CompiledInfrastructure
+from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode
 from pelagos.wire.infrastructures import PlanAction, PlanView
 
 __all__ = ["ObservedInstance", "Verdict", "choose_surplus", "make_plan", "verdict"]
@@ -80,6 +80,28 @@ def choose_surplus(instances: Sequence[ObservedInstance], count: int) -> list[st
     return [instance.id for instance in order[:count]]
 
 
+def _described_anew(previous: CompiledInfrastructure, desired: CompiledInfrastructure) -> dict[str, str]:
+    """Nodes that were there and are described differently now -> what that means for their instances."""
+    before = {node.name: node for node in previous.nodes if not node.retired}
+    changed: dict[str, str] = {}
+    for node in desired.nodes:
+        old = before.get(node.name)
+        if old is None:
+            continue
+        if old.fingerprint != node.fingerprint:
+            changed[node.name] = "described anew; instances stay as they were made, later ones follow it"
+        elif _rules(old, previous) != _rules(node, desired):
+            changed[node.name] = "limits, dependencies or health check change"
+    return changed
+
+
+def _rules(node: CompiledNode, of: CompiledInfrastructure) -> tuple[object, ...]:
+    """What of a node is not in its fingerprint, less where it stands in its file."""
+    choices = of.definitions.get(node.type, ())
+    checks = tuple(choices[index].health_check for index in node.implementations if index < len(choices))
+    return node.min, node.max, node.depends_on, node.mappings, checks
+
+
 def make_plan(
     *,
     name: str,
@@ -88,17 +110,20 @@ def make_plan(
     desired: CompiledInfrastructure,
     targets: Mapping[str, int],
     observed: Sequence[ObservedInstance],
+    previous: CompiledInfrastructure | None = None,
     seconds: Mapping[str, float] | None = None,
     sequential: bool = False,
 ) -> PlanView:
     """The plan that brings ``observed`` to ``targets`` instances of each node of ``desired``.
 
+    ``previous``: what it was described as until now, so that a change which moves no instance is a change too.
     ``seconds``: node -> learned time from request to ready; None when nothing was learned yet."""
     by_node: dict[str, list[ObservedInstance]] = {}
     for instance in observed:
         by_node.setdefault(instance.node, []).append(instance)
     actions: list[PlanAction] = []
     creating: dict[str, int] = {}
+    anew = _described_anew(previous, desired) if previous is not None else {}
     described = {node.name for node in desired.nodes if not node.retired}
     for node in desired.nodes:
         if node.retired:
@@ -128,7 +153,9 @@ def make_plan(
                 )
             )
         stay = min(len(kept), target)
-        if stay:
+        if node.name in anew:
+            actions.append(PlanAction(action="update", node=node.name, count=stay, reason=anew[node.name]))
+        elif stay:
             actions.append(PlanAction(action="keep", node=node.name, count=stay))
     for node_name, instances_ in by_node.items():
         if node_name in described:

@@ -57,6 +57,7 @@ def plan_of(connection: Connection, scope: Scope, request: PlanRequest, compiled
         desired=desired,
         targets=targets,
         observed=observed,
+        previous=row.compiled if row is not None else None,
         seconds=queries.learned_seconds(connection, scope, fingerprints),
         sequential=request.strategy == "sequential",
     )
