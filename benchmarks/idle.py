@@ -20,8 +20,9 @@ from pelagos.process import client
 from pelagos.services.compute import ComputeService
 from pelagos.services.compute.messages import Accepted, CreateServers, DeleteServers, RefreshAccounts, Refreshed
 from pelagos.services.infrastructure.health import NetworkProber
-from pelagos.services.infrastructure.maintainer import Maintainer, MaintainerSettings
+from pelagos.services.infrastructure.maintainer import Maintainer
 from pelagos.services.infrastructure.rendering import Renderer
+from pelagos.services.infrastructure.settings import MaintainerSettings
 from pelagos.store.schema import instances, servers
 
 __all__ = ["measure"]

@@ -252,7 +252,7 @@ async def test_the_estimate_is_learned(site):
     other = describe("shop", {"store": {"boot_seconds": 0.3, "scaling": (3, 3)}, "new": {}})
     plan = await program.plan(sources=other)
     assert {(a.action, a.node, a.count) for a in plan.actions} == {
-        ("keep", "store", 1),
+        ("update", "store", 1),
         ("create", "store", 2),
         ("create", "new", 1),
         ("destroy", "web", 1),

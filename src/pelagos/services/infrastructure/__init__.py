@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pelagos.services.infrastructure.maintainer import MaintainerSettings
     from pelagos.services.infrastructure.service import InfrastructureService
+    from pelagos.services.infrastructure.settings import MaintainerSettings
 
 __all__ = ["InfrastructureService", "MaintainerSettings"]
 
@@ -18,7 +18,7 @@ def __getattr__(name: str) -> Any:
 
         return InfrastructureService
     if name == "MaintainerSettings":
-        from pelagos.services.infrastructure.maintainer import MaintainerSettings
+        from pelagos.services.infrastructure.settings import MaintainerSettings
 
         return MaintainerSettings
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

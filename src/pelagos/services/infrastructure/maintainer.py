@@ -12,8 +12,7 @@ stood is lost with the process. Here nothing is in flight but health probes, whi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -29,16 +28,16 @@ from pelagos.services.compute.messages import RefreshAccounts, Refreshed
 from pelagos.services.infrastructure import records
 from pelagos.services.infrastructure.changes import Changes
 from pelagos.services.infrastructure.commanding import Commanding, Compute
-from pelagos.services.infrastructure.health import HealthVerdict, Prober, ProbeTarget, describe
-from pelagos.services.infrastructure.probing import Probing
+from pelagos.services.infrastructure.health import Prober
 from pelagos.services.infrastructure.reality import Create, Decision, Destroy, Instance, Mode, Node, Reality
 from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow
 from pelagos.services.infrastructure.rendering import Renderer
 from pelagos.services.infrastructure.running import Running, lacking
-from pelagos.services.infrastructure.values import HealthCheck
+from pelagos.services.infrastructure.settings import MaintainerSettings
+from pelagos.services.infrastructure.watching import HealthWatch
 from pelagos.store.port import Store
 
-__all__ = ["Accounts", "Maintainer", "MaintainerSettings"]
+__all__ = ["Accounts", "Maintainer"]
 
 _log = structlog.get_logger("pelagos.infrastructure")
 
@@ -47,35 +46,6 @@ class Accounts(Protocol):
     """What the maintainer asks of the pool."""
 
     def for_resource(self, resource_type: str, label: str | None = None) -> str: ...
-
-
-class MaintainerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Times in seconds."""
-
-    interval: float = 10.0
-    """Between two passes of a maintained infrastructure: its clouds are listed."""
-    health_interval: float = 5.0
-    """Between two probes of a healthy instance of a maintained infrastructure."""
-    first_poll: float = 0.05
-    """Between the first two health checks of a new instance; grows by half each time up to ``poll``."""
-    poll: float = 2.0
-    recheck: float = 1.0
-    """After the first failed check of an instance that was ready."""
-    probes: int = 64
-    """Health checks in flight an infrastructure."""
-    attempts: int = 3
-    """Creations of a node that may fail in a row before a run gives up."""
-    backoff: float = 2.0
-    """First back-off of healing; doubles with each failure in a row up to ``backoff_max``."""
-    backoff_max: float = 300.0
-    resend: float = 1.0
-    """Before a command that compute did not take is sent again."""
-    stable: float = 60.0
-    """An instance that was ready for so long has proved its node: when it fails, the count of failures begins anew."""
-    retry_patience: float = 30.0
-    """A maintenance run waits so long for a node that backs off."""
-    refusal_patience: float = 30.0
-    """How long a run waits for a cloud that refuses to delete before it ends and lists what remains."""
 
 
 class Maintainer:
@@ -104,20 +74,14 @@ class Maintainer:
         self.commanding = Commanding(self, compute)
         self.renderer = renderer
         self._accounts = accounts
-        self._prober = prober
         self._wake = asyncio.Event()
         self._stop = False
         self._fence = Fence(lease="", epoch=0)
         self._hinted: dict[str, None] = {}
         self._row: InfrastructureRow | None = None
         self._reality: Reality | None = None
-        self._probing = Probing(slots=settings.probes, wake=self._wake.set)
-        self._active_at: dict[str, float] = {}
+        self.health = HealthWatch(self, prober, self._wake.set)
         self._failed_at: dict[str, float] = {}
-        self._unprobed: set[str] = set()
-        """Probes that cannot be made here, told of once."""
-        self.unchecked: set[str] = set()
-        """Instances that the current maintenance run has not had a verdict of."""
         self.reload = False
         """What is remembered no longer fits what the step in progress writes."""
         self._next_pass = 0.0
@@ -153,7 +117,7 @@ class Maintainer:
             "unsatisfied": reality.unsatisfied if reality else 0,
             "growing": reality.growing if reality else 0,
             "leaving": reality.leaving if reality else 0,
-            "probes": self._probing.snapshot(),
+            "probes": self.health.probing.snapshot(),
         }
 
     # -- the loop --------------------------------------------------------------------------------------------------
@@ -171,7 +135,7 @@ class Maintainer:
                             break
                         await self._sleep()
                 finally:
-                    self._probing.cancel()
+                    self.health.probing.cancel()
         except* PelagosError as errors:
             # The group has one member that can fail: the loop itself.
             raise errors.exceptions[0] from None
@@ -232,11 +196,6 @@ class Maintainer:
         healable = self.row.maintained and self.row.state not in over
         return Mode.BUILD if self.resident and healable else Mode.HOLD
 
-    @property
-    def _watches(self) -> bool:
-        """Healthy instances are probed again and again: by a resident maintainer between runs."""
-        return self.resident and self.row.maintained
-
     async def _step(self, group: asyncio.TaskGroup) -> bool:
         """One turn of the loop. False: nothing is left to do here."""
         if self._row is None or self._row.deleted_at is not None:
@@ -246,8 +205,7 @@ class Maintainer:
             await self.load()
         await self.running.look()
         await self._take_in_servers()
-        for instance_id, verdict in self._probing.take():
-            self._take_in_verdict(instance_id, verdict)
+        self.health.take_in()
         now = self.world.now()
         if self.running.current is None and self.mode is Mode.BUILD and now >= self._next_pass:
             await self._pass(now)
@@ -266,17 +224,17 @@ class Maintainer:
             self.reload = False
             await self.load()
         await self.commanding.send(now)
-        self._probing.launch(group, now, self._probe)
+        self.health.launch(group, now)
         return self.resident or self.running.current is not None or self.running.hinted
 
     def _until_next(self) -> float | None:
         """Seconds until something is to be done without a hint; None: only a hint can bring anything."""
-        if self.running.hinted or self._probing.pending or self.changes or self.reload:
+        if self.running.hinted or self.health.probing.pending or self.changes or self.reload:
             return 0.0
         if self.reality.dirty and self.running.budget() != 0:
             return 0.0
         now = self.world.now()
-        times = [self._probing.next_due(), self.commanding.resend_at, self.running.next_look(now)]
+        times = [self.health.probing.next_due(), self.commanding.resend_at, self.running.next_look(now)]
         if self.mode is Mode.BUILD:
             times.append(self.reality.next_retry(now))
             if self.running.current is None:
@@ -293,8 +251,7 @@ class Maintainer:
                 instance.delete_final = False
                 instance.delete_round = int(now)
                 self.commanding.delete(instance)
-        if self._watches:
-            self.probe_all(now, spread=self.settings.health_interval)
+        self.health.probe_all(now)
 
     async def refresh(self, max_age: float | None = None) -> Refreshed | None:
         """Have the accounts in use listed, and take in what changed. What cannot be listed keeps its last state."""
@@ -314,22 +271,6 @@ class Maintainer:
             ):
                 self._take_in(fact)
         return answer
-
-    def probe_all(self, now: float, *, spread: float = 0.0) -> None:
-        """Plan a probe of every instance that has a check and a server, the first now, the last ``spread`` later."""
-        waiting = [
-            instance
-            for instance in self.reality.instances.values()
-            if instance.row.state in (InstanceState.READY, InstanceState.TEMP_FAILED)
-            and instance.row.id not in self._probing
-        ]
-        step = spread / len(waiting) if waiting else 0.0
-        for index, instance in enumerate(waiting):
-            implementation = self.reality.implementation_of(instance)
-            if implementation is not None and describe(implementation.health_check):
-                self._probing.at(instance.row.id, now + index * step)
-                if spread == 0.0:
-                    self.unchecked.add(instance.row.id)
 
     # -- taking in what happened -----------------------------------------------------------------------------------
 
@@ -385,89 +326,8 @@ class Maintainer:
             return
         if row.state is not InstanceState.PENDING:
             self.set_state(instance, InstanceState.PENDING, "")
-        if before is not ServerState.ACTIVE:
-            self._active_at[row.id] = self.world.now()
-        implementation = self.reality.implementation_of(instance)
-        if implementation is None or not describe(implementation.health_check):
-            self._ready(instance)
-        elif row.id not in self._probing:
-            self._probing.at(row.id, self.world.now())
-            self.event("instance.checking", row, what=describe(self._health_of(instance)))
-
-    def _health_of(self, instance: Instance) -> HealthCheck:
-        """The rendered check of an instance; an empty one where its node is no longer described."""
-        implementation = self.reality.implementation_of(instance)
-        if implementation is None:
-            return HealthCheck(ping=False)
-        node = self.reality.nodes[instance.row.node]
-        return self.renderer.health_check(self.row, self.reality, node, instance, implementation)
-
-    def _probe(self, instance_id: str) -> Callable[[], Awaitable[HealthVerdict]] | None:
-        instance = self.reality.instances.get(instance_id)
-        if instance is None or instance.leaving:
-            return None
-        try:
-            check = self._health_of(instance)
-        except PelagosError as error:
-            return partial(_verdict, HealthVerdict(healthy=False, reason=error.message))
-        target = ProbeTarget(server_id=instance.row.server_id, address=instance.row.address)
-        return partial(self._prober.check, check, target)
-
-    def _take_in_verdict(self, instance_id: str, verdict: HealthVerdict) -> None:
-        self.unchecked.discard(instance_id)
-        instance = self.reality.instances.get(instance_id)
-        if instance is None:
-            return
-        row = instance.row
-        if row.state not in (InstanceState.PENDING, InstanceState.READY, InstanceState.TEMP_FAILED):
-            return
-        now = self.world.now()
-        for said in verdict.unavailable:
-            if said not in self._unprobed:
-                self._unprobed.add(said)
-                self.event("instance.unprobed", row, reason=said)
-        if verdict.healthy:
-            self._probing.settled(row.id)
-            if self._watches:
-                self._probing.at(row.id, now + self.settings.health_interval)
-            if row.check_failures or row.failing_since is not None:
-                row.check_failures, row.failing_since, row.reason = 0, None, ""
-                self.changes.instance(row)
-            if row.state is not InstanceState.READY:
-                self._ready(instance)
-            return
-        self._take_in_failure(instance, verdict.reason, now)
-
-    def _take_in_failure(self, instance: Instance, reason: str, now: float) -> None:
-        row = instance.row
-        node = self.reality.nodes[row.node]
-        implementation = self.reality.implementation_of(instance)
-        check = implementation.health_check if implementation else HealthCheck()
-        in_grace = row.state is InstanceState.PENDING and now < self._active_at.get(row.id, 0.0) + check.grace
-        if not in_grace:
-            row.check_failures += 1
-            row.failing_since = now if row.failing_since is None else row.failing_since
-            row.reason = reason
-            self.changes.instance(row)
-        run = self.running.current
-        doubtful = row.state is InstanceState.READY and row.check_failures < check.failures
-        if run is not None and run.kind == "maintain" and (doubtful or (node.unmet and self.running.settling(now))):
-            # One failure proves nothing, nor does any while what it depends on recovers: the pass goes on.
-            self.unchecked.add(row.id)
-        if row.state is InstanceState.PENDING or self._watches or row.id in self.unchecked:
-            first = self.settings.first_poll if row.state is InstanceState.PENDING else self.settings.recheck
-            self._probing.after_failure(row.id, now, first=first, most=self.settings.poll)
-        if row.failing_since is None:
-            return
-        if node.unmet and row.state is not InstanceState.PENDING:
-            # What it depends on is not well; that it is not either says nothing of itself. Its time begins later.
-            row.failing_since = now
-        failing = now - row.failing_since
-        if failing >= check.timeout:
-            self.fail(instance, f"unhealthy for {failing:.0f} s: {reason}", None, hopeless=row.ready_at is None)
-        elif row.state is InstanceState.READY and not doubtful:
-            self.set_state(instance, InstanceState.TEMP_FAILED, reason)
-            self.event("instance.temp_failed", row, reason=reason)
+        if not self.health.server_active(instance, newly=before is not ServerState.ACTIVE):
+            self.ready(instance)
 
     # -- changes of an instance ------------------------------------------------------------------------------------
 
@@ -485,7 +345,8 @@ class Maintainer:
             self.row.scope, kind, at=self.world.now(), row=row, run_id=run.id if run else None, data=data
         )
 
-    def _ready(self, instance: Instance) -> None:
+    def ready(self, instance: Instance) -> None:
+        """It is healthy, or has nothing that could be probed."""
         row = instance.row
         now = self.world.now()
         first = row.ready_at is None
@@ -505,7 +366,7 @@ class Maintainer:
         implementation = self.reality.implementation_of(instance)
         if implementation is None or not implementation.health_check.urls:
             return []
-        return list(self._health_of(instance).urls)
+        return list(self.health.check_of(instance).urls)
 
     def fail(self, instance: Instance, reason: str, error: ErrorPayload | None, *, hopeless: bool = False) -> None:
         """An instance is to be replaced. ``error``: why it could not be created, if that is it; then the node falls
@@ -524,7 +385,7 @@ class Maintainer:
         self.changes.node(record)
         self.set_state(instance, InstanceState.FAILED, reason)
         self.event("instance.failed", row, reason=reason, error=payload)
-        self._forget(row.id)
+        self.health.forget(row.id)
         if error is not None and self._fall_back(node, row.implementation):
             record.retry_at = None
             return
@@ -554,7 +415,7 @@ class Maintainer:
         row.deleted_at = row.updated_at = self.world.now()
         self.changes.instance(row)
         self.event("instance.destroyed", row)
-        self._forget(row.id)
+        self.health.forget(row.id)
         self.reality.remove(instance)
 
     def _refused(self, instance: Instance, error: ErrorPayload) -> None:
@@ -562,11 +423,6 @@ class Maintainer:
         instance.refused_at = instance.refused_at or self.world.now()
         self.set_state(instance, InstanceState.DESTROYING, f"the cloud does not delete it: {error.message}")
         self.event("instance.refused", instance.row, error=error)
-
-    def _forget(self, instance_id: str) -> None:
-        self._probing.forget(instance_id)
-        self._active_at.pop(instance_id, None)
-        self.unchecked.discard(instance_id)
 
     # -- carrying out ----------------------------------------------------------------------------------------------
 
@@ -622,7 +478,7 @@ class Maintainer:
     def _destroy(self, instance: Instance, reason: str) -> None:
         self.set_state(instance, InstanceState.DESTROYING, reason)
         self.event("instance.destroying", instance.row, reason=reason)
-        self._forget(instance.row.id)
+        self.health.forget(instance.row.id)
         if instance.server is ServerState.DELETED or not self.commanding.delete(instance):
             self.gone(instance)
 
@@ -659,7 +515,3 @@ class Maintainer:
             return InfrastructureState.READY, ""
         missing = [node.name for node in self.reality.nodes.values() if not node.satisfied]
         return InfrastructureState.DEGRADED, lacking(missing)
-
-
-async def _verdict(verdict: HealthVerdict) -> HealthVerdict:
-    return verdict

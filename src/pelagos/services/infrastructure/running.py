@@ -175,10 +175,10 @@ class Running:
         """What do the clouds say now? A maintenance run also probes everything once."""
         maintainer = self._maintainer
         assert self.current is not None
-        maintainer.unchecked.clear()
+        maintainer.health.unchecked.clear()
         await maintainer.refresh(max_age=0.0)
         if self.current.kind == "maintain":
-            maintainer.probe_all(maintainer.world.now())
+            maintainer.health.probe_all(maintainer.world.now())
 
     def _want(self, new: CompiledInfrastructure, sources: dict[str, str], targets: dict[str, int]) -> None:
         """A new description: targets stay as they are within the new limits; a new node starts at its minimum."""
@@ -368,7 +368,7 @@ class Running:
 
     def _see_to_maintenance(self, run: RunRow, now: float) -> None:
         """One pass is over when each instance was looked at and nothing moves that could settle by itself."""
-        if not self._maintainer.unchecked and not self.settling(now):
+        if not self._maintainer.health.unchecked and not self.settling(now):
             self._end(run, RunState.SUCCEEDED, None)
 
     def settling(self, now: float) -> bool:
@@ -413,7 +413,7 @@ class Running:
             self.current = None
             self._fatal = None
             self.verdict = None
-            maintainer.unchecked.clear()
+            maintainer.health.unchecked.clear()
             maintainer.reality.mark_all()
         self.hinted = True
 

@@ -28,7 +28,7 @@ from pelagos.services.infrastructure import importing, queries, records
 from pelagos.services.infrastructure.accepting import accept_run
 from pelagos.services.infrastructure.compiling import Compiler
 from pelagos.services.infrastructure.health import NetworkProber, Prober
-from pelagos.services.infrastructure.maintainer import Maintainer, MaintainerSettings
+from pelagos.services.infrastructure.maintainer import Maintainer
 from pelagos.services.infrastructure.messages import (
     CancelRun,
     DeleteDefinition,
@@ -40,6 +40,7 @@ from pelagos.services.infrastructure.messages import (
 )
 from pelagos.services.infrastructure.planning import plan_of
 from pelagos.services.infrastructure.rendering import Renderer
+from pelagos.services.infrastructure.settings import MaintainerSettings
 from pelagos.store import events
 from pelagos.store.keeper import HeldLease, LeaseKeeper
 from pelagos.store.port import Store
