@@ -14,6 +14,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from pelagos.model.errors import InvalidInput
 from pelagos.process import add_context
 from pelagos.runtime.redaction import redact, redact_text
 
@@ -31,11 +32,14 @@ def configure_logs(
 ) -> Callable[[], None]:
     """Set logging up for this program; returns what closes the file. ``level`` is a flag's, over the settings'.
 
-    In mode ``serve`` lines also go to ``<home>/logs/pelagos.log``, which must be possible: raises OSError."""
+    In mode ``serve`` lines also go to ``<home>/logs/pelagos.log``, which must be possible: raises OSError.
+    Raises InvalidInput for a level that is none."""
     import structlog
 
     name = level or settings.log_level or ("info" if mode == "serve" else "warning")
-    number = logging.getLevelNamesMapping()[name.upper()]
+    number = logging.getLevelNamesMapping().get(name.upper())
+    if number is None:
+        raise InvalidInput(f"{name!r} is no log level", advice="Use debug, info, warning, error or critical.")
     sinks = [_stream_sink(stream, as_json=settings.log_format == "json")]
     file: logging.Handler | None = None
     if mode == "serve":

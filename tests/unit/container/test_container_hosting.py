@@ -1,28 +1,23 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 
 import msgspec
 import pytest
 
-from pelagos.container import Container, ContainerConfig, configure_logging
+from pelagos.container import Container, ContainerConfig
 from pelagos.exchange import Handler, MemoryTransport, Receiver, Subscription
-from pelagos.model import Scope
-from pelagos.model.errors import Conflict, InvalidInput, NotFound, Unavailable
+from pelagos.model.errors import Conflict, NotFound, Unavailable
 from pelagos.process import (
     ChildSpec,
-    Context,
     Process,
     Restart,
     ServiceProcess,
     State,
     Supervisor,
     client,
-    get_logger,
     operation,
-    use_context,
 )
 from pelagos.simulation import SimulatedWorld
 
@@ -246,32 +241,6 @@ async def test_several_of_a_kind_get_names_of_their_own() -> None:
         for _ in range(3):
             await container.spawn(Store)
         assert [child.name for child in container.root.children()] == ["edge", "store", "store-2", "store-3"]
-
-
-async def test_log_lines_carry_process_conversation_and_trace() -> None:
-    class Talker(ServiceProcess):
-        name = "talker"
-
-        @operation
-        async def talk(self) -> None:
-            get_logger("test").info("hello", answer=42)
-
-    out = io.StringIO()
-    configure_logging("info", json=True, stream=out)
-    try:
-        async with Container(SimulatedWorld(), config()) as container:
-            await container.spawn(Talker)
-            with use_context(Context(Scope("p", "u"), trace="t-9")):
-                await client(Talker, container.edge).talk()
-    finally:
-        import structlog
-
-        structlog.reset_defaults()
-    [line] = [json.loads(line) for line in out.getvalue().splitlines()]
-    assert (line["event"], line["answer"], line["logger"], line["level"]) == ("hello", 42, "test", "info")
-    assert (line["process"], line["conversation"], line["trace"]) == ("c.3", "c.2#1", "t-9")
-    with pytest.raises(InvalidInput):
-        configure_logging("loud")
 
 
 async def test_a_cancelled_stop_cancels_what_is_left() -> None:

@@ -12,8 +12,12 @@ import pytest
 import structlog
 
 from pelagos.api import new_token
-from pelagos.process import get_logger
+from pelagos.container import Container, ContainerConfig
+from pelagos.model import Scope
+from pelagos.model.errors import InvalidInput
+from pelagos.process import Context, ServiceProcess, client, get_logger, operation, use_context
 from pelagos.runtime import Settings, configure_logs, redact, redact_text
+from pelagos.simulation import SimulatedWorld
 
 
 @pytest.fixture
@@ -100,3 +104,29 @@ def test_levels(home: Path) -> None:
         log.warning("w")
         close()
         assert len(out.getvalue().splitlines()) == shown
+
+
+def test_a_level_that_is_none_is_told(home: Path) -> None:
+    with pytest.raises(InvalidInput, match="loud"):
+        configure_logs(Settings(home=home), mode="embedded", level="loud")
+
+
+class Talker(ServiceProcess):
+    name = "talker"
+
+    @operation
+    async def talk(self) -> None:
+        get_logger("test").info("hello", answer=42)
+
+
+@pytest.mark.anyio
+async def test_lines_carry_process_conversation_and_trace(home: Path) -> None:
+    out = io.StringIO()
+    configure_logs(Settings(home=home, log_format="json"), mode="embedded", stream=out, level="info")
+    async with Container(SimulatedWorld(), ContainerConfig(id="c", system="test")) as container:
+        await container.spawn(Talker)
+        with use_context(Context(Scope("p", "u"), trace="t-9")):
+            await client(Talker, container.edge).talk()
+    [line] = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert (line["event"], line["answer"], line["logger"], line["level"]) == ("hello", 42, "test", "info")
+    assert (line["process"], line["conversation"], line["trace"]) == ("c.3", "c.2#1", "t-9")
