@@ -13,7 +13,7 @@ from pelagos.clouds.errors import (
 )
 from pelagos.clouds.plugins import Plugins
 from pelagos.clouds.pool import Account, AccountConfig, Pool
-from pelagos.clouds.port import CloudDriver, CloudReader, CloudWriter, DriverContext, DriverPlugin
+from pelagos.clouds.port import CloudDriver, CloudReader, CloudWriter, DriverContext, DriverPlugin, ListenerOracle
 from pelagos.clouds.values import Capabilities, CloudServer, CommandResult, ServerSpec, TokenLookup
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "CommandResult",
     "DriverContext",
     "DriverPlugin",
+    "ListenerOracle",
     "Plugins",
     "Pool",
     "ServerNotFound",

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
 from pelagos.clouds.values import Capabilities, CloudServer, CommandResult, ServerSpec
 from pelagos.model.world import World
 
-__all__ = ["CloudDriver", "CloudReader", "CloudWriter", "DriverContext", "DriverPlugin"]
+__all__ = ["CloudDriver", "CloudReader", "CloudWriter", "DriverContext", "DriverPlugin", "ListenerOracle"]
 
 
 class CloudReader(Protocol):
@@ -92,6 +92,20 @@ class CloudDriver(CloudReader, CloudWriter, Protocol):
 
     def snapshot(self) -> dict[str, Any]:
         """Counters and facts for people; no secrets."""
+        ...
+
+
+@runtime_checkable
+class ListenerOracle(Protocol):
+    """What a driver is besides if its servers may share an address range, and so the ports, with this host.
+
+    There a port that answers proves nothing: a program of the host's that listens on all addresses answers for the
+    server. Health checks of ports and URLs on loopback addresses ask this too. Drivers whose servers have addresses of
+    their own do not have it."""
+
+    async def verify_listener(self, provider_id: str, address: str, port: int, *, timeout: float) -> bool:
+        """True if a process of this server listens for TCP at ``address`` and ``port``; False if another does, if
+        nobody does, or if the server does not run. Raises ServerNotFound; only reads."""
         ...
 
 

@@ -135,12 +135,6 @@ class Cloud:
         self.calls += 1
         return await self._guarded(verb(*arguments, timeout=timeout, **options), timeout, CloudUnreachable)
 
-    async def ask(self, verb: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-        """A read of the driver's own, which takes no time-out."""
-        await self._pacer.turn()
-        self.calls += 1
-        return await self._guarded(verb(*arguments), self.capabilities.call_timeout, CloudUnreachable)
-
     async def get(self, provider_id: str) -> CloudServer:
         return await self.read(self._driver.get_server, provider_id, timeout=self.capabilities.call_timeout)
 

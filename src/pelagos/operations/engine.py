@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from pelagos.clouds.errors import CloudUnreachable
 from pelagos.clouds.pool import Pool
+from pelagos.clouds.port import ListenerOracle
 from pelagos.clouds.values import CommandResult
 from pelagos.model.errors import (
     Conflict,
@@ -200,13 +201,13 @@ class OperationsEngine:
         """Whether what listens there belongs to the server; None where the cloud has no doubt to clear."""
         worker = self._worker(account)
         cloud = await worker.cloud()
-        verify = getattr(cloud.driver, "verify_listener", None)
-        if verify is None:
+        driver = cloud.driver
+        if not isinstance(driver, ListenerOracle):
             return None
         async with self._reads[account]:
-            # Beside the port: only drivers whose servers share the ports of an address have it; it takes no time-out.
-            owned: bool | None = await cloud.ask(verify, provider_id, address, port)
-            return owned
+            return await cloud.read(
+                driver.verify_listener, provider_id, address, port, timeout=cloud.capabilities.call_timeout
+            )
 
     def snapshot(self) -> dict[str, Any]:
         """What each account's worker has in hand."""

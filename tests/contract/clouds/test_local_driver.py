@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from contract.clouds.driver_suite import DriverHarness, DriverSuite
-from pelagos.clouds import CloudDriver, DriverContext, ServerSpec
+from contract.clouds.driver_suite import DriverHarness, DriverSuite, create, limit
+from pelagos.clouds import CloudDriver, DriverContext, ListenerOracle, ServerNotFound, ServerSpec
 from pelagos.clouds.local import DRIVER
 from pelagos.model.world import SystemWorld
 
@@ -62,3 +62,11 @@ class TestLocalDriver(DriverSuite):
         harness = LocalHarness(tmp_path / "home", CHARACTERS[character])
         yield harness
         harness.close()
+
+    @pytest.mark.anyio
+    async def test_it_says_who_listens(self, driver: CloudDriver, harness: DriverHarness) -> None:
+        assert isinstance(driver, ListenerOracle)
+        made = await create(driver, harness.spec("one"), "token-one")
+        assert not await driver.verify_listener(made.provider_id, "127.0.0.1", 1, timeout=limit(driver))
+        with pytest.raises(ServerNotFound):
+            await driver.verify_listener("no-such-server", "127.0.0.1", 1, timeout=limit(driver))

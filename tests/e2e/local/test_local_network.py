@@ -44,7 +44,7 @@ async def fetch(address: str, port: int) -> bytes:
 
 
 async def listening(cloud: LocalCloud, server: CloudServer, port: int) -> bool:
-    return await cloud.driver.verify_listener(server.provider_id, server.addresses[0], port)
+    return await cloud.driver.verify_listener(server.provider_id, server.addresses[0], port, timeout=10)
 
 
 async def test_same_port_on_two_instances(cloud: LocalCloud) -> None:

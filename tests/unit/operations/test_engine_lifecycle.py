@@ -5,7 +5,7 @@ from itertools import groupby
 
 import pytest
 
-from pelagos.clouds.simulated import Faults
+from pelagos.clouds.simulated import Faults, SimulatedDriver
 from pelagos.model import DEFAULT_SCOPE, OperationState, Scope, ServerState
 from pelagos.model.errors import Conflict, NotFound, QuotaExceeded
 from pelagos.quotas import Holding, set_limit
@@ -321,3 +321,18 @@ async def test_a_delete_of_what_is_being_taken_back_counts_once(make_universe):
     done = await one.engine.wait([create.id, delete.id], 600)
     assert done[create.id].state is OperationState.FAILED and done[delete.id].state is OperationState.SUCCEEDED
     assert universe.cloud.servers() == [] and await holding(one.store) == Holding()
+
+
+async def test_only_a_listener_oracle_is_asked_who_listens(make_universe, monkeypatch):
+    class Oracle(SimulatedDriver):
+        async def verify_listener(self, provider_id, address, port, *, timeout):
+            assert timeout == self.capabilities.call_timeout
+            return port == 80
+
+    universe = await make_universe()
+    plain = await universe.incarnate(start=False)
+    assert await plain.engine.owns_listener(ACCOUNT, "sim-1", "127.0.0.1", 80) is None
+    monkeypatch.setattr("pelagos.clouds.simulated.plugin.SimulatedDriver", Oracle)
+    oracle = await universe.incarnate(start=False)
+    assert await oracle.engine.owns_listener(ACCOUNT, "sim-1", "127.0.0.1", 80) is True
+    assert await oracle.engine.owns_listener(ACCOUNT, "sim-1", "127.0.0.1", 81) is False

@@ -23,7 +23,7 @@ from pelagos.clouds.local.lifecycle import Lifecycle
 from pelagos.clouds.local.options import LocalAccount
 from pelagos.clouds.local.processes import listens
 from pelagos.clouds.local.record import Busy, Instance, InstanceDirectory, boot_id
-from pelagos.clouds.port import DriverContext
+from pelagos.clouds.port import DriverContext, ListenerOracle
 from pelagos.clouds.values import Capabilities, CloudServer, CommandResult, ServerSpec, TokenLookup
 from pelagos.model.errors import Unsupported
 from pelagos.model.states import ServerState
@@ -50,7 +50,7 @@ CAPABILITIES = Capabilities(
 )
 
 
-class LocalDriver:
+class LocalDriver(ListenerOracle):
     """One account of the local cloud."""
 
     def __init__(self, context: DriverContext) -> None:
@@ -213,7 +213,7 @@ class LocalDriver:
         }
         return json.dumps(order)
 
-    async def verify_listener(self, provider_id: str, address: str, port: int) -> bool:
+    async def verify_listener(self, provider_id: str, address: str, port: int, *, timeout: float) -> bool:
         """Whether the TCP listener at address and port belongs to this instance.
 
         In loopback mode the machine's port space is shared: another program that listens on 0.0.0.0 would answer
@@ -226,7 +226,7 @@ class LocalDriver:
             record = instance.record
             return bool(pid) and listens(pid, record.level, record.network, address, port)
 
-        return await self._read(verify, CAPABILITIES.call_timeout)
+        return await self._read(verify, timeout)
 
     # -- the rest -----------------------------------------------------------------------------------------------
 
