@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pelagos.model.diagnostics import Diagnostic, Severity
+from pelagos.model.diagnostics import Diagnostic, Position, Severity
 from pelagos.model.errors import DescriptionError
 from pelagos.services.infrastructure.description import StoredDefinition, compile_definitions, compile_description
+from pelagos.services.infrastructure.source.problems import Problems
 
 DEFINITION = "node_def:t:\n- resource: {type: local, image: host}\n"
 GOOD = "infra_name: a\nnodes:\n- {name: n, type: t}\n"
@@ -447,3 +448,25 @@ def test_deep_nesting_is_refused() -> None:
     assert "nested deeper than 100 levels" in mistakes(GOOD + f"variables: {'[' * 5000}\n")[0].summary
     lines = ["variables:", "  a0: &a0 [x]"] + [f"  a{i}: &a{i} [*a{i - 1}]" for i in range(1, 200)]
     assert "nested deeper than 100 levels" in mistakes(GOOD + "\n".join(lines) + "\n")[0].summary
+
+
+def test_very_many_mistakes_are_counted_and_told_soon() -> None:
+    nodes = "".join(f"- {{name: n{i}, type: t, x{i}: 1}}\n" for i in range(2000))
+    edges = "".join(f"- {{connection: [n{i}, m{i}]}}\n" for i in range(2000))
+    found = mistakes(f"infra_name: a\nnodes:\n{nodes}dependencies:\n{edges}")
+    assert len(found) == 201
+    assert found[-1].summary == "and 3800 more"
+    assert places(found)[:2] == ["infra.yaml:3:23", "infra.yaml:4:23"]
+
+
+def test_errors_are_shown_before_warnings_where_there_are_too_many() -> None:
+    problems = Problems()
+    for number in range(500):
+        problems.warning(f"w{number}", Position("a", number + 1))
+        problems.error("e", Position("a", number + 1)) if number % 5 == 0 else None
+    found = problems.sorted()
+    assert sum(item.severity is Severity.ERROR for item in found) == 100 + 1
+    assert sum(item.severity is Severity.WARNING for item in found) == 100
+    assert found[-1].summary == "and 400 more"
+    with pytest.raises(DescriptionError, match="e \\(and 99 more\\)"):
+        problems.raise_if_failed()

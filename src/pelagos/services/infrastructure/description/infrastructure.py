@@ -249,7 +249,7 @@ class InfrastructureReader:
             problems.error(
                 f"there is no node {name!r}",
                 node.position,
-                did_you_mean(name, self._by_name, f"there are: {listing(self._by_name) or 'none'}"),
+                lambda: did_you_mean(name, self._by_name, f"there are: {listing(self._by_name) or 'none'}"),
             )
             return None
         return name

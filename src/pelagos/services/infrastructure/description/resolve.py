@@ -160,7 +160,7 @@ class Resolver:
                 problems.error(
                     f"there is no node definition 'node_def:{node.type}'",
                     node.type_position,
-                    did_you_mean(
+                    lambda: did_you_mean(
                         node.type,
                         self._definitions,
                         f"there are: {listing(self._definitions)}"
@@ -299,7 +299,7 @@ class Resolver:
             self._problems.error(
                 f"{function}({name!r}) of node {node.name!r}: there is no node of that name",
                 at,
-                did_you_mean(name, sorted(self._names), f"there are: {listing(sorted(self._names))}"),
+                lambda: did_you_mean(name, sorted(self._names), f"there are: {listing(sorted(self._names))}"),
             )
         elif name == node.name:
             self._problems.warning(
