@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import httpx2
 
 from pelagos.clients.connection import Connection
-from pelagos.clients.resources import Definitions, Infrastructures, Runs, Servers, events
+from pelagos.clients.resources import Definitions, Infrastructures, Runs, Servers, check_reference, events
 from pelagos.model.errors import InvalidInput
 from pelagos.model.world import SystemWorld, World
 from pelagos.wire.doctor import DoctorView, HealthView
@@ -44,6 +44,8 @@ class Client:
 
     async def plan(self, request: PlanRequest) -> PlanView:
         """What a run would change; nothing is changed."""
+        if request.infrastructure or not (request.sources or request.entries):
+            check_reference(request.infrastructure)
         return await self._connection.request("POST", "/plan", PlanView, body=request, repeatable=True)
 
     async def events(

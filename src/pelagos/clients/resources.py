@@ -1,4 +1,4 @@
-"""The services, one small class each. ``ref`` is always a name or an id."""
+"""The services, one small class each. ``ref`` is always a name or an id; what can be neither raises InvalidInput."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import msgspec
 
 from pelagos.clients.connection import Connection
 from pelagos.clients.streams import follow
+from pelagos.model.errors import InvalidInput
 from pelagos.model.world import World
 from pelagos.wire.infrastructures import (
     DefinitionsRequest,
@@ -35,7 +36,7 @@ from pelagos.wire.pages import (
     ServerList,
 )
 
-__all__ = ["Definitions", "Infrastructures", "Runs", "Servers", "events"]
+__all__ = ["Definitions", "Infrastructures", "Runs", "Servers", "check_reference", "events"]
 
 
 def _part(text: str) -> str:
@@ -94,6 +95,8 @@ class Runs:
 
     async def start(self, request: RunRequest) -> RunView:
         """Start a run. It gets a request id if it has none, so that a lost answer makes no second run."""
+        if request.infrastructure or request.kind != "up":
+            check_reference(request.infrastructure)
         if not request.request_id:
             request = msgspec.structs.replace(request, request_id=self._world.new_id())
         return await self._connection.request("POST", "/runs", RunView, body=request, repeatable=True)
@@ -166,7 +169,17 @@ async def events(
         after = page.next
 
 
+def check_reference(ref: str) -> None:
+    """Raises InvalidInput, before any request, for what can be no infrastructure's name or id."""
+    if not ref or "/" in ref:
+        raise InvalidInput(
+            f"{ref!r} is not an infrastructure's name or id",
+            advice="An infrastructure's name or id is not empty and has no '/'; `pelagos list` shows those there are.",
+        )
+
+
 def _one(ref: str, what: str) -> str:
+    check_reference(ref)
     return f"/infrastructures/{_part(ref)}/{what}"
 
 

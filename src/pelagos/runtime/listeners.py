@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from pelagos.model.errors import Conflict, InvalidInput, StoreUnavailable
+from pelagos.model.errors import Conflict, InvalidInput, StoreUnavailable, Unavailable
 from pelagos.process import get_logger
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def parse_listen(text: str, *, allow_remote: bool) -> tuple[str, int]:
 
 
 def bind_tcp(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises Conflict if the address is in use or not this machine's."""
+    """A listening socket. Raises Unavailable if the address is in use or not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -150,7 +150,7 @@ def bind_tcp(host: str, port: int) -> socket.socket:
         bound.bind((host, port))
     except OSError as error:
         bound.close()
-        raise Conflict(
+        raise Unavailable(
             f"{host}:{port} cannot be listened on: {error.strerror}", advice="Choose another address or port."
         ) from error
     bound.setblocking(False)

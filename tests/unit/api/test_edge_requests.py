@@ -207,7 +207,7 @@ async def test_a_defect_shows_a_trace_and_nothing_else(
     http: httpx2.AsyncClient, scene: Scene, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scene.domain.failure = ZeroDivisionError("secret inside")
-    response = await http.post("/plan", json={}, headers={"X-Request-Id": "trace-17"})
+    response = await http.post("/plan", json={"infrastructure": "shop"}, headers={"X-Request-Id": "trace-17"})
     body = assert_problem(response, 500, "internal_error")
     assert body["details"] == {"trace": "trace-17"}
     assert "secret inside" not in response.text
@@ -217,7 +217,7 @@ async def test_a_defect_shows_a_trace_and_nothing_else(
 async def test_errors_of_the_family_keep_what_they_know(http: httpx2.AsyncClient, scene: Scene) -> None:
     diagnostic = Diagnostic("no such type", Position("a.yaml", 3, 5), advice="Write another.", source="  type: x")
     scene.domain.failure = DescriptionError("1 mistake", diagnostics=(diagnostic,))
-    body = assert_problem(await http.post("/plan", json={}), 422, "description_error")
+    body = assert_problem(await http.post("/plan", json={"infrastructure": "shop"}), 422, "description_error")
     assert body["diagnostics"] == [
         {
             "summary": "no such type",
@@ -227,15 +227,17 @@ async def test_errors_of_the_family_keep_what_they_know(http: httpx2.AsyncClient
         }
     ]
     scene.domain.failure = LeaseHeld("held", retry_after=2.2, details={"pid": 7})
-    response = await http.post("/plan", json={})
+    response = await http.post("/plan", json={"infrastructure": "shop"})
     assert assert_problem(response, 409, "lease_held")["details"] == {"pid": 7}
     assert response.headers["retry-after"] == "3"
     scene.domain.failure = Unavailable("not now")
-    assert (await http.post("/plan", json={})).headers["retry-after"] == "1"
+    assert (await http.post("/plan", json={"infrastructure": "shop"})).headers["retry-after"] == "1"
 
 
 async def test_headers_of_request_and_answer(http: httpx2.AsyncClient, scene: Scene) -> None:
-    response = await http.post("/plan", json={}, headers={"X-Request-Id": "abc.1", "Pelagos-Timeout": "5"})
+    response = await http.post(
+        "/plan", json={"infrastructure": "shop"}, headers={"X-Request-Id": "abc.1", "Pelagos-Timeout": "5"}
+    )
     assert response.headers["x-request-id"] == "abc.1"
     assert response.headers["pelagos-version"] == "0.1.0"
     context = scene.domain.sent[0][1]
@@ -276,3 +278,9 @@ async def test_the_document_lists_every_path(http: httpx2.AsyncClient) -> None:
     assert document["paths"]["/runs"]["post"]["responses"]["202"]
     ids = [op["operationId"] for methods in document["paths"].values() for op in methods.values()]
     assert len(ids) == len(set(ids))
+
+
+async def test_a_plan_or_run_of_nothing_says_what_to_name(http: httpx2.AsyncClient, scene: Scene) -> None:
+    assert "nothing is to be planned" in str(assert_problem(await http.post("/plan", json={}), 422, "invalid_input"))
+    assert_problem(await http.post("/plan", json={"down": True}), 422, "invalid_input")
+    assert scene.domain.sent == []

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pelagos.api import token_row, write_token
-from pelagos.model.errors import Conflict, InvalidInput, StoreUnavailable
+from pelagos.model.errors import Conflict, InvalidInput, StoreUnavailable, Unavailable
 from pelagos.model.scope import DEFAULT_SCOPE
 from pelagos.model.world import SystemWorld
 from pelagos.runtime.access import ensure_token
@@ -176,7 +176,7 @@ def test_other_machines_only_when_asked_for(capsys: pytest.CaptureFixture[str]) 
 def test_a_port_in_use(tmp_path: Path) -> None:
     bound = bind_tcp("127.0.0.1", 0)
     bound.listen()
-    with pytest.raises(Conflict, match="cannot be listened on"):
+    with pytest.raises(Unavailable, match="cannot be listened on"):
         bind_tcp("127.0.0.1", bound.getsockname()[1])
     bound.close()
 

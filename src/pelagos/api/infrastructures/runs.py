@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from pelagos.api.binding import Call, Endpoint, Reply
+from pelagos.api.problems import rejected
 from pelagos.services.infrastructure.messages import CancelRun
 from pelagos.wire.infrastructures import PlanRequest, PlanView, RunRequest, RunView
 from pelagos.wire.pages import RunCancel
@@ -13,7 +14,14 @@ __all__ = ["ENDPOINTS"]
 
 
 async def plan(call: Call) -> PlanView:
-    return await call.edge.commands.plan(await call.body(PlanRequest))
+    request = await call.body(PlanRequest)
+    if not (request.infrastructure or request.sources or request.entries):
+        raise rejected(
+            422,
+            "nothing is to be planned: neither a description nor an infrastructure was named",
+            advice="Name files of `sources` in `entries`, or an `infrastructure` with `scale` or `down`.",
+        )
+    return await call.edge.commands.plan(request)
 
 
 async def start(call: Call) -> Reply:

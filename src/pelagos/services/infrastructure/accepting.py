@@ -48,13 +48,13 @@ def owner_of_name(connection: Connection, scope: Scope, name: str) -> str | None
 
 
 def check_scale(row: InfrastructureRow, targets: dict[str, NodeRow], scale: dict[str, str]) -> dict[str, int]:
-    """Node -> new target. Raises InvalidInput for unknown nodes, what is no number, and targets beyond the limits."""
+    """Node -> new target. Raises NotFound for unknown nodes, InvalidInput for no number and targets beyond limits."""
     nodes = {node.name: node for node in row.compiled.nodes if not node.retired}
     result: dict[str, int] = {}
     for name, text in scale.items():
         node = nodes.get(name)
         if node is None:
-            raise InvalidInput(
+            raise NotFound(
                 f"infrastructure {row.name!r} has no node {name!r}", advice=f"Its nodes are: {', '.join(nodes)}."
             )
         current = targets[name].target if name in targets else node.min
