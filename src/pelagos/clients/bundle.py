@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,9 @@ class _Collected:
         try:
             if path.is_dir():
                 raise InvalidInput(f"{name} is a directory, not a file", advice="Name the files in it.")
+            if not stat.S_ISREG(path.stat().st_mode):
+                # A pipe or a device may never end, or never begin.
+                raise InvalidInput(f"{name} is not a regular file", advice="Write the text to a file, and name that.")
             with path.open("rb") as file:
                 data = file.read(MAX_FILE + 1)
         except FileNotFoundError:

@@ -264,3 +264,8 @@ def test_no_token_is_77(pelagos: Terminal, server: FakeServer) -> None:
 def test_the_home_flag_does_not_need_the_home(pelagos: Terminal, tmp_path: Path) -> None:
     assert pelagos("--home", str(tmp_path / "nowhere"), "list").code == 0
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("interval", ["nan", "inf", "-inf", "0", "soon"])
+def test_maintain_refuses_an_interval_that_is_none(pelagos: Terminal, interval: str) -> None:
+    assert pelagos("maintain", "shop", "--interval", interval).code == 64

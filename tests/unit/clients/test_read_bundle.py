@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,14 @@ def test_what_the_compiler_refuses_is_left_to_it(here: Path) -> None:
         "a: !text_import {url: 'file:///etc/passwd'}\nb: !text_import {url: 'http://x/y'}\nc: [unclosed\n"
     )
     assert list(read_bundle(["x.yaml"])[0]) == ["x.yaml"]
+
+
+def test_only_regular_files_are_read(here: Path) -> None:
+    os.mkfifo(here / "pipe")
+    with pytest.raises(InvalidInput, match="pipe is not a regular file"):
+        read_bundle(["pipe"])
+    with pytest.raises(InvalidInput, match="/dev/zero is not a regular file"):
+        read_bundle(["/dev/zero"])
+    (here / "importing.yaml").write_text("a: !text_import {url: file://pipe}\n")
+    with pytest.raises(DescriptionError, match="pipe is not a regular file"):
+        read_bundle(["importing.yaml"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from pelagos.cli.session import Session
 
 __all__ = ["maintain"]
+
+
+def _check_interval(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):  # `nan` passes every comparison
+        raise click.BadParameter("it is a number of seconds, for example 10.", context, parameter)
+    return value
 
 
 @command(
@@ -31,6 +38,7 @@ __all__ = ["maintain"]
 @click.option(
     "--interval",
     type=click.FloatRange(min=0.1),
+    callback=_check_interval,
     default=10.0,
     show_default=True,
     metavar="S",
