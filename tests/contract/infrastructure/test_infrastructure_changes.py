@@ -7,8 +7,9 @@ import pytest
 from contract.infrastructure.test_infrastructure_builds import CHAIN, ON_SQLITE, spans, states
 from pelagos.model import DEFAULT_SCOPE
 from pelagos.model.errors import Ambiguous, Conflict, InvalidInput, NotFound
-from pelagos.model.states import InfrastructureState, RunState, ServerState
+from pelagos.model.states import InfrastructureState, InstanceState, RunState, ServerState
 from pelagos.services.infrastructure import queries
+from pelagos.services.infrastructure.messages import RefreshLive, SetMaintained
 from pelagos.store.schema import events as event_rows
 from pelagos.store.schema import runs as run_rows
 from support.infrastructure_world import describe
@@ -32,7 +33,7 @@ async def test_scaling_up_and_down_within_the_limits(site):
     for text, said in (("5", "0 to 4 instances, not 5"), ("-5", "not -1"), ("many", "no number")):
         with pytest.raises(InvalidInput, match=said):
             await program.start_run("scale", infrastructure="shop", scale={"web": text})
-    with pytest.raises(InvalidInput, match="no node 'wep'") as caught:
+    with pytest.raises(NotFound, match="no node 'wep'") as caught:
         await program.start_run("scale", infrastructure="shop", scale={"wep": "1"})
     assert "store, web" in caught.value.advice
     await program.build(describe("shop", {"store": {}, "web": {"after": ["store"], "scaling": (0, 4)}}))
@@ -62,6 +63,42 @@ async def test_nodes_no_longer_described_go_in_reverse_order_when_all_else_is_re
     assert [name for name, _ in deleted] == ["older", "old"] and min(at for _, at in deleted) >= ready_at
     assert site.alive() == ["new", "web"] and len(spans(site.east)["web"]) == 1
     assert set((await program.status()).nodes) == {"new", "web"}
+
+
+@pytest.mark.parametrize("by", ["cancel", "down-cancel"])
+async def test_a_run_that_removes_what_was_there_is_not_taken_back(make_site, by):
+    site = await make_site({"east": {"delete_seconds": 0.5}})
+    program = await site.program()
+    await program.build(describe("shop", {"a": {}, "old": {"scaling": (2, 2)}}))
+    if by == "cancel":
+        run = await program.up(describe("shop", {"a": {}, "new": {"scaling": (2, 2)}}))
+    else:
+        run = await program.start_run("down", infrastructure="shop")
+    await site.until_event("instance.destroying", run_id=run.id)
+    await program.cancel(run)
+    assert (await program.finish(run.id)).state is RunState.CANCELLED
+    assert "run.rolling_back" not in await site.kinds()
+    status = await program.status()
+    left = [instance.state for node in status.nodes.values() for instance in node.instances.values()]
+    assert InstanceState.DESTROYING not in left
+    if by == "cancel":
+        assert site.alive() == ["a", "new", "new"] and states(status)["new"] == ["ready", "ready"]
+        (view,) = await site.read(lambda c: queries.list_infrastructures(c, DEFAULT_SCOPE))
+        assert (view.nodes, view.target, view.ready) == (2, 3, 3), "what is no longer described does not count"
+    assert (await program.run("down")).state is RunState.SUCCEEDED and site.alive() == []
+
+
+@ON_SQLITE
+async def test_attaching_looks_before_it_calls_anything_ready(site):
+    program = await site.program()
+    await program.build(describe("shop", {"a": {}, "b": {"after": ["a"]}}))
+    for victim in await site.provider_ids("b", await program.status()):
+        site.east.kill(victim)
+    await program.ask("refresh_live", RefreshLive(infrastructure="shop"))
+    view = await program.ask("set_maintained", SetMaintained(infrastructure="shop", maintained=False))
+    assert view.state == "suspended"
+    view = await program.ask("set_maintained", SetMaintained(infrastructure="shop", maintained=True))
+    assert (view.state, view.reason) == ("degraded", "not as many ready instances as wanted: b")
 
 
 async def test_down_goes_in_reverse_order_and_leaves_nothing(site):

@@ -60,6 +60,20 @@ async def test_a_killed_roll_back_is_finished_by_a_daemon(site):
     assert site.alive() == ["store"] and states(await daemon.status()) == {"store": ["ready"]}
 
 
+async def test_a_killed_roll_back_is_finished_before_anything_newer_begins(site):
+    first = await site.program()
+    await first.build(describe("shop", {"store": {}, "web": {"scaling": (1, 5), "boot_seconds": 0.2}}))
+    scale = await first.start_run("scale", infrastructure="shop", scale={"web": "4"})
+    await site.until_event("instance.pending", run_id=scale.id)
+    await first.cancel(scale)
+    await site.until_event("run.rolling_back")
+    first.kill()
+    second = await site.program()
+    assert (await second.run("maintain")).state is RunState.SUCCEEDED
+    assert (await second.finish(scale.id)).state is RunState.CANCELLED
+    assert site.alive() == ["store", "web"] and (await second.status()).nodes["web"].scaling.target == 1
+
+
 async def test_a_second_program_waits_says_for_whom_and_then_works(site):
     first, second = await site.program(), await site.program()
     slow = await first.up(describe("shop", {"web": {"boot_seconds": 0.5, "scaling": (1, 3)}}))

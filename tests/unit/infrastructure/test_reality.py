@@ -204,7 +204,7 @@ def test_a_broken_instance_is_replaced_at_once_by_a_new_number(server):
 
 def test_an_instance_of_a_node_nobody_knows_is_taken_away():
     reality = Reality(infrastructure({"a": []}), {"a": NodeRow(name="a", target=1)}, [row(1, "a"), row(2, "ghost")])
-    assert reality.decide(Mode.BUILD, now=0.0) == [Destroy("i2", "no longer described")]
+    assert reality.decide(Mode.BUILD, now=0.0) == [Destroy("i2", "no longer described", surplus=True)]
     assert not reality.converged()
     reality.remove(reality.instances["i2"])
     assert reality.converged()

@@ -191,6 +191,8 @@ class Maintainer:
         if run is not None:
             if run.state is RunState.ROLLING_BACK:
                 return Mode.ROLLBACK
+            if self.running.holds:
+                return Mode.HOLD
             return Mode.DOWN if run.kind == "down" else Mode.BUILD
         over = (InfrastructureState.FAILED, InfrastructureState.DESTROYING)
         healable = self.row.maintained and self.row.state not in over
@@ -431,7 +433,9 @@ class Maintainer:
             match decision:
                 case Create(node=name, count=count):
                     self._create(self.reality.nodes[name], count, now)
-                case Destroy(instance_id=instance_id, reason=reason):
+                case Destroy(instance_id=instance_id, reason=reason, surplus=surplus):
+                    if surplus:
+                        self.running.commit()
                     self._destroy(self.reality.instances[instance_id], reason)
 
     def _create(self, node: Node, count: int, now: float) -> None:

@@ -36,6 +36,7 @@ __all__ = [
     "last_position",
     "learned_seconds",
     "list_infrastructures",
+    "missing_instances",
     "resolve",
     "run",
     "runs",
@@ -146,6 +147,21 @@ def server_states(connection: Connection, infrastructure_id: str) -> tuple[dict[
     ).all()
     observed = [row[2] for row in rows if row[2] is not None]
     return {row[0]: ServerState(row[1]) for row in rows}, max(observed, default=None)
+
+
+def missing_instances(connection: Connection, row: InfrastructureRow) -> list[str]:
+    """The nodes of an infrastructure that have fewer ready instances than wanted, as the store knows them."""
+    targets = {name: node.target for name, node in records.node_rows(connection, row.id).items()}
+    states, _ = server_states(connection, row.id)
+    ready: dict[str, int] = {}
+    for instance in records.living_instances(connection, row.id):
+        shown = instance_status(instance, states.get(instance.server_id))
+        ready[instance.node] = ready.get(instance.node, 0) + (shown.state is InstanceState.READY)
+    return [
+        node.name
+        for node in row.compiled.nodes
+        if not node.retired and ready.get(node.name, 0) < targets.get(node.name, node.min)
+    ]
 
 
 def status(connection: Connection, scope: Scope, name_or_id: str) -> StatusView:

@@ -44,8 +44,11 @@ class Create(msgspec.Struct, frozen=True):
 
 
 class Destroy(msgspec.Struct, frozen=True):
+    """``surplus``: nothing is wrong with it; it is only no longer wanted."""
+
     instance_id: str
     reason: str
+    surplus: bool = False
 
 
 Decision = Create | Destroy
@@ -301,7 +304,7 @@ class Reality:
                 # What is too many goes only when all else is in place, so that a change that fails has cost nothing.
                 if self.unsatisfied == 0:
                     for instance_id in choose_surplus([i.observed() for i in kept], -missing):
-                        yield Destroy(instance_id, f"target is {node.target}")
+                        yield Destroy(instance_id, f"target is {node.target}", surplus=True)
             elif missing > 0 and node.unmet == 0:
                 count = missing if budget is None else min(missing, budget)
                 if count < missing:
@@ -319,7 +322,7 @@ class Reality:
         if self.unsatisfied == 0 and not any(dependent.instances for dependent in node.dependents):
             for instance in node.instances.values():
                 if not instance.leaving:
-                    yield Destroy(instance.row.id, "no longer described")
+                    yield Destroy(instance.row.id, "no longer described", surplus=True)
 
     def _clear(self, dirty: dict[str, None], run_id: str | None) -> Iterator[Decision]:
         """Dependents before what they depend on; each node as soon as its last dependent's instance is gone."""

@@ -75,6 +75,15 @@ class Running:
         if run is not None and run.kind in ("up", "scale") and self._fatal is None:
             self._fatal = error
 
+    def commit(self) -> None:
+        """The run begins to remove what was there before, since all that it made is in place. From here on there is no
+        way back that does not lose something: cancelled or failed, it ends and leaves what is."""
+        run = self.current
+        if run is not None and run.kind in ("up", "scale") and not run.parameters.committed:
+            parameters = msgspec.structs.replace(run.parameters, committed=True, previous=None)
+            self.current = msgspec.structs.replace(run, parameters=parameters)
+            self._maintainer.changes.run(run.id, parameters=parameters)
+
     async def look(self) -> None:
         """Take in what changed of the runs in the store; begin the next one if none is at work."""
         if not self.hinted:
@@ -87,9 +96,13 @@ class Running:
             self._take_in(rows, waiting)
             return
         interrupted = [row for row in rows if row.state is not RunState.PENDING]
-        carried_on = interrupted.pop() if interrupted and not waiting else None
+        # What was to be taken back is taken back before anything newer begins, or it would be part of what that finds.
+        undone = [row for row in interrupted if row.state is RunState.ROLLING_BACK or row.cancel_requested]
+        candidates = undone or ([] if waiting else interrupted)
+        carried_on = candidates[-1] if candidates else None
         for row in interrupted:
-            self._end(row, RunState.FAILED, _interrupted(row))
+            if row is not carried_on:
+                self._end(row, RunState.FAILED, _interrupted(row))
         if carried_on is not None:
             await self._carry_on(carried_on)
             return
@@ -198,6 +211,8 @@ class Running:
                     implementation=None if changed or old is None else old.record.implementation,
                 )
             )
+        described = {node.name for node in new.nodes}
+        rows += [NodeRow(name=name, target=0) for name in targets if name not in described]
         maintainer.changes.nodes(rows)
         maintainer.note_row(compiled=compiled, sources=sources, generation=maintainer.row.generation + 1)
 
@@ -218,6 +233,7 @@ class Running:
             instance = maintainer.reality.instances.get(instance_id)
             if instance is None or instance.leaving:
                 continue
+            self.commit()
             node = maintainer.reality.nodes[instance.row.node]
             node.record.target = max(node.record.target - 1, node.compiled.min)
             maintainer.changes.node(node.record)
@@ -234,7 +250,7 @@ class Running:
         if run.state is RunState.ROLLING_BACK:
             self._see_to_rollback(run)
         elif run.cancel_requested:
-            self._cancel(run)
+            self._cancel(run, now)
         elif self._fatal is not None:
             self._failed(run, self._fatal)
         elif run.kind == "down":
@@ -246,16 +262,16 @@ class Running:
         else:
             self._see_to_refusals(run, now)
 
-    def _cancel(self, run: RunRow) -> None:
-        if run.kind != "down" and not run.keep:
+    def _cancel(self, run: RunRow, now: float) -> None:
+        if run.kind != "down" and not run.keep and not run.parameters.committed:
             self._roll_back(run)
-        else:
+        elif not (self.holds and self._leaving(now)):  # what is being destroyed already is waited for
             self._end(run, RunState.CANCELLED, None)
             if run.kind == "down":
                 self.verdict = (InfrastructureState.DEGRADED, "its destruction was cancelled")
 
     def _failed(self, run: RunRow, error: ErrorPayload) -> None:
-        if run.keep:
+        if run.keep or run.parameters.committed:
             self._end(run, RunState.FAILED, error)
             self._left_failed(error)
         else:
@@ -325,7 +341,8 @@ class Running:
                     implementation=now.record.implementation if same and now is not None else None,
                 )
             )
-        return rows
+        known = {row.name for row in rows}
+        return rows + [NodeRow(name=name, target=0) for name in nodes if name not in known]
 
     def _left_failed(self, error: ErrorPayload) -> None:
         reality = self._maintainer.reality
@@ -371,6 +388,19 @@ class Running:
         if not self._maintainer.health.unchecked and not self.settling(now):
             self._end(run, RunState.SUCCEEDED, None)
 
+    @property
+    def holds(self) -> bool:
+        """The run is asked to stop and cannot be taken back: nothing more is begun."""
+        run = self.current
+        return run is not None and run.cancel_requested and (run.kind == "down" or run.parameters.committed)
+
+    def _leaving(self, now: float) -> bool:
+        """Whether something is being destroyed that its cloud does not refuse to destroy."""
+        reality = self._maintainer.reality
+        patience = self._maintainer.settings.refusal_patience
+        leaving = [i for i in reality.instances.values() if i.leaving] if reality.leaving else []
+        return any(i.refused_at is None or now - i.refused_at < patience for i in leaving)
+
     def settling(self, now: float) -> bool:
         """Whether something is on its way that will be decided soon: a creation, a deletion, a back-off's end."""
         maintainer = self._maintainer
@@ -380,9 +410,7 @@ class Running:
         retry = reality.next_retry(now)
         if retry is not None and retry - now <= maintainer.settings.retry_patience:
             return True
-        patience = maintainer.settings.refusal_patience
-        leaving = [i for i in reality.instances.values() if i.leaving] if reality.leaving else []
-        return any(i.refused_at is None or now - i.refused_at < patience for i in leaving)
+        return self._leaving(now)
 
     def next_look(self, now: float) -> float | None:
         """When a run that waits for a refusing cloud is to be looked at without a hint."""

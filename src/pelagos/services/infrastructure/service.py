@@ -40,6 +40,7 @@ from pelagos.services.infrastructure.messages import (
 )
 from pelagos.services.infrastructure.planning import plan_of
 from pelagos.services.infrastructure.rendering import Renderer
+from pelagos.services.infrastructure.running import lacking
 from pelagos.services.infrastructure.settings import MaintainerSettings
 from pelagos.store import events
 from pelagos.store.keeper import HeldLease, LeaseKeeper
@@ -76,6 +77,7 @@ _FOLLOWED = (
     "infrastructure.maintained",
 )
 _PAGE = 1000
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
 _NET = 5.0
 """Seconds after which events are looked for without a bell."""
 
@@ -230,10 +232,13 @@ class InfrastructureService(ServiceProcess):
             assert row is not None
             values: dict[str, Any] = {"maintained": request.maintained, "updated_at": now}
             if not records.open_runs(connection, infrastructure_id):
-                if not request.maintained and row.state is not InfrastructureState.FAILED:
+                kept = (InfrastructureState.FAILED, InfrastructureState.DESTROYING)
+                if not request.maintained and row.state not in kept:
                     values.update(state=InfrastructureState.SUSPENDED.value, reason="detached: nobody maintains it")
                 elif request.maintained and row.state is InfrastructureState.SUSPENDED:
-                    values.update(state=InfrastructureState.READY.value, reason="")
+                    missing = queries.missing_instances(connection, row)
+                    state = InfrastructureState.DEGRADED if missing else InfrastructureState.READY
+                    values.update(state=state.value, reason=lacking(missing) if missing else "")
             records.update_infrastructure(connection, infrastructure_id, **values)
             events.append(
                 connection,
@@ -352,10 +357,16 @@ class InfrastructureService(ServiceProcess):
 
     async def _follow(self, position: int) -> None:
         watch = self._store.watch()
+        pauses = _Pauses()
         try:
             while True:
                 read = partial(events.read_events, after=position, limit=_PAGE, kinds=_FOLLOWED)
-                found = await self._store.read(read)
+                try:
+                    found = await self._store.read(read)
+                except PelagosError as error:
+                    await pauses.after(error, "events not read")
+                    continue
+                pauses.over()
                 for event in found:
                     position = event.position
                     self._notice(event)
@@ -396,31 +407,33 @@ class InfrastructureService(ServiceProcess):
 
     async def _maintain_one(self, infrastructure_id: str) -> None:
         ended = self._hosted[infrastructure_id]
+        pauses = _Pauses()
         try:
             while not self._ending:
                 self._asked.discard(infrastructure_id)
-                if not await self._has_work(infrastructure_id):
-                    if infrastructure_id in self._asked:
-                        continue  # a run was accepted after that look at the store
-                    break
-                lease = await self._acquire(infrastructure_id)
-                if lease is None:
-                    continue
                 try:
-                    await self._work(infrastructure_id, lease)
+                    if not await self._has_work(infrastructure_id):
+                        if infrastructure_id in self._asked:
+                            continue  # a run was accepted after that look at the store
+                        break
+                    await self._work_by_lease(infrastructure_id)
+                    pauses.over()
                 except LeaseLost:
                     _log.warning("lease lost; somebody else maintains it now", infrastructure=infrastructure_id)
                 except PelagosError as error:
-                    if error.retry is Retry.NEVER:
-                        raise
-                    _log.warning("maintaining pauses", infrastructure=infrastructure_id, error=str(error))
-                    await asyncio.sleep(1.0)
-                finally:
-                    await self._keeper.release(lease)
+                    await pauses.after(error, f"maintaining {infrastructure_id} pauses")
         finally:
             del self._hosted[infrastructure_id]
             self._asked.discard(infrastructure_id)
             ended.set()
+
+    async def _work_by_lease(self, infrastructure_id: str) -> None:
+        lease = await self._acquire(infrastructure_id)
+        if lease is not None:
+            try:
+                await self._work(infrastructure_id, lease)
+            finally:
+                await self._keeper.release(lease)
 
     async def _work(self, infrastructure_id: str, lease: HeldLease) -> None:
         row = await self._store.read(partial(records.load_infrastructure, infrastructure_id=infrastructure_id))
@@ -495,6 +508,24 @@ class InfrastructureService(ServiceProcess):
                     )
 
         await self._store.run(tell)
+
+
+class _Pauses:
+    """A store that is full or away for a while is waited for, at growing pauses; it must not end the service."""
+
+    def __init__(self) -> None:
+        self._next = _FIRST_PAUSE
+
+    async def after(self, error: PelagosError, what: str) -> None:
+        """Raises the error if waiting cannot help."""
+        if error.retry is Retry.NEVER:
+            raise error
+        _log.warning(what, error=str(error), again_in=self._next)
+        pause, self._next = self._next, min(self._next * 2, _LONGEST_PAUSE)
+        await asyncio.sleep(pause)
+
+    def over(self) -> None:
+        self._next = _FIRST_PAUSE
 
 
 def _to_be_maintained(connection: Connection) -> list[str]:

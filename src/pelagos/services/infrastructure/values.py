@@ -162,4 +162,6 @@ class RunParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     desired: Desired | None = None
     previous: Desired | None = None
     creates_infrastructure: bool = False
+    committed: bool = False
+    """It has begun to remove what was there before, all else being in place: it is not rolled back any more."""
     maintained: bool | None = None
