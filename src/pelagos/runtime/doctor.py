@@ -37,6 +37,7 @@ _GOOD: dict[str, tuple[str, ...]] = {
 async def gather_facts(settings: Settings, *, world: World, mode: str, store: Store, pool: Pool) -> DoctorView:
     """All facts, the machine's own first."""
     facts = [_python(), _home(settings), _daemon(settings, mode), await _store(settings, store), _disk(settings)]
+    facts += _reserve(store)
     facts += await _local(settings, world)
     facts += _accounts(pool)
     return DoctorView(version=__version__, facts=tuple(facts))
@@ -94,6 +95,24 @@ def _disk(settings: Settings) -> Fact:
     state: FactState = "ok" if free >= LOW_DISK else "degraded"
     advice = "" if state == "ok" else "Make room: a full disk stops everything but `down`."
     return Fact(name="disk", state=state, fact=f"{free / 2**30:.1f} GiB free below {where}", advice=advice)
+
+
+def _reserve(store: Store) -> list[Fact]:
+    snapshot = store.snapshot()
+    if "reserve" not in snapshot:
+        # Another engine's store: its disk is not ours to keep space on.
+        return []
+    kept = int(snapshot["reserve"])
+    if kept:
+        return [Fact(name="reserve", state="ok", fact=f"{kept // 1024} KiB of disk are kept back for a full disk")]
+    return [
+        Fact(
+            name="reserve",
+            state="degraded",
+            fact="no disk space is kept back: on a full disk neither `down` nor `status` may work",
+            advice="Make room on the disk that holds the store; the next command then sets the reserve aside.",
+        )
+    ]
 
 
 async def _local(settings: Settings, world: World) -> list[Fact]:

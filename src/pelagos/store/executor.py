@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from pelagos.model.errors import InternalError, StoreUnavailable
 from pelagos.model.world import World
 from pelagos.store.batcher import Batcher
-from pelagos.store.faults import Fault, driver_error, sqlite_fault, unavailable
+from pelagos.store.faults import Fault, driver_error, unavailable
 from pelagos.store.lanes import Lane, ThreadLane
 from pelagos.store.port import Store
 from pelagos.store.sqlite import SqliteDatabase
@@ -44,7 +44,8 @@ def open_store(
 
     ``patience``: seconds a batch is tried again while another process is in its way, or the server away.
     ``poll``: seconds between looks for other processes' commits while somebody waits (SQLite).
-    ``reserve``: bytes of disk kept back for a full disk (SQLite). ``batch``: most transactions in one commit.
+    ``reserve``: most bytes kept back for a full disk, fewer on a small one (SQLite).
+    ``batch``: most transactions in one commit.
     ``slots``: connections that write, and as many that read (PostgreSQL). ``pragmas``: for the writer (SQLite)."""
     text = str(target)
     if text.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
@@ -129,7 +130,7 @@ class SqliteStore:
         try:
             await start_in_lane(self._lane, 0, self._database.open)
         except BaseException:
-            await start_in_lane(self._lane, 0, self._database.close_writer)
+            await start_in_lane(self._lane, 0, self._database.close)
             self._lane.close()
             raise
         self._started = True
@@ -140,9 +141,10 @@ class SqliteStore:
         self._stopped = True
         await self._batcher.drain()
         self._bells.close()
-        await start_in_lane(self._lane, 0, self._database.close_writer)
+        # The writer last: whoever closes last empties the log, which takes its time and belongs in the lane.
+        self._database.close_readers()
+        await start_in_lane(self._lane, 0, self._database.close)
         self._lane.close()
-        self._database.close()
 
     async def run(self, transaction: Callable[[Connection], T]) -> T:
         if not self._started:
@@ -159,9 +161,11 @@ class SqliteStore:
                 result: T = self._database.read(query)
                 return result
             except Exception as error:
-                fault = sqlite_fault(error)
+                fault = self._database.fault(error)
                 if fault is None:
                     raise
+                if fault is Fault.FULL and self._database.make_room_to_read():
+                    continue
                 if fault is Fault.READ_ONLY and "attempt to write" in str(driver_error(error)):
                     raise InternalError(f"a query tried to write ({driver_error(error)})") from error
                 # A reader meets a busy database only while somebody opens, recovers or removes the log.

@@ -29,6 +29,8 @@ _BY_PREFIX = (
     ("SQLITE_READONLY", Fault.READ_ONLY),
     ("SQLITE_PERM", Fault.READ_ONLY),
     ("SQLITE_AUTH", Fault.READ_ONLY),
+    # The log's index could not be given its size, which only a full disk or a quota refuses.
+    ("SQLITE_IOERR_SHMSIZE", Fault.FULL),
     ("SQLITE_IOERR", Fault.BROKEN),
     ("SQLITE_CANTOPEN", Fault.BROKEN),
     ("SQLITE_CORRUPT", Fault.BROKEN),

@@ -109,7 +109,7 @@ def _is_store_fault(error: BaseException) -> bool:
 
 
 class SqliteDatabase:
-    """A database file. ``open``, ``execute`` and ``close_writer`` run in the lane; the rest on the loop's thread."""
+    """A database file. ``open``, ``execute`` and ``close`` run in the lane; the rest on the loop's thread."""
 
     dialect = "sqlite"
 
@@ -182,13 +182,18 @@ class SqliteDatabase:
             self._reserve_at = self._monotonic() + _RESERVE_PAUSE
             self._reserve.make()
 
-    def close_writer(self) -> None:
+    def close(self) -> None:
+        """After ``close_readers``, for good."""
+        self._close_writer()
+        self._reserve.restore()
+
+    def _close_writer(self) -> None:
         if self._writer is not None:
             self._writer.connection.close()
             self._writer = None
 
     def _connect_writer(self) -> None:
-        self.close_writer()
+        self._close_writer()
         connection = connect_sqlite(str(self.path), self._now)
         try:
             raw = raw_sqlite(connection)
@@ -211,12 +216,9 @@ class SqliteDatabase:
             try:
                 return attempt()
             except Exception as error:
-                fault = sqlite_fault(error)
+                fault = self.fault(error)
                 if fault is None:
                     raise
-                if fault is Fault.BROKEN and self._reserve.disk_is_full():
-                    # Not every failure to grow a file is reported as what it is (the log's index is not).
-                    fault = Fault.FULL
                 if fault is Fault.BUSY:
                     if self._monotonic() < end:
                         self.retries += 1
@@ -226,7 +228,7 @@ class SqliteDatabase:
                 else:
                     # What is left of a failed connection is not trusted: the next batch opens the file again.
                     self.faults += 1
-                    self.close_writer()
+                    self._close_writer()
                     if fault is Fault.FULL and self._make_room(rescues):
                         continue
                 raise unavailable(self.path, fault, error) from error
@@ -247,7 +249,7 @@ class SqliteDatabase:
             busy, _pages, _moved = self._writer.raw.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
         except sqlite3.Error:
             # No room for this either; the next thing to do is to give up the reserve.
-            self.close_writer()
+            self._close_writer()
             return False
         return not busy
 
@@ -259,6 +261,15 @@ class SqliteDatabase:
         return True
 
     # On the loop.
+
+    def fault(self, error: BaseException) -> Fault | None:
+        """As :func:`sqlite_fault`, with a look at the disk: not every failure to grow a file is told as what it is."""
+        fault = sqlite_fault(error)
+        return Fault.FULL if fault is Fault.BROKEN and self._reserve.disk_is_full() else fault
+
+    def make_room_to_read(self) -> bool:
+        """A query met a full disk: give up the reserve; False if there is none. The caller then tries once more."""
+        return self._reserve.release()
 
     def read(self, query: Callable[[Connection], Any]) -> Any:
         """Run a query inline, in one read transaction: it sees the last commit, whole."""
@@ -299,7 +310,7 @@ class SqliteDatabase:
         self._version = version
         return True
 
-    def close(self) -> None:
+    def close_readers(self) -> None:
         self._close_reader()
         if self._watcher is not None:
             self._watcher.close()

@@ -123,6 +123,10 @@ async def test_doctor_knows_the_installation(settings: Settings, world: SystemWo
         assert {"python", "home", "daemon", "store", "disk", "local.isolation", "cloud.local"} <= set(facts)
         assert facts["store"].state == "ok"
         assert "schema" in facts["store"].fact
+        assert facts["reserve"].state == "ok"
+        settings.home.joinpath("pelagos.db.reserve").unlink()
+        facts = {fact.name: fact for fact in (await runtime.doctor()).facts}
+        assert facts["reserve"].state == "degraded" and "room" in facts["reserve"].advice
         settings.home.chmod(0o755)
         facts = {fact.name: fact for fact in (await runtime.doctor()).facts}
         assert facts["home"].state == "missing"

@@ -63,7 +63,7 @@ async def test_a_full_database_fails_the_whole_batch_and_heals(world, tmp_path):
     await store.stop()
 
 
-async def test_a_job_that_swallows_the_stores_fault_writes_nothing(world, tmp_path):
+async def test_with_a_job_that_swallows_the_stores_fault_both_count_or_the_batch_fails(world, tmp_path):
     store = open_store(tmp_path / "s.db", world, reserve=0, pragmas={"max_page_count": 60})
     await store.start()
 
@@ -139,11 +139,76 @@ _ON_A_SMALL_DISK = textwrap.dedent(
 )
 
 
-def test_on_a_full_disk_the_reserve_lets_work_go_on(tmp_path):
-    """On a real, small file system: a tmpfs in a mount namespace of its own."""
+_LOOKING_ON_A_FULL_DISK = textwrap.dedent(
+    """
+    import asyncio, os, sys
+    from pathlib import Path
+    from sqlalchemy import func, insert, select
+    from pelagos.model import SystemWorld
+    from pelagos.model.errors import StoreUnavailable
+    from pelagos.store import open_store
+    from pelagos.store.schema import quota_limits
+
+    disk = Path(sys.argv[1])
+    count = select(func.count()).select_from(quota_limits)
+
+    def fill():
+        with open(disk / "filler", "ab", buffering=0) as filler:
+            try:
+                while True:
+                    filler.write(bytes(4096))
+            except OSError:
+                pass
+
+    async def prepare():
+        store = open_store(disk / "s.db", SystemWorld())
+        await store.start()
+        await store.run(
+            lambda c: c.execute(insert(quota_limits).values(project_id="p", resource="r", limit=1)) and None
+        )
+        await store.stop()
+
+    async def look():
+        store = open_store(disk / "s.db", SystemWorld())
+        await store.start()
+        found = await store.read(lambda c: c.execute(count).scalar())
+        await store.stop()
+        return found
+
+    asyncio.run(prepare())
+    # No log and no index remain: whoever opens the store next has to make them.
+    assert sorted(p.name for p in disk.iterdir()) == ["s.db", "s.db.reserve"], sorted(disk.iterdir())
+    kept = (disk / "s.db.reserve").stat().st_size
+    for _ in range(3):
+        fill()
+        assert os.statvfs(disk).f_bavail == 0
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if asyncio.run(look()) == 1 else 1)
+        assert os.waitpid(child, 0)[1] == 0, "a fresh process could not read on the full disk"
+        # Looking used nothing up: the next one finds the reserve again.
+        assert (disk / "s.db.reserve").stat().st_size == kept
+    (disk / "s.db.reserve").unlink()
+    fill()
+    try:
+        asyncio.run(look())
+    except StoreUnavailable as error:
+        assert "full" in error.message, error
+    else:
+        raise AssertionError("it was expected to need the reserve")
+    (disk / "filler").unlink()
+    assert asyncio.run(look()) == 1
+    assert (disk / "s.db.reserve").stat().st_size >= kept * 0.9, "no reserve was made once there was room"
+    print(kept)
+    """
+)
+
+
+def on_a_small_disk(tmp_path, size, program):
+    """What ``program`` printed last, run on a real, small file system: a tmpfs in a mount namespace of its own."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    script = f'mount -t tmpfs -o size=3m none "{disk}" && exec "$0" -c "$1" "{disk}"'
+    script = f'mount -t tmpfs -o size={size} none "{disk}" && exec "$0" -c "$1" "{disk}"'
     own_namespace = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
     probe = subprocess.run(
         [*own_namespace, "mount", "-t", "tmpfs", "none", str(disk)], capture_output=True, text=True, check=False
@@ -151,13 +216,23 @@ def test_on_a_full_disk_the_reserve_lets_work_go_on(tmp_path):
     if probe.returncode != 0:
         pytest.skip(f"no mount namespace can be made here: {probe.stderr.strip()}")
     ran = subprocess.run(
-        [*own_namespace, "sh", "-c", script, sys.executable, _ON_A_SMALL_DISK],
+        [*own_namespace, "sh", "-c", script, sys.executable, program],
         capture_output=True,
         text=True,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert int(ran.stdout.split()[-1]) >= 50
+    return int(ran.stdout.split()[-1])
+
+
+def test_on_a_full_disk_the_reserve_lets_work_go_on(tmp_path):
+    assert on_a_small_disk(tmp_path, "3m", _ON_A_SMALL_DISK) >= 50
+
+
+@pytest.mark.parametrize(("size", "least"), [("9m", 2 * 1024 * 1024), ("1m", 256 * 1024), ("40m", 4 * 1024 * 1024)])
+def test_on_a_full_disk_a_fresh_process_reads_and_uses_nothing_up(tmp_path, size, least):
+    """Also on small disks, whose reserve is a quarter of what was free."""
+    assert least <= on_a_small_disk(tmp_path, size, _LOOKING_ON_A_FULL_DISK) <= 4 * 1024 * 1024
 
 
 async def test_a_directory_that_may_not_be_written_is_told_with_advice(world, tmp_path):
@@ -219,6 +294,11 @@ def test_the_reserve_is_real_space_and_is_given_up_once(tmp_path: Path):
     reserve.make()
     assert reserve.kept and (tmp_path / "r").stat().st_blocks * 512 >= 1024 * 1024
     assert reserve.release() and not reserve.kept and not reserve.release()
+    reserve.restore()
+    assert reserve.kept == 1024 * 1024
+    (tmp_path / "r").unlink()
+    reserve.restore()
+    assert not reserve.kept, "only what was given up is set aside again"
     nothing = Reserve(tmp_path / "none", 0)
     nothing.make()
     assert not nothing.kept and not nothing.release() and not (tmp_path / "none").exists()
