@@ -55,7 +55,7 @@ _unfinished_of_targets = (
         operations.c.created_at,
     )
     .where(operations.c.target_id.in_(bindparam("b_targets", expanding=True)), operations.c.finished_at.is_(None))
-    .order_by(operations.c.created_at)
+    .order_by(operations.c.created_at, operations.c.id)
 )
 _own_servers = (
     select(

@@ -157,7 +157,7 @@ _waiting_targets = (
 _queue_of = (
     select(operations.c.id, operations.c.target_id, operations.c.state, operations.c.next_at)
     .where(operations.c.target_id.in_(bindparam("b_ids", expanding=True)), operations.c.finished_at.is_(None))
-    .order_by(operations.c.created_at)
+    .order_by(operations.c.created_at, operations.c.id)
 )
 _set_free = update(operations).where(operations.c.id == bindparam("b_id")).values(next_at=bindparam("b_now"))
 
@@ -215,18 +215,19 @@ def settle(
 
 
 def free_successors(connection: Connection, account: str, now: float) -> int:
-    """Make the next operation of each target due whose head is finished; how many that were."""
+    """Make the next operation of each target due whose head is finished; how many that were.
+
+    Nothing is freed while another of the target is up, whatever the order of their times says."""
     waiting = [row[0] for row in connection.execute(_waiting_targets, {"b_account": account})]
     freed = []
     for chunk in chunks(sorted(waiting)):
         heads: dict[str, Any] = {}
+        busy = set()
         for row in connection.execute(_queue_of, {"b_ids": chunk}):
             heads.setdefault(row.target_id, row)
-        freed += [
-            {"b_id": head.id, "b_now": now}
-            for head in heads.values()
-            if head.state == OperationState.PENDING and head.next_at == WAITING
-        ]
+            if row.state != OperationState.PENDING or row.next_at != WAITING:
+                busy.add(row.target_id)
+        freed += [{"b_id": head.id, "b_now": now} for target, head in heads.items() if target not in busy]
     if freed:
         connection.execute(_set_free, freed)
     return len(freed)

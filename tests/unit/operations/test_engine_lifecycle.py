@@ -4,10 +4,13 @@ import asyncio
 from itertools import groupby
 
 import pytest
+from sqlalchemy import update
 
 from pelagos.clouds.simulated import Faults, SimulatedDriver
 from pelagos.model import DEFAULT_SCOPE, OperationState, Scope, ServerState
 from pelagos.model.errors import Conflict, NotFound, QuotaExceeded
+from pelagos.operations.records import WAITING
+from pelagos.operations.settling import free_successors
 from pelagos.quotas import Holding, set_limit
 from pelagos.store.schema import attempts, operations, servers
 from support.operations_world import (
@@ -336,3 +339,40 @@ async def test_only_a_listener_oracle_is_asked_who_listens(make_universe, monkey
     oracle = await universe.incarnate(start=False)
     assert await oracle.engine.owns_listener(ACCOUNT, "sim-1", "127.0.0.1", 80) is True
     assert await oracle.engine.owns_listener(ACCOUNT, "sim-1", "127.0.0.1", 81) is False
+
+
+async def test_the_queue_of_a_server_has_one_order_also_where_times_are_equal(make_universe):
+    universe = await make_universe()
+    one = await universe.incarnate()
+    (server_id,) = await created(universe, one)
+    await one.stop()
+    two = await universe.incarnate(start=False)
+    queue = [
+        (await two.engine.power_servers(DEFAULT_SCOPE, verb, universe.on(server_id)))[0]
+        for verb in ("stop", "start", "reboot", "stop")
+    ]
+    ids = {record.id for record in queue}
+
+    def same_time(connection):
+        connection.execute(update(operations).where(operations.c.id.in_(ids)).values(created_at=5.0))
+
+    def finish(operation_id):
+        def write(connection):
+            connection.execute(update(operations).where(operations.c.id == operation_id).values(finished_at=6.0))
+
+        return write
+
+    def free(connection):
+        return free_successors(connection, ACCOUNT, 7.0)
+
+    async def up():
+        return [row.id for row in await rows(two.store, operations, finished_at=None) if row.next_at < WAITING]
+
+    await two.store.run(same_time)
+    order = [queue[0].id, *sorted(record.id for record in queue[1:])]
+    for operation_id in order:
+        assert await up() == [operation_id]
+        assert await two.store.run(free) == 0  # nobody overtakes who is up
+        await two.store.run(finish(operation_id))
+        await two.store.run(free)
+    assert await up() == []
