@@ -97,9 +97,7 @@ def infrastructures(found: Sequence[InfrastructureSummary], now: float) -> str:
 
 def explanation(view: ExplainView, now: float) -> str:
     """The chain of what waits for what, indented; under each link the last answer and the next try."""
-    summary = clean(view.summary)
-    known = summary.removeprefix(view.state).removeprefix(": ")
-    lines = [f"{view.name} is {state(view.state)}" + (f": {known}" if known else "")]
+    lines = [f"{view.name} is {clean(view.summary) or state(view.state)}"]
     for step in view.steps:
         pad = "  " * (step.depth + 1)
         why = f": {clean(step.why)}" if step.why else ""

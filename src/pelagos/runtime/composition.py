@@ -23,8 +23,8 @@ from pelagos.services.compute import queries as compute_queries
 from pelagos.services.infrastructure import InfrastructureService, MaintainerSettings, queries
 from pelagos.services.infrastructure.health import Prober
 from pelagos.services.infrastructure.messages import DeleteDefinition
-from pelagos.store import LeaseKeeper, Store
-from pelagos.wire.infrastructures import ServerView
+from pelagos.store import HostFacts, LeaseKeeper, Store
+from pelagos.wire.infrastructures import ExplainView, ServerView
 from pelagos.wire.times import rfc3339
 
 __all__ = ["Assemble", "Foundations", "Services", "assemble_services"]
@@ -41,6 +41,8 @@ class Foundations:
     keeper: LeaseKeeper
     pool: Pool
     container: Container
+    facts: HostFacts | None = None
+    """This host's, who knows which holders of leases are dead; None: nobody does."""
     prober: Prober | None = None
     """Who probes instances' health; None: the network is probed."""
 
@@ -87,7 +89,30 @@ async def assemble_services(foundations: Foundations) -> Services:
     async def delete_definition(type_: str) -> None:
         await commands.delete_definition(DeleteDefinition(type=type_))
 
-    return Services(commands=commands, delete_definition=delete_definition, queries=queries, servers=_Servers())
+    return Services(
+        commands=commands, delete_definition=delete_definition, queries=_Queries(f.facts), servers=_Servers()
+    )
+
+
+class _Queries:
+    """The infrastructure service's queries, with what this host knows of the processes on it."""
+
+    list_infrastructures = staticmethod(queries.list_infrastructures)
+    resolve = staticmethod(queries.resolve)
+    status = staticmethod(queries.status)
+    run = staticmethod(queries.run)
+    runs = staticmethod(queries.runs)
+    events = staticmethod(queries.events)
+    last_position = staticmethod(queries.last_position)
+    definitions = staticmethod(queries.definitions)
+
+    def __init__(self, facts: HostFacts | None) -> None:
+        self._is_dead = None if facts is None else facts.is_dead
+
+    def explain(self, connection: Connection, scope: Scope, name_or_id: str, node: str | None = None, /) -> ExplainView:
+        from pelagos.services.infrastructure.explain import explain
+
+        return explain(connection, scope, name_or_id, node, is_dead=self._is_dead)
 
 
 class _Servers:

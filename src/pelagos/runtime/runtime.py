@@ -106,7 +106,14 @@ class Runtime:
         stack.push_async_callback(container.stop)
 
         foundations = Foundations(
-            settings=settings, world=world, mode=self.mode, store=store, keeper=keeper, pool=pool, container=container
+            settings=settings,
+            world=world,
+            mode=self.mode,
+            store=store,
+            keeper=keeper,
+            pool=pool,
+            container=container,
+            facts=facts,
         )
         services = await self._assemble(foundations)
         application = Application(self._edge(foundations, services))

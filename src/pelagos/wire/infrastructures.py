@@ -198,6 +198,7 @@ class ExplainView(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     state: InfrastructureState
     summary: str
+    """Begins with the state: ``building; 1 of 3 nodes lack ready instances: web``."""
     steps: tuple[ExplainStep, ...]
 
 

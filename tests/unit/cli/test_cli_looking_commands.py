@@ -79,7 +79,7 @@ class TestExplain:
         name="shop",
         id=SHOP,
         state=InfrastructureState.BUILDING,
-        summary="lb waits for web",
+        summary="building; 2 of 3 nodes lack ready instances: web, lb",
         steps=(
             ExplainStep(depth=0, subject="node lb", state="waiting", why="waits for web"),
             ExplainStep(
@@ -95,7 +95,7 @@ class TestExplain:
     def test_the_chain_is_indented(self, pelagos: Terminal, server: FakeServer) -> None:
         server.explained = self.VIEW
         assert pelagos("explain", "shop/lb").out.splitlines() == [
-            "shop is building: lb waits for web",
+            "shop is building; 2 of 3 nodes lack ready instances: web, lb",
             "  node lb is waiting: waits for web",
             "    instance web/aaaaaaaa is pending",
             "      last answer: 429 too many requests",

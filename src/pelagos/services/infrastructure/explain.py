@@ -5,25 +5,29 @@ All of it is read from the store, so it tells the same story in a command of its
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 from sqlalchemy import Connection, select
 
 from pelagos.model.errors import ErrorPayload, NotFound
 from pelagos.model.scope import Scope
-from pelagos.model.states import InfrastructureState, InstanceState, OperationState, ServerState
+from pelagos.model.states import InfrastructureState, InstanceState, OperationState, RunState, ServerState
+from pelagos.operations import KINDS, Effect
 from pelagos.services.infrastructure import queries, records
 from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow, NodeRow, RunRow
 from pelagos.services.infrastructure.values import CompiledNode
 from pelagos.services.infrastructure.views import shown_state
 from pelagos.store import store_now
-from pelagos.store.leases import read_lease
+from pelagos.store.leases import LeaseRow, read_lease
 from pelagos.store.schema import operations
 from pelagos.wire.infrastructures import ExplainStep, ExplainView
 from pelagos.wire.times import rfc3339
 
 __all__ = ["explain"]
+
+_NEVER = 1e12
+"""Operations that no clock takes up have a time far beyond this one."""
 
 _error = msgspec.msgpack.Decoder(ErrorPayload)
 
@@ -32,16 +36,29 @@ class _Work(msgspec.Struct, frozen=True):
     """The operation on a server that matters now."""
 
     kind: str
+    step: int
     state: OperationState
     attempts: int
     next_at: float
     error: ErrorPayload | None
 
+    @property
+    def awaits(self) -> bool:
+        """Its call was accepted, and its cloud carries it out: ``next_at`` is when that is given up, not a try."""
+        return KINDS[self.kind].steps[self.step].effect is Effect.AWAITS
+
+    def next_try(self, now: float) -> float | None:
+        """When it is tried or looked for again, if that is planned."""
+        planned = self.state in (OperationState.PENDING, OperationState.UNCERTAIN) or self.error is not None
+        return self.next_at if planned and not self.awaits and now < self.next_at < _NEVER else None
+
 
 class _Facts:
     """Everything the explanation is made of, read in bulk."""
 
-    def __init__(self, connection: Connection, row: InfrastructureRow) -> None:
+    def __init__(
+        self, connection: Connection, row: InfrastructureRow, is_dead: Callable[[LeaseRow], bool] | None
+    ) -> None:
         self.row = row
         self.nodes = {node.name: node for node in row.compiled.nodes}
         self.records = records.node_rows(connection, row.id)
@@ -53,7 +70,17 @@ class _Facts:
         self.work = _work(connection, row.id)
         lease = read_lease(connection, f"infrastructure:{row.id}")
         self.now = store_now(connection)
-        self.holder = lease if lease is not None and lease.holder and lease.expires_at > self.now else None
+        held = lease is not None and lease.holder and lease.expires_at > self.now
+        self.holder = lease if lease is not None and held and not (is_dead is not None and is_dead(lease)) else None
+        self.going = self._going()
+
+    def _going(self) -> str:
+        """Why nothing is created now; empty if something may be."""
+        at_work = [run for run in self.runs if run.started_at and not run.state.final]
+        if any(run.state is RunState.ROLLING_BACK for run in at_work):
+            return "what a run made is rolled back"
+        down = any(run.kind == "down" and not run.cancel_requested for run in at_work)
+        return "is being taken down" if down or self.row.state is InfrastructureState.DESTROYING else ""
 
     def record(self, node: CompiledNode) -> NodeRow:
         return self.records.get(node.name) or NodeRow(name=node.name, target=node.min)
@@ -74,19 +101,44 @@ class _Facts:
 def _work(connection: Connection, infrastructure_id: str) -> dict[str, _Work]:
     table = operations
     rows = connection.execute(
-        select(table.c.target_id, table.c.kind, table.c.state, table.c.attempts, table.c.next_at, table.c.error_blob)
+        select(
+            table.c.target_id,
+            table.c.kind,
+            table.c.step,
+            table.c.state,
+            table.c.attempts,
+            table.c.next_at,
+            table.c.error_blob,
+        )
         .where(table.c.infrastructure_id == infrastructure_id, table.c.state != OperationState.SUCCEEDED.value)
         .order_by(table.c.created_at)
     )
     return {
-        row[0]: _Work(row[1], OperationState(row[2]), row[3], row[4], _error.decode(row[5]) if row[5] else None)
+        row.target_id: _Work(
+            row.kind,
+            row.step,
+            OperationState(row.state),
+            row.attempts,
+            row.next_at,
+            _error.decode(row.error_blob) if row.error_blob else None,
+        )
         for row in rows
     }
 
 
-def explain(connection: Connection, scope: Scope, reference: str, node: str | None = None) -> ExplainView:
-    """``reference``: a name or an id; ``node``: only that node's chain. Raises NotFound, Ambiguous."""
-    facts = _Facts(connection, queries.infrastructure(connection, scope, reference))
+def explain(
+    connection: Connection,
+    scope: Scope,
+    reference: str,
+    node: str | None = None,
+    *,
+    is_dead: Callable[[LeaseRow], bool] | None = None,
+) -> ExplainView:
+    """``reference``: a name or an id; ``node``: only that node's chain. ``is_dead`` says whether a lease's holder
+    certainly lives no more; without it, whoever has not let go is taken to live until the lease ends.
+
+    Raises NotFound, Ambiguous."""
+    facts = _Facts(connection, queries.infrastructure(connection, scope, reference), is_dead)
     if node is not None and node not in facts.nodes:
         raise NotFound(
             f"infrastructure {facts.row.name!r} has no node {node!r}",
@@ -117,12 +169,15 @@ def _summary(facts: _Facts) -> str:
     lacking = [node.name for node in facts.nodes.values() if not facts.satisfied(node)]
     if row.state is InfrastructureState.READY and not lacking:
         return "ready: every node has as many ready instances as wanted"
-    said = f"{row.state.value}: {row.reason}" if row.reason else row.state.value
-    if lacking and row.state not in (InfrastructureState.DESTROYING, InfrastructureState.FAILED):
-        said += f"; {len(lacking)} of {len(facts.nodes)} nodes lack ready instances: {', '.join(lacking[:8])}"
+    parts = [f"{row.state.value}: {row.reason}" if row.reason else row.state.value]
+    if facts.going:
+        parts += [facts.going] if row.state is not InfrastructureState.DESTROYING else []
+    elif lacking and row.state is not InfrastructureState.FAILED:
+        shown = ", ".join(lacking[:8]) + (", …" if len(lacking) > 8 else "")
+        parts.append(f"{len(lacking)} of {len(facts.nodes)} nodes lack ready instances: {shown}")
     if facts.holder is None and (facts.runs or lacking) and row.state is not InfrastructureState.READY:
-        said += f"; nobody works on it now: `pelagos maintain {row.name} --once`, or `pelagos serve`"
-    return said
+        parts.append(f"nobody works on it now: `pelagos maintain {row.name} --once`, or `pelagos serve`")
+    return "; ".join(parts)
 
 
 def _who_works(facts: _Facts) -> Iterator[ExplainStep]:
@@ -153,12 +208,14 @@ def _node(facts: _Facts, node: CompiledNode, depth: int, seen: set[str]) -> Iter
     seen.add(node.name)
     record, target, ready = facts.record(node), facts.target(node), facts.ready(node)
     waits_for = [facts.nodes[name] for name in node.depends_on if name in facts.nodes]
-    unmet = [other for other in waits_for if not facts.satisfied(other)]
+    unmet = [other for other in waits_for if not facts.satisfied(other)] if not facts.going else []
     here = facts.by_node[node.name]
     lacking = target - sum(1 for i in here if facts.state_of(i)[0] is not InstanceState.DESTROYING)
     why, next_try = "", None
     if node.retired:
         why = "no longer described"
+    elif facts.going and not facts.satisfied(node):
+        why = facts.going
     elif lacking > 0 and unmet:
         why = f"waits for {', '.join(other.name for other in unmet)}"
     elif lacking > 0 and record.retry_at is not None and record.retry_at > facts.now:
@@ -185,13 +242,15 @@ def _instance(facts: _Facts, instance: InstanceRow, depth: int) -> ExplainStep:
     work = facts.work.get(instance.server_id)
     server = facts.servers.get(instance.server_id)
     why, last_answer, next_try = reason, "", None
+    if work is not None and work.error is not None:
+        last_answer = _said(work.error)
     if work is not None and not work.state.final:
-        why = why or f"{work.kind} on {instance.account} is {work.state.value}, attempt {work.attempts}"
-        last_answer = _said(work.error) if work.error is not None else ""
-        next_try = rfc3339(work.next_at) if work.next_at > facts.now else None
+        planned = work.next_try(facts.now)
+        next_try = rfc3339(planned) if planned is not None else None
+        why = why or _doing(work, instance.account)
     elif state in (InstanceState.PENDING, InstanceState.TEMP_FAILED) and server is ServerState.ACTIVE:
         why = "its server runs; its health check has not succeeded yet"
-        last_answer = reason
+        last_answer = reason or last_answer
     elif server is None:
         why = why or "its server has not been asked for yet"
     elif not why:
@@ -204,6 +263,12 @@ def _instance(facts: _Facts, instance: InstanceRow, depth: int) -> ExplainStep:
         last_answer=last_answer,
         next_try=next_try,
     )
+
+
+def _doing(work: _Work, account: str) -> str:
+    if work.awaits:
+        return f"{work.kind} on {account} was accepted, its cloud carries it out"
+    return f"{work.kind} on {account} is {work.state.value}, attempt {work.attempts}"
 
 
 def _said(error: ErrorPayload) -> str:
