@@ -235,6 +235,33 @@ def test_on_a_full_disk_a_fresh_process_reads_and_uses_nothing_up(tmp_path, size
     assert least <= on_a_small_disk(tmp_path, size, _LOOKING_ON_A_FULL_DISK) <= 4 * 1024 * 1024
 
 
+class IndexHasNoRoom(sqlite3.OperationalError):
+    """As SQLite tells it where the log's index cannot be given its size: no word of a full disk in it."""
+
+    sqlite_errorname = "SQLITE_IOERR_SHMSIZE"
+
+
+async def test_a_query_that_meets_a_full_disk_gives_the_reserve_up_once(world, tmp_path):
+    store = open_store(tmp_path / "s.db", world, reserve=256 * 1024)
+    await store.start()
+    kept = tmp_path / "s.db.reserve"
+
+    def as_if_full(connection):
+        if kept.exists():
+            raise IndexHasNoRoom("disk I/O error")
+        return count(connection)
+
+    assert await store.read(as_if_full) == 0 and not kept.exists()
+
+    def full(connection):
+        raise IndexHasNoRoom("disk I/O error")
+
+    with pytest.raises(StoreUnavailable, match="the disk is full"):
+        await store.read(full)
+    await store.stop()
+    assert kept.stat().st_size == 256 * 1024, "what was given up was not set aside again"
+
+
 async def test_a_directory_that_may_not_be_written_is_told_with_advice(world, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a directory")
