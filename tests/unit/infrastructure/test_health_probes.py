@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -238,13 +239,10 @@ async def test_ping_by_program(
         assert "may not" in verdict.unavailable[0]
 
 
-async def test_a_data_base_without_its_library_is_not_taken_for_healthy(prober: NetworkProber) -> None:
-    try:
-        import pymysql  # noqa: F401
-    except ImportError:
-        pass
-    else:
-        pytest.skip("PyMySQL is installed here")
+async def test_a_data_base_without_its_library_is_not_taken_for_healthy(
+    prober: NetworkProber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pymysql", None)
     database = MysqlCheck(name="entries", user="u", password="secret")
     verdict = await prober.check(only(mysqldbs=(database,)), HERE)
     assert not verdict.healthy and "PyMySQL is not installed" in verdict.reason and "secret" not in verdict.reason

@@ -56,6 +56,10 @@ Probe = Callable[[], Awaitable[None]]
 OwnsListener = Callable[[str, str, int], Awaitable[bool | None]]
 
 
+_MYSQL_PORT = 3306
+"""Descriptions name no other."""
+
+
 class _Unavailable(Exception):
     """This machine cannot make that probe."""
 
@@ -95,7 +99,10 @@ class NetworkProber:
             probes.append(("ping", partial(self._ping, target, check.probe_timeout)))
         probes += [(f"port {port}", partial(self._port, target, port)) for port in check.ports]
         probes += [(f"url {url}", partial(self._url, target, url)) for url in check.urls]
-        probes += [(f"mysql {database.name}", partial(self._mysql, target, database)) for database in check.mysqldbs]
+        probes += [
+            (f"mysql {database.name}", partial(self._mysql, target, database, check.probe_timeout))
+            for database in check.mysqldbs
+        ]
         if check.command:
             probes.append(("command", partial(self._command, target, check)))
         outcomes = await asyncio.gather(*(self._bounded(name, probe, check.probe_timeout) for name, probe in probes))
@@ -161,26 +168,31 @@ class NetworkProber:
             said = result.output.strip().splitlines()
             raise _Unhealthy(f"exit code {result.exit_code}" + (f": {said[-1]}" if said else ""))
 
-    async def _mysql(self, target: ProbeTarget, database: MysqlCheck) -> None:
+    async def _mysql(self, target: ProbeTarget, database: MysqlCheck, timeout: float) -> None:
         try:
-            import pymysql  # type: ignore[import-untyped]  # an extra
+            import pymysql  # an extra
         except ImportError as error:
             # Not "unavailable": the description asks for this data base, and nobody would notice that it is not probed.
             raise _Unhealthy("PyMySQL is not installed; install pelagos[mysql]") from error
 
         def connect() -> None:
+            # All three: without a read time-out, a listener that accepts and says nothing keeps the thread for ever.
             pymysql.connect(
                 host=target.address,
+                port=_MYSQL_PORT,
                 user=database.user,
-                password=database.password,
+                password=database.password.encode(),  # of a str it would take Latin-1 alone
                 database=database.name,
-                connect_timeout=5,
+                connect_timeout=timeout,
+                read_timeout=timeout,
+                write_timeout=timeout,
             ).close()
 
         try:
             await self._world.run_blocking(connect)
         except pymysql.MySQLError as error:
-            raise _Unhealthy(str(error.args[-1])) from error
+            raise _Unhealthy(str(error.args[-1]) if error.args else type(error).__name__) from error
+        await self._own(target, _MYSQL_PORT)
 
     async def _ping(self, target: ProbeTarget, timeout: float) -> None:
         try:
