@@ -93,7 +93,7 @@ def _disk(settings: Settings) -> Fact:
     where = settings.home if settings.home.exists() else Path("/")
     free = shutil.disk_usage(where).free
     state: FactState = "ok" if free >= LOW_DISK else "degraded"
-    advice = "" if state == "ok" else "Make room: a full disk stops everything but `down`."
+    advice = "" if state == "ok" else "Make room: on a full disk you can look and take down, no more."
     return Fact(name="disk", state=state, fact=f"{free / 2**30:.1f} GiB free below {where}", advice=advice)
 
 
