@@ -185,8 +185,9 @@ class FakeServer:
     """Statuses after the first one read."""
     run: RunView = field(default_factory=run_view)
     final: RunView = field(default_factory=lambda: run_view(RunState.SUCCEEDED))
-    run_events: Iterable[EventView | PelagosError | signal.Signals] = BUILD_EVENTS
-    """A signal among them is sent to this very process, and waited for until the run is cancelled."""
+    run_events: Iterable[EventView | PelagosError | signal.Signals | asyncio.Event] = BUILD_EVENTS
+    """A signal among them is sent to this very process, and waited for until the run is cancelled; what follows an
+    asyncio event happens when that is set."""
     after_cancel: tuple[EventView, ...] = ()
     history: tuple[EventView, ...] = BUILD_EVENTS
     known: tuple[InfrastructureSummary, ...] = ()
@@ -201,6 +202,7 @@ class FakeServer:
     """Whether following the events of an infrastructure brings a newer one again and again."""
     planned: list[PlanRequest] = field(default_factory=list)
     started: list[RunRequest] = field(default_factory=list)
+    known_runs: tuple[RunView, ...] = ()
     cancelled: list[tuple[str, bool]] = field(default_factory=list)
     imported: list[DefinitionsRequest] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
@@ -259,6 +261,9 @@ class FakeInfrastructures:
     async def logs(self, ref: str, node: str | None = None) -> tuple[LogView, ...]:
         return self._server.consoles
 
+    async def runs(self, ref: str) -> tuple[RunView, ...]:
+        return self._server.known_runs
+
     async def attach(self, ref: str) -> InfrastructureSummary:
         self._server.maintained.append((ref, True))
         return summary(maintained=True)
@@ -289,6 +294,9 @@ class FakeRuns:
         for one in self._server.passes.pop(0) if self._server.passes else self._server.run_events:
             if isinstance(one, PelagosError):
                 raise one
+            if isinstance(one, asyncio.Event):
+                await one.wait()
+                continue
             if isinstance(one, signal.Signals):
                 os.kill(os.getpid(), one)
                 await self._cancelled.wait()

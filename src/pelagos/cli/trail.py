@@ -93,6 +93,9 @@ class Trail:
         self.created = 0
         self.destroyed = 0
         self.failed: list[str] = []
+        self.begun = False
+        """Something but its acceptance was told of the run: it began, ended, or said what it waits for."""
+        self.rolled_back = False
         self._estimate = plan.estimated_seconds if plan is not None else None
         self._uncounted: set[str] = set()
         """Instances that were there before and are not among a node's ``kept``."""
@@ -128,6 +131,8 @@ class Trail:
         self.position = event.position
         if event.kind.startswith("run."):
             self.note = sentence(event) if event.kind in ("run.waiting", "run.rolling_back") else ""
+            self.begun = self.begun or event.kind not in ("run.accepted", "run.cancel_requested")
+            self.rolled_back = self.rolled_back or event.kind == "run.rolling_back"
         if event.node is None:
             return True
         node = self.node(event.node)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 
 import msgspec
 import pytest
 
+from pelagos.cli import runs
+from pelagos.cli.progress import LogProgress
 from pelagos.model.diagnostics import Diagnostic, Position
 from pelagos.model.errors import DescriptionError, LeaseHeld, NotFound, Unavailable
 from pelagos.model.states import InfrastructureState, InstanceState, RunState
@@ -14,6 +17,7 @@ from pelagos.wire.infrastructures import PlanAction, StatusView
 from support.fake_client import (
     BUILD_EVENTS,
     BUILD_PLAN,
+    CREATED,
     DESTROY_PLAN,
     DOWN_PLAN,
     KEEP_PLAN,
@@ -155,7 +159,8 @@ class TestUp:
         result = pelagos("up", *files)
         assert result.code == 130
         assert server.cancelled == [("run-1", False)]
-        assert "Cancelling: rolling back what this run made" in result.err
+        assert "Cancelling. Ctrl+C again leaves at once." in result.err
+        assert "what it made is rolled back; what was there before is untouched" in result.err
         assert "rolling back what this run made" in result.err
         assert result.err.index("Cancelling") < result.err.index("destroyed")
         assert signal.getsignal(signal.SIGINT) is before
@@ -167,6 +172,38 @@ class TestUp:
         assert result.code == 130
         assert server.cancelled == [("run-1", True)]
         assert "what it made stays" in result.err
+
+    def test_a_run_past_the_point_of_return_says_that_what_it_had_done_stays(
+        self, pelagos: Terminal, server: FakeServer, files: list[str]
+    ) -> None:
+        server.run_events = (*BUILD_EVENTS[:3], signal.SIGINT)
+        server.after_cancel = (event(42, "run.cancelled"),)
+        server.final = run_view(RunState.CANCELLED, started_at=CREATED)
+        result = pelagos("up", *files)
+        assert "what it had done stays; run up again to go on" in result.err
+        assert "roll" not in result.err
+
+    def test_a_run_behind_another_says_what_it_waits_for(
+        self, pelagos: Terminal, server: FakeServer, files: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runs, "_QUIET", 0.0)
+        server.known_runs = (
+            server.run,
+            run_view(RunState.RUNNING, id="run-0", kind="scale", started_at=CREATED),
+            run_view(RunState.SUCCEEDED, id="run--1", started_at=CREATED),
+        )
+        told = asyncio.Event()
+        server.run_events = (told, *BUILD_EVENTS)
+        message = LogProgress.message
+
+        def saying(progress: LogProgress, text: str) -> None:
+            message(progress, text)
+            told.set()
+
+        monkeypatch.setattr(LogProgress, "message", saying)
+        result = pelagos("up", *files)
+        assert result.code == 0
+        assert "waits for the run before it (scale, started 2m ago)" in result.err
 
     def test_cancelled_by_another_command_is_a_failure(
         self, pelagos: Terminal, server: FakeServer, files: list[str]

@@ -53,8 +53,9 @@ def up(
     you are asked where it destroys something. The infrastructure's name is in its description: a second up of the same
     name changes the first, and when all is as described it says that nothing is to do.
 
-    Ctrl+C cancels the run and rolls back what this run made (or keeps it, with --keep); what was there before is never
-    touched. A second Ctrl+C leaves at once, and the next up resumes. The infrastructure's id is the last line on
+    Ctrl+C cancels the run and rolls back what this run made (or keeps it, with --keep). Once it has begun to remove
+    what was there before, what it has done stays, and the next up goes on. A second Ctrl+C leaves at once, and the next
+    up resumes. The infrastructure's id is the last line on
     stdout; with -o json the document is {"id", "name", "state", "run", "status"}, where status is what pelagos status
     prints and run is null when there was nothing to do.
     """
