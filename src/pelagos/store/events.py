@@ -122,14 +122,17 @@ def read_events(
     limit: int = 500,
     project_id: str | None = None,
     infrastructure_id: str | None = None,
+    run_id: str | None = None,
     kinds: Sequence[str] | None = None,
 ) -> list[Event]:
-    """The first ``limit`` events after a position, oldest first; of one project, infrastructure or some kinds."""
+    """The first ``limit`` events after a position, oldest first; of one project, infrastructure, run or some kinds."""
     query = select(*_COLUMNS).where(events.c.position > after).order_by(events.c.position).limit(limit)
     if project_id is not None:
         query = query.where(events.c.project_id == project_id)
     if infrastructure_id is not None:
         query = query.where(events.c.infrastructure_id == infrastructure_id)
+    if run_id is not None:
+        query = query.where(events.c.run_id == run_id)
     if kinds is not None:
         query = query.where(events.c.kind.in_(list(kinds)))
     return [_event(row) for row in connection.execute(query)]

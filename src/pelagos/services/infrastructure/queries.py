@@ -243,7 +243,12 @@ def events(
 ) -> list[EventView]:
     """Events of the project after a position, oldest first. ``infrastructure`` is an id; ``run`` keeps a run's own."""
     found = store_events.read_events(
-        connection, after=after, limit=limit, project_id=scope.project_id, infrastructure_id=infrastructure
+        connection,
+        after=after,
+        limit=limit,
+        project_id=scope.project_id,
+        infrastructure_id=infrastructure,
+        run_id=run,
     )
     return [
         EventView(
@@ -261,7 +266,6 @@ def events(
             data=event.data,
         )
         for event in found
-        if run is None or event.run_id == run
     ]
 
 
