@@ -1,15 +1,27 @@
-"""What the daemon does unasked, once an hour: prune the records of what is long gone, keep the token file valid."""
+"""What is done unasked: pruning the records of what is long gone; and, by the daemon, keeping the token file valid.
+
+The daemon does it once an hour. A home that has none is tidied by its commands: the first that ends well on a day goes
+on with it for a moment, on a store of its own that gives up at once where another process is in its way. (The command's
+own store would wait for half a minute, and its stop with it.)
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pelagos.model.errors import PelagosError
+from pelagos.model.world import World
 from pelagos.process import Process, get_logger
-from pelagos.store import Store, prune
+from pelagos.store import Store, open_store, prune
 
-__all__ = ["Housekeeping"]
+if TYPE_CHECKING:
+    from pelagos.runtime.settings import Settings
+
+__all__ = ["Housekeeping", "tidy_up"]
 
 log = get_logger(__name__)
 
@@ -17,6 +29,10 @@ PERIOD = 3600.0
 DAY = 86_400.0
 _BREATH = 0.05
 """Pause between batches, so that others write in between."""
+STAMP_NAME = "housekeeping"
+_MOMENT = 0.1
+"""Seconds that a command spends on it, and one small batch at most beyond that."""
+_SMALL = 100
 
 
 class Housekeeping(Process):
@@ -54,3 +70,54 @@ class Housekeeping(Process):
         if total:
             log.info("old records pruned", rows=total)
         return total
+
+
+async def tidy_up(settings: Settings, world: World) -> int:
+    """What a command does at its end: nothing if it was done within a day, else prune for a moment.
+
+    Returns how many rows went. What it did not come to is left to the next command. Raises nothing."""
+    stamp = settings.home / STAMP_NAME
+    try:
+        if not _due(stamp, world.now()):
+            return 0
+        # Before the work: what fails or is killed half-way is tried again tomorrow, not by every command.
+        _set(stamp, world.now())
+        gone, finished = await _prune_for_a_moment(settings, world)
+        if not finished:
+            stamp.unlink(missing_ok=True)
+    except Exception as error:  # noqa: BLE001 - an edge: the command is done, and this is not what it was asked for
+        log.info("housekeeping put off", error=str(error))
+        return 0
+    if gone:
+        log.info("old records pruned", rows=gone)
+    return gone
+
+
+async def _prune_for_a_moment(settings: Settings, world: World) -> tuple[int, bool]:
+    """How many rows went, and whether that was all."""
+    end = world.monotonic() + _MOMENT
+    before = world.now() - settings.retention_days * DAY
+    store = open_store(settings.store_target, world, patience=_MOMENT)
+    await store.start()
+    total = 0
+    try:
+        while gone := await store.run(lambda connection: prune(connection, before, _SMALL)):
+            total += gone
+            if world.monotonic() >= end:
+                return total, False
+        return total, True
+    finally:
+        await store.stop()
+
+
+def _due(stamp: Path, now: float) -> bool:
+    try:
+        done = stamp.stat().st_mtime
+    except FileNotFoundError:
+        return True
+    return not 0 <= now - done < DAY  # a time to come was set by a clock that was wrong
+
+
+def _set(stamp: Path, now: float) -> None:
+    os.close(os.open(stamp, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    os.utime(stamp, (now, now))

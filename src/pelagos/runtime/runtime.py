@@ -29,6 +29,7 @@ from pelagos.process import get_logger
 from pelagos.runtime.composition import Assemble, Foundations, Services, assemble_services
 from pelagos.runtime.doctor import gather_facts
 from pelagos.runtime.home import prepare_home
+from pelagos.runtime.housekeeping import tidy_up
 from pelagos.runtime.settings import Settings
 from pelagos.store import HostFacts, LeaseKeeper, Store, SystemHostFacts, open_store
 from pelagos.wire.doctor import DoctorView
@@ -92,6 +93,8 @@ class Runtime:
         if self._given_store is None or self._given_facts is None:
             prepare_home(settings.home)
         store = self._given_store or open_store(settings.store_target, world)
+        if self.mode == "embedded" and self._given_store is None:
+            stack.push_async_exit(self._tidy_up)  # after the store's stop
         await store.start()
         stack.push_async_callback(store.stop)
 
@@ -127,6 +130,12 @@ class Runtime:
             "transport": transport,
         }
         log.debug("runtime started", mode=self.mode, home=str(settings.home), store=store.dialect)
+
+    async def _tidy_up(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if exc_type is None:
+            await tidy_up(self.settings, self.world)
 
     def _edge(self, foundations: Foundations, services: Services) -> Edge:
         http = self.settings.http
