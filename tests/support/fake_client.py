@@ -191,6 +191,7 @@ class FakeServer:
     after_cancel: tuple[EventView, ...] = ()
     history: tuple[EventView, ...] = BUILD_EVENTS
     known: tuple[InfrastructureSummary, ...] = ()
+    tombstones: tuple[InfrastructureSummary, ...] = ()
     explained: ExplainView | None = None
     consoles: tuple[LogView, ...] = ()
     definitions: tuple[DefinitionView, ...] = ()
@@ -245,7 +246,7 @@ class FakeInfrastructures:
         self._server = server
 
     async def list(self, name: str | None = None, *, deleted: bool = False) -> tuple[InfrastructureSummary, ...]:
-        return self._server.known
+        return self._server.known + (self._server.tombstones if deleted else ())
 
     async def status(self, ref: str, *, live: bool = False) -> StatusView:
         self._server.statuses_read += 1

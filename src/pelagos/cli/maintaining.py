@@ -7,26 +7,29 @@ it. Several infrastructures are passed over at once, so that a slow one delays n
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pelagos.cli.exits import Exit, exit_of
 from pelagos.cli.failures import show_error
 from pelagos.cli.progress import LogProgress
 from pelagos.cli.runs import Outcome, carry_out, exit_of_run
-from pelagos.cli.texts import count, join
+from pelagos.cli.texts import clean, count, duration, join
 from pelagos.cli.trail import Trail
 from pelagos.model.errors import Gone, NotFound, PelagosError
-from pelagos.model.states import InfrastructureState
-from pelagos.wire.infrastructures import RunRequest, StatusView
+from pelagos.model.states import InfrastructureState, InstanceState
+from pelagos.wire.infrastructures import ExplainView, RunRequest, StatusView
+from pelagos.wire.times import from_rfc3339
 
 if TYPE_CHECKING:
     from pelagos.cli.interrupts import Interrupts
     from pelagos.cli.invocation import Invocation
     from pelagos.cli.session import Session
 
-__all__ = ["Maintainer", "did"]
+__all__ = ["Maintainer", "did", "waits"]
 
 _AT_ONCE = 8
+_TOLD = 5
 _WORST_FIRST = (Exit.INTERRUPTED, Exit.FAILED, Exit.NOT_READY)
 
 
@@ -41,6 +44,25 @@ def did(trail: Trail) -> list[str]:
     if unwell:
         told.append(f"found {count(unwell, 'instance')} not healthy")
     return told
+
+
+def waits(view: ExplainView, now: float) -> list[str]:
+    """What is not ready yet and what it waits for, in words: instances first, then nodes that back off or lack any."""
+    instances, nodes = [], []
+    for step in view.steps:
+        kind, _, name = step.subject.partition(" ")
+        when = f", next try in {duration(from_rfc3339(step.next_try) - now)}" if step.next_try else ""
+        if kind == "instance" and step.state == InstanceState.TEMP_FAILED:
+            instances.append(f"{name} is not healthy and is replaced if it stays so")
+        elif kind == "instance":
+            instances.append(f"{name} is {step.state}" + (f" ({clean(step.why)}{when})" if step.why else ""))
+        elif kind == "node" and step.next_try:
+            until = datetime.fromtimestamp(from_rfc3339(step.next_try)).astimezone()
+            nodes.append(f"node {name} backs off until {until:%H:%M:%S}")
+        elif kind == "node" and step.why:
+            nodes.append(f"node {name}: {clean(step.why)}")
+    told = instances + nodes
+    return told if len(told) <= _TOLD else [*told[:_TOLD], f"{len(told) - _TOLD} more"]
 
 
 class Maintainer:
@@ -111,29 +133,42 @@ class Maintainer:
             progress = LogProgress(self._invocation, trail, prefix=before.name)
             done = await carry_out(self._invocation, self._session, request, progress, self._interrupts)
             after = await self._session.client.infrastructures.status(identifier)
+            waiting: list[str] = []
+            if after.state is not InfrastructureState.READY:
+                explained = await self._session.client.infrastructures.explain(identifier)
+                waiting = waits(explained, self._invocation.world.now())
         except PelagosError as error:
             if self._once and not isinstance(error, NotFound | Gone):
                 raise
             show_error(error, self._invocation)
             return exit_of(error)
-        self._report(after, done)
+        self._report(after, done, waiting)
         code = exit_of_run(done)
         if code is Exit.OK and after.state is not InfrastructureState.READY:
             return Exit.NOT_READY
         return code
 
-    def _report(self, status: StatusView, done: Outcome) -> None:
+    def _report(self, status: StatusView, done: Outcome, waiting: list[str]) -> None:
         from pelagos.cli.views import status_line
 
         work = did(done.trail)
         if not self._invocation.plain:
             self._invocation.document(
-                {"id": status.id, "name": status.name, "state": status.state, "run": done.run, "did": work}, many=True
+                {
+                    "id": status.id,
+                    "name": status.name,
+                    "state": status.state,
+                    "run": done.run,
+                    "did": work,
+                    "waits": waiting,
+                },
+                many=True,
             )
             return
         seen = (status.state, done.run.state)
+        told = [join(part) for part in (work, waiting) if part]
         if self._once or work or self._last.get(status.id) != seen:
-            self._invocation.say(f"{status_line(status)}; {join(work) or 'nothing was to do'}")
+            self._invocation.say(f"{status_line(status)}; {'; '.join(told) or 'nothing was to do'}")
         self._last[status.id] = seen
         if done.run.error is not None:
             from pelagos.model.errors import from_payload

@@ -78,11 +78,12 @@ def status_table(status: StatusView, now: float) -> str:
     return table(["NODE", "INSTANCE", "STATE", "ADDRESS", "CLOUD", "AGE", "REASON"], rows)
 
 
-def infrastructures(found: Sequence[InfrastructureSummary], now: float) -> str:
+def infrastructures(found: Sequence[InfrastructureSummary], now: float, gone: frozenset[str] = frozenset()) -> str:
+    """A row each. ``gone``: the ids of those of which only the record is left."""
     rows = [
         [
             one.name,
-            state(one.state),
+            "gone" if one.id in gone else state(one.state),
             f"{one.ready}/{one.target}",
             str(one.nodes),
             "yes" if one.maintained else "no",

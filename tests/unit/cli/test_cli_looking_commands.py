@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 
@@ -34,6 +35,14 @@ class TestList:
         rows = [line.split() for line in result.out.splitlines()]
         assert rows[1][:7] == ["shop", "ready", "3/3", "2", "yes", "2m", SHOP]
         assert rows[2][-3:] == ["web", "is", "gone"]
+
+    def test_those_of_which_only_the_record_is_left_are_gone(self, pelagos: Terminal, server: FakeServer) -> None:
+        server.known = (summary(),)
+        server.tombstones = (summary("old", id="old-id", state=InfrastructureState.DESTROYING, ready=0),)
+        rows = [line.split() for line in pelagos("list", "--all").out.splitlines()]
+        assert [row[:2] for row in rows[1:]] == [["shop", "ready"], ["old", "gone"]]
+        states = [one["state"] for one in pelagos("list", "--all", "-o", "json").json]
+        assert states == ["ready", "destroying"]
 
     def test_none_says_what_to_do_and_leaves_stdout_empty(self, pelagos: Terminal) -> None:
         result = pelagos("list")
@@ -168,9 +177,30 @@ class TestMaintain:
     def test_once_is_3_when_something_is_not_ready_yet(self, pelagos: Terminal, server: FakeServer) -> None:
         server.run_events = ()
         server.status = shop(InfrastructureState.DEGRADED)
+        server.explained = ExplainView(
+            name="shop",
+            id=SHOP,
+            state=InfrastructureState.DEGRADED,
+            summary="degraded",
+            steps=(
+                ExplainStep(depth=0, subject="node web", state="1 of 2 ready"),
+                ExplainStep(depth=1, subject="instance web/aaaaaaaa", state="temp_failed", why="no answer"),
+                ExplainStep(
+                    depth=0,
+                    subject="node store",
+                    state="0 of 1 ready",
+                    why="backs off after 3 failures in a row",
+                    next_try="2023-11-14T22:13:24.000Z",
+                ),
+            ),
+        )
         result = pelagos("maintain", "shop", "--once")
         assert result.code == 3
-        assert "nothing was to do" in result.out
+        assert "nothing was to do" not in result.out
+        assert "web/aaaaaaaa is not healthy and is replaced if it stays so" in result.out
+        assert re.search(r"node store backs off until \d\d:\d\d:24", result.out)
+        waiting = pelagos("maintain", "shop", "--once", "-o", "json").json["waits"]
+        assert waiting[0] == "web/aaaaaaaa is not healthy and is replaced if it stays so"
 
     def test_once_is_1_when_the_pass_failed(self, pelagos: Terminal, server: FakeServer) -> None:
         server.final = run_view(RunState.FAILED, error=Unavailable("the cloud is away").payload())

@@ -35,7 +35,11 @@ def listing(invocation: Invocation, deleted: bool) -> int:
         if not invocation.plain:
             invocation.document(found)
         elif found:
-            invocation.say(infrastructures(found, invocation.world.now()))
+            gone: frozenset[str] = frozenset()
+            if deleted:  # a summary does not say whether it is a tombstone's: the list without them does
+                living = {one.id for one in await session.client.infrastructures.list()}
+                gone = frozenset(one.id for one in found if one.id not in living)
+            invocation.say(infrastructures(found, invocation.world.now(), gone))
         else:
             invocation.note("There is no infrastructure yet. Build one: pelagos up FILE…")
         return Exit.OK

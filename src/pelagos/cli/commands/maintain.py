@@ -51,7 +51,7 @@ def maintain(invocation: Invocation, infrastructure: str | None, everything: boo
     A daemon (pelagos serve) does the same for all that are to be kept alive. With --once: 0 all is ready, 3 something
     is not ready yet, 1 the pass failed. Without it the command ends by Ctrl+C, with 130: a pass under way is cancelled,
     what it has healed stays, what is half-made is rolled back. With -o json each pass is a JSON line {"id", "name",
-    "state", "run", "did"}.
+    "state", "run", "did", "waits"}.
     """
     if everything == bool(infrastructure):
         raise click.UsageError("Name an infrastructure, or give --all, not both.")
