@@ -229,6 +229,33 @@ async def _cancel(story: Story) -> None:
             raise Violated(f"cancelling left what the run made: {set(after) - set(before)}")
 
 
+async def _rename(story: Story) -> None:
+    """Every node gets another name, and the change is cancelled at some moment: what served before, or what takes its
+    place, serves afterwards; never is there less than there was."""
+    by = await story.universe.incarnate(serves=story.rng.random() < 0.3)
+    await story.ended(await story.up(by))
+    before = story.real_servers()
+    old = story.description
+    story.description = msgspec.structs.replace(
+        old,
+        nodes=tuple(
+            msgspec.structs.replace(
+                node, name=f"new{node.name}", depends_on=tuple(f"new{name}" for name in node.depends_on)
+            )
+            for node in old.nodes
+        ),
+    )
+    run = await story.up(by)
+    await story.wait(0.0, story.rng.choice((1.0, 10.0, 60.0)))
+    await story.cancel(by, run, keep=False)
+    state = await story.ended(run)
+    after = story.real_servers()
+    if len(after) < len(before):
+        raise Violated(f"a {state.value} change left {len(after)} servers of {len(before)}")
+    if state is RunState.CANCELLED and not set(before) <= set(after) and not set(after) - set(before):
+        raise Violated("what was there before went, and nothing took its place")
+
+
 async def _faults(story: Story) -> None:
     """Every kind of fault, in every call."""
     by = await story.universe.incarnate(serves=story.rng.random() < 0.5)
@@ -324,6 +351,7 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("elsewhere", _elsewhere, faults=FEW_FAULTS),
         Scenario("cancel", _cancel),
         Scenario("cancel-in-faults", _cancel, faults=FEW_FAULTS),
+        Scenario("rename", _rename),
         Scenario("faults", _faults, faults=MANY_FAULTS),
         Scenario("chaos", _chaos, faults=FEW_FAULTS),
         Scenario("chaos-in-faults", _chaos, faults=MANY_FAULTS),
