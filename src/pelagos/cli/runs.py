@@ -94,6 +94,8 @@ def tell_failure(outcome: Outcome, invocation: Invocation) -> None:
     if run.state is RunState.CANCELLED:
         by = "" if outcome.interrupted else " by another command"
         invocation.note(f"The run was cancelled{by}: {_left_by_cancelling(outcome)}.")
+        if run.error is not None:
+            show_error(from_payload(run.error), invocation)
         return
     if run.error is not None:
         show_error(from_payload(run.error), invocation)
@@ -112,7 +114,7 @@ def _left_by_cancelling(outcome: Outcome) -> str:
     """What became of what a cancelled run had done. Only its events tell whether it was rolled back: a run that has
     begun to remove what was there before is not."""
     run, rolled_back = outcome.run, outcome.trail.rolled_back
-    if run.started_at is None and not outcome.trail.begun:
+    if run.started_at is None and not rolled_back:
         return "it had not begun, nothing was changed"
     if run.kind == "down":
         return "what was being destroyed already goes; the rest stays"

@@ -167,7 +167,7 @@ class TestUp:
 
     def test_with_keep_the_cancelled_run_keeps(self, pelagos: Terminal, server: FakeServer, files: list[str]) -> None:
         server.run_events = (*BUILD_EVENTS[:3], signal.SIGINT)
-        server.final = run_view(RunState.CANCELLED, keep=True)
+        server.final = run_view(RunState.CANCELLED, keep=True, started_at=CREATED)
         result = pelagos("up", *files, "--keep")
         assert result.code == 130
         assert server.cancelled == [("run-1", True)]

@@ -16,6 +16,7 @@ from pelagos.model.states import InfrastructureState, InstanceState, OperationSt
 from pelagos.operations import KINDS, Effect
 from pelagos.services.infrastructure import queries, records
 from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow, NodeRow, RunRow
+from pelagos.services.infrastructure.running import lacking as lacking_reason
 from pelagos.services.infrastructure.values import CompiledNode
 from pelagos.services.infrastructure.views import shown_state
 from pelagos.store import store_now
@@ -172,7 +173,7 @@ def _summary(facts: _Facts) -> str:
     parts = [f"{row.state.value}: {row.reason}" if row.reason else row.state.value]
     if facts.going:
         parts += [facts.going] if row.state is not InfrastructureState.DESTROYING else []
-    elif lacking and row.state is not InfrastructureState.FAILED:
+    elif lacking and row.state is not InfrastructureState.FAILED and row.reason != lacking_reason(lacking):
         shown = ", ".join(lacking[:8]) + (", …" if len(lacking) > 8 else "")
         parts.append(f"{len(lacking)} of {len(facts.nodes)} nodes lack ready instances: {shown}")
     if facts.holder is None and (facts.runs or lacking) and row.state is not InfrastructureState.READY:
@@ -216,10 +217,12 @@ def _node(facts: _Facts, node: CompiledNode, depth: int, seen: set[str]) -> Iter
         why = "no longer described"
     elif facts.going and not facts.satisfied(node):
         why = facts.going
+    elif lacking > 0 and facts.row.state is InfrastructureState.FAILED and not facts.runs:
+        why = "nothing more is tried by itself: the last run failed"
     elif lacking > 0 and unmet:
         why = f"waits for {', '.join(other.name for other in unmet)}"
     elif lacking > 0 and record.retry_at is not None and record.retry_at > facts.now:
-        why, next_try = f"backs off after {record.failures} failures in a row", rfc3339(record.retry_at)
+        why, next_try = f"backs off after {_count(record.failures)}", rfc3339(record.retry_at)
     elif lacking > 0:
         why = f"{lacking} more to be created"
     yield ExplainStep(
@@ -263,6 +266,10 @@ def _instance(facts: _Facts, instance: InstanceRow, depth: int) -> ExplainStep:
         last_answer=last_answer,
         next_try=next_try,
     )
+
+
+def _count(failures: int) -> str:
+    return f"{failures} failures in a row" if failures > 1 else "a failure"
 
 
 def _doing(work: _Work, account: str) -> str:
