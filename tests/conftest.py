@@ -5,7 +5,12 @@ from collections.abc import Generator
 
 import pytest
 
-ABSENT_SERVICE = ("no PostgreSQL server answers", "psycopg is not installed")
+ABSENT_SERVICE = (
+    "no PostgreSQL server answers",
+    "psycopg is not installed",
+    "no RabbitMQ server answers",
+    "aio-pika is not installed",
+)
 """How the reason of a skip begins when the service that the test needs is not there."""
 
 

@@ -14,11 +14,11 @@ from typing import Any
 from sqlalchemy import Connection, inspect, text
 
 from pelagos.model.errors import StoreUnavailable
-from pelagos.store.schema import metadata
+from pelagos.store.container_schema import metadata
 
 __all__ = ["HEAD", "bring_up_to_date", "downgrade", "upgrade"]
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision in ``migrations/versions``; a test holds it to be so."""
 
 _LOCK = 0x70656C61676F73 & 0x7FFFFFFF
