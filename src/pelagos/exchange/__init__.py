@@ -13,6 +13,8 @@ from pelagos.exchange.envelope import (
 )
 from pelagos.exchange.memory import MemoryTransport
 from pelagos.exchange.transport import (
+    DeadLetter,
+    DeadLetters,
     Delivery,
     Handler,
     QueueSnapshot,
@@ -24,6 +26,8 @@ from pelagos.exchange.transport import (
 
 __all__ = [
     "Address",
+    "DeadLetter",
+    "DeadLetters",
     "Delivery",
     "Envelope",
     "Handler",

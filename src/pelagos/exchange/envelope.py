@@ -54,6 +54,10 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, rename="kebab", 
     ``receiver``, ``sender`` and ``reply_to`` are full addresses (see :mod:`pelagos.exchange.address`); ``ts`` is the
     sender's clock in milliseconds since the epoch; ``remaining_ms`` is what was left of the deadline when it was sent,
     None without one; ``depth`` counts the requests that wait for this one's answer. ``content`` is msgpack.
+
+    ``identity`` is what the sender says of whose request it is, ``assertion`` a signed statement of it, which the
+    identity interceptor checks; ``expiry`` is when that authority ends, in seconds since the epoch, 0 for never.
+    ``signer`` and ``signature`` are the signature interceptor's. ``sender_name`` is the sender's label, for people.
     """
 
     receiver: str
@@ -72,6 +76,11 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, rename="kebab", 
     identity: Scope | None = None
     trace: str = ""
     request_id: str | None = None
+    assertion: bytes = b""
+    expiry: int = 0
+    sender_name: str = ""
+    signer: str = ""
+    signature: bytes = b""
     v: int = SCHEMA_VERSION
 
     @property

@@ -13,7 +13,7 @@ import asyncio
 from pelagos.exchange.address import Kind, kind_of, topic_matches
 from pelagos.exchange.envelope import Envelope, Performative, Status, encode_error, reply_to
 from pelagos.exchange.memory_queue import MemoryConsumer, MemoryDelivery, MemoryQueue, unserved
-from pelagos.exchange.transport import Handler, Receiver, Subscription, TransportSnapshot
+from pelagos.exchange.transport import DeadLetters, Handler, Receiver, Subscription, TransportSnapshot
 from pelagos.model.errors import Conflict, DeadlineExceeded, InvalidInput, Retry, Unavailable
 from pelagos.model.world import World
 
@@ -115,6 +115,10 @@ class MemoryTransport:
                 if not waiting:
                     del self._waiters[address]
         return True
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        raise NotImplementedError  # next: durable queues
 
     def snapshot(self) -> TransportSnapshot:
         queues = [*self._queues.values(), *(q for qs in self._fanouts.values() for q in qs), *self._topics]

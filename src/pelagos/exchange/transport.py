@@ -21,7 +21,17 @@ import msgspec
 
 from pelagos.exchange.envelope import Envelope
 
-__all__ = ["Delivery", "Handler", "QueueSnapshot", "Receiver", "Subscription", "Transport", "TransportSnapshot"]
+__all__ = [
+    "DeadLetter",
+    "DeadLetters",
+    "Delivery",
+    "Handler",
+    "QueueSnapshot",
+    "Receiver",
+    "Subscription",
+    "Transport",
+    "TransportSnapshot",
+]
 
 
 class Receiver(msgspec.Struct, frozen=True):
@@ -33,6 +43,50 @@ class Receiver(msgspec.Struct, frozen=True):
     capacity: int = 1024
     """How many messages may wait in the queue; at least 1. Competing consumers share one queue: the first one's counts.
     """
+    durable: bool = False
+    """Work that must not be lost, for service addresses: the queue outlives its consumers (on a broker also the
+    broker's restart), so once it exists, publishing to it succeeds with nobody there. A message without a deadline
+    waits for ever; one with a deadline expires like any other. What was begun and lost ``delivery_limit`` times, or is
+    rejected, becomes a :class:`DeadLetter`. Consumers of one address must agree on it: :class:`Conflict` otherwise.
+    """
+    delivery_limit: int = 5
+    """How many times a durable message is handed out before it is a dead letter; at least 1."""
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A message that could not be delivered or worked off, kept for a person to decide."""
+
+    id: str
+    at: float
+    """World seconds at which it became one."""
+    address: str
+    """The receiver it was meant for."""
+    reason: str
+    deliveries: int
+    envelope: Envelope | None
+    """None if it could not be read."""
+
+
+class DeadLetters(Protocol):
+    """The dead letters of one system. A transport keeps them bounded, dropping the oldest and counting."""
+
+    async def list(self, limit: int = 100) -> list[DeadLetter]:
+        """The oldest first. They stay where they are."""
+        ...
+
+    async def get(self, letter_id: str) -> DeadLetter:
+        """Raises :class:`NotFound`."""
+        ...
+
+    async def retry(self, letter_id: str) -> None:
+        """Send it once more to its address, with a fresh count of deliveries; it is gone from here once it is there.
+
+        Raises :class:`NotFound`, or :class:`Unavailable` if the address is served by nobody: then it stays."""
+        ...
+
+    async def drop(self, letter_id: str) -> None:
+        """Forget it. Raises :class:`NotFound`."""
+        ...
 
 
 class Delivery(Protocol):
@@ -60,7 +114,8 @@ class Delivery(Protocol):
         ...
 
     def reject(self, reason: str) -> None:
-        """Never deliverable. If it is a request, its sender gets :class:`Unavailable` with the reason."""
+        """Never deliverable. If it is a request, its sender gets :class:`Unavailable` with the reason; if its queue is
+        durable, it becomes a :class:`DeadLetter`."""
         ...
 
 
@@ -105,6 +160,9 @@ class TransportSnapshot(msgspec.Struct, frozen=True):
     """Reached their deadline in a queue."""
     returned: int
     """Requests answered by the transport because no receiver was left for them, or it rejected them."""
+    dead_lettered: int = 0
+    refused: int = 0
+    """Messages that an interceptor, or the decoder of what came from outside, refused."""
 
 
 class Transport(Protocol):
@@ -146,5 +204,8 @@ class Transport(Protocol):
     async def wait_served(self, address: str, timeout: float) -> bool:
         """Whether somebody serves the process or service address, at the latest ``timeout`` seconds from now."""
         ...
+
+    @property
+    def dead_letters(self) -> DeadLetters: ...
 
     def snapshot(self) -> TransportSnapshot: ...

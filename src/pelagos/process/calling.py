@@ -89,6 +89,9 @@ class Caller:
             here.scope,
             here.trace or conversation,
             here.request_id if here.depth == 0 else None,
+            here.assertion,
+            here.expiry,
+            self._label,
         )
         future: asyncio.Future[Envelope] = self._loop.create_future()
         self._calls.add(conversation, now + remaining, future)
@@ -129,6 +132,9 @@ class Caller:
                 ts=int(self._now() * 1000),
                 identity=here.scope,
                 trace=here.trace or conversation,
+                assertion=here.assertion,
+                expiry=here.expiry,
+                sender_name=self._label,
             )
         )
 

@@ -8,7 +8,7 @@ annotations, and what the service needs is handed to its ``__init__``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from pelagos.exchange import Address, Kind
 from pelagos.model.errors import InvalidInput
@@ -18,14 +18,21 @@ from pelagos.process.operation import Operation, operations_of
 if TYPE_CHECKING:
     from pelagos.process.process import Process
 
-__all__ = ["client"]
+__all__ = ["HasCaller", "client"]
 
 P = TypeVar("P", bound="Process")
 
 
+class HasCaller(Protocol):
+    """Who can call: a process, or the remote edge of a container in another program."""
+
+    @property
+    def caller(self) -> Any: ...
+
+
 def client(
     cls: type[P],
-    process: Process,
+    process: HasCaller,
     *,
     timeout: float | None = None,
     context: Context | None = None,
@@ -49,7 +56,7 @@ class _Proxy:
     __slots__ = ("_pelagos_address", "_pelagos_context", "_pelagos_process", "_pelagos_target", "_pelagos_timeout")
 
     def __init__(
-        self, process: Process, address: Address | str, timeout: float | None, context: Context | None
+        self, process: HasCaller, address: Address | str, timeout: float | None, context: Context | None
     ) -> None:
         self._pelagos_process = process
         self._pelagos_address = address

@@ -36,6 +36,10 @@ class Context(msgspec.Struct, frozen=True, gc=False):
     depth: int = 0
     process: str = ""
     """The id of the process that serves the request."""
+    assertion: bytes = b""
+    """The signed statement of who asks, as it came; nested calls carry it on."""
+    expiry: int = 0
+    """When the user's authority ends, in seconds since the epoch; 0: never."""
 
 
 _ROOT = Context(DEFAULT_SCOPE)

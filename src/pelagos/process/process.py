@@ -415,6 +415,9 @@ class ServiceProcess(Process):
 
     service_capacity: ClassVar[int] = 1024
     """Requests that may wait in the service's queue."""
+    durable: ClassVar[bool] = False
+    """Whether work sent to it outlives its processes and the broker: see :class:`pelagos.exchange.Receiver`."""
+    delivery_limit: ClassVar[int] = 5
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -431,7 +434,13 @@ class ServiceProcess(Process):
         await super()._open()
         if not self.name:
             raise InvalidInput(f"{type(self).__qualname__} has no service name", advice='Give the class name = "...".')
-        receiver = Receiver(self.service_address, prefetch=2 * self.max_concurrent, capacity=self.service_capacity)
+        receiver = Receiver(
+            self.service_address,
+            prefetch=2 * self.max_concurrent,
+            capacity=self.service_capacity,
+            durable=self.durable,
+            delivery_limit=self.delivery_limit,
+        )
         self._subscriptions.append(await self.container.transport.subscribe(receiver, self._server.admit))
 
 

@@ -269,6 +269,8 @@ class RequestServer:
                 envelope.request_id or envelope.conv_id,
                 envelope.depth + 1,
                 self._process_id,
+                envelope.assertion,
+                envelope.expiry,
             )
         )
         error: PelagosError | None = None
@@ -346,6 +348,7 @@ class RequestServer:
                         None,
                         int(self._now() * 1000),
                         trace=envelope.trace,
+                        sender_name=self._label,
                     )
                 )
         else:

@@ -8,10 +8,10 @@ from sqlalchemy import inspect, text
 
 from pelagos.model.errors import StoreUnavailable
 from pelagos.store import open_store
+from pelagos.store.container_schema import metadata
 from pelagos.store.migrating import HEAD, bring_up_to_date, downgrade, upgrade
 from pelagos.store.migrations.running import scripts
 from pelagos.store.postgresql import _Session
-from pelagos.store.container_schema import metadata
 from pelagos.store.sqlite import connect_sqlite, raw_sqlite
 
 pytestmark = pytest.mark.anyio

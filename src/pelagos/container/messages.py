@@ -1,0 +1,127 @@
+"""What agents say and answer: the inventory of a system, and remote spawning.
+
+Every container has one agent process (:mod:`pelagos.container.agent`), reached in three ways: ``service:agent`` is any
+of the system, ``service:agent.<container id>`` is that container's, and the fan-out ``agents`` is all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+__all__ = [
+    "AGENT",
+    "AGENTS_FANOUT",
+    "AppInfo",
+    "NodeInfo",
+    "NodeState",
+    "ProcessInfo",
+    "ProcessQuery",
+    "ServiceInfo",
+    "SpawnRequest",
+    "SpawnResult",
+    "TerminateRequest",
+    "agent_of",
+]
+
+AGENT = "agent"
+"""Name of the service that every agent serves."""
+AGENTS_FANOUT = "fanout:agents"
+"""Where containers announce themselves."""
+
+NodeState = str
+"""``alive``, ``suspect`` (silent for some heartbeats), ``dead`` (silent for longer) or ``left`` (it said good-bye)."""
+
+
+def agent_of(container_id: str) -> str:
+    """The address of one container's agent."""
+    return f"service:{AGENT}.{container_id}"
+
+
+class AppInfo(msgspec.Struct, frozen=True):
+    name: str
+    version: str
+    description: str = ""
+    processes: tuple[str, ...] = ()
+    """Ids of what it started."""
+
+
+class ProcessInfo(msgspec.Struct, frozen=True):
+    id: str
+    name: str
+    """The service's name; empty for a process without one."""
+    kind: str
+    """``module:Class``."""
+    state: str
+    container: str
+    supervisor: str = ""
+    """Id of the process that keeps it alive; empty: the root."""
+    app: str = ""
+    restarts: int = 0
+    running: int = 0
+    """Requests being served."""
+    waiting: int = 0
+    done: int = 0
+    failed: int = 0
+    calls: int = 0
+    """Calls of its own that wait for an answer."""
+    cause: str | None = None
+
+
+class ServiceInfo(msgspec.Struct, frozen=True):
+    name: str
+    version: str
+    processes: tuple[str, ...]
+    containers: tuple[str, ...]
+    operations: tuple[str, ...] = ()
+
+
+class NodeInfo(msgspec.Struct, frozen=True):
+    """One container, as another one sees it. Times in seconds; ``heard`` is how long ago it was heard of."""
+
+    id: str
+    system: str
+    host: str
+    pid: int
+    version: str
+    """Of Pelagos."""
+    state: NodeState
+    started_at: float
+    heard: float
+    processes: int
+    apps: tuple[AppInfo, ...] = ()
+    services: tuple[str, ...] = ()
+    startable: dict[str, str] = {}
+    """Names of processes that ``spawn`` takes here, and their ``module:Class``."""
+
+
+class ProcessQuery(msgspec.Struct, frozen=True):
+    service: str = ""
+    """Only processes of that service; empty: all."""
+
+
+class SpawnRequest(msgspec.Struct, frozen=True):
+    """``name`` is that of a process of an app the container has loaded, or ``module:Class`` where that is allowed.
+
+    ``on`` names a container, or is empty for the one that is asked; ``any`` lets the agent choose the one with the
+    fewest processes among those that can start it.
+    """
+
+    name: str
+    on: str = ""
+    count: int = 1
+    arguments: dict[str, Any] = {}
+    restart: str = "permanent"
+
+
+class SpawnResult(msgspec.Struct, frozen=True):
+    container: str
+    processes: tuple[str, ...]
+
+
+class TerminateRequest(msgspec.Struct, frozen=True):
+    process: str
+    """Its id, which says the container as well."""
+    shutdown: float | None = None
+    """Seconds it may take to end; None: what it was spawned with."""
