@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pelagos.store.clock import store_now
-    from pelagos.store.events import Event, append, append_many, last_position, read_events
+    from pelagos.store.events import (
+        Event,
+        append,
+        append_at,
+        append_many,
+        event_row,
+        last_position,
+        position_at,
+        read_events,
+    )
     from pelagos.store.executor import open_store
     from pelagos.store.hosts import HostFacts, SystemHostFacts
     from pelagos.store.keeper import HeldLease, LeaseKeeper
@@ -32,7 +41,16 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "clock": ("store_now",),
-    "events": ("Event", "append", "append_many", "last_position", "read_events"),
+    "events": (
+        "Event",
+        "append",
+        "append_at",
+        "append_many",
+        "event_row",
+        "last_position",
+        "position_at",
+        "read_events",
+    ),
     "executor": ("open_store",),
     "hosts": ("HostFacts", "SystemHostFacts"),
     "keeper": ("HeldLease", "LeaseKeeper"),
@@ -69,11 +87,14 @@ __all__ = [
     "Watch",
     "acquire",
     "append",
+    "append_at",
     "append_many",
     "check_fence",
+    "event_row",
     "last_position",
     "open_simulated_store",
     "open_store",
+    "position_at",
     "prune",
     "read_events",
     "read_lease",

@@ -20,18 +20,29 @@ from sqlalchemy import Connection, func, insert, select, text
 from pelagos.model.scope import Scope
 from pelagos.store.schema import events
 
-__all__ = ["EVENTS_LOCKED", "Event", "append", "append_many", "event_row", "last_position", "read_events"]
+__all__ = [
+    "EVENTS_LOCKED",
+    "Event",
+    "append",
+    "append_at",
+    "append_many",
+    "event_row",
+    "last_position",
+    "position_at",
+    "read_events",
+]
 
 EVENTS_LOCKED = "pelagos.events_locked"
 """In a connection's info while its transaction holds the lock; the engine clears it with each savepoint it undoes."""
 
 _LOCK = text("SELECT pg_advisory_xact_lock(7809632123451)")
 _INSERT = insert(events).inline()
+_INSERT_AT = insert(events).returning(events.c.position)
 _COLUMNS = tuple(events.c)
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What happened, to what, when. ``data`` is the kind's own."""
+    """What happened, to what, when. ``data`` is the kind's own; ``origin`` what a published event is about."""
 
     position: int
     at: float
@@ -45,6 +56,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     operation_id: str | None = None
     run_id: str | None = None
     data: dict[str, Any] = {}
+    origin: str | None = None
 
 
 def event_row(
@@ -59,6 +71,7 @@ def event_row(
     operation_id: str | None = None,
     run_id: str | None = None,
     data: dict[str, Any] | None = None,
+    origin: str | None = None,
 ) -> dict[str, Any]:
     """A row for :func:`append_many`. ``at``: seconds by the world's clock; ``data``: what JSON can say."""
     return {
@@ -73,6 +86,7 @@ def event_row(
         "operation_id": operation_id,
         "run_id": run_id,
         "data": msgspec.json.encode(data).decode() if data else "{}",
+        "origin": origin,
     }
 
 
@@ -89,6 +103,7 @@ def append(
     operation_id: str | None = None,
     run_id: str | None = None,
     data: dict[str, Any] | None = None,
+    origin: str | None = None,
 ) -> None:
     """Append one event in the caller's transaction."""
     _lock(connection)
@@ -103,8 +118,15 @@ def append(
         operation_id=operation_id,
         run_id=run_id,
         data=data,
+        origin=origin,
     )
     connection.execute(_INSERT, row)
+
+
+def append_at(connection: Connection, row: dict[str, Any]) -> int:
+    """Append one event made by :func:`event_row` and return its position."""
+    _lock(connection)
+    return int(connection.execute(_INSERT_AT, row).scalar_one())
 
 
 def append_many(connection: Connection, rows: Iterable[dict[str, Any]]) -> None:
@@ -124,8 +146,13 @@ def read_events(
     infrastructure_id: str | None = None,
     run_id: str | None = None,
     kinds: Sequence[str] | None = None,
+    origin: str | None = None,
+    upto: int | None = None,
 ) -> list[Event]:
-    """The first ``limit`` events after a position, oldest first; of one project, infrastructure, run or some kinds."""
+    """The first ``limit`` events after a position, oldest first; of one project, infrastructure, run or some kinds.
+
+    ``origin``: of that origin alone, or of all that begin with it if it ends with ``*``; ``upto``: no later position.
+    """
     query = select(*_COLUMNS).where(events.c.position > after).order_by(events.c.position).limit(limit)
     if project_id is not None:
         query = query.where(events.c.project_id == project_id)
@@ -135,6 +162,11 @@ def read_events(
         query = query.where(events.c.run_id == run_id)
     if kinds is not None:
         query = query.where(events.c.kind.in_(list(kinds)))
+    if origin is not None:
+        exact = events.c.origin == origin
+        query = query.where(events.c.origin.startswith(origin[:-1], autoescape=True) if origin.endswith("*") else exact)
+    if upto is not None:
+        query = query.where(events.c.position <= upto)
     return [_event(row) for row in connection.execute(query)]
 
 
@@ -143,10 +175,17 @@ def last_position(connection: Connection) -> int:
     return int(connection.execute(select(func.coalesce(func.max(events.c.position), 0))).scalar_one())
 
 
+def position_at(connection: Connection, at: float) -> int:
+    """The position after which the events of a time and later stand: a follower that starts here replays from then.
+
+    ``at``: seconds by the world's clock. Times of neighbours may be out of order by the time a commit takes."""
+    first = connection.execute(select(func.min(events.c.position)).where(events.c.at >= at)).scalar_one()
+    return last_position(connection) if first is None else int(first) - 1
+
+
 def _event(row: Any) -> Event:
-    *columns, data = row
-    event = Event(*columns)
-    return event if data == "{}" else msgspec.structs.replace(event, data=msgspec.json.decode(data))
+    *columns, data, origin = row
+    return Event(*columns, {} if data == "{}" else msgspec.json.decode(data), origin)
 
 
 def _lock(connection: Connection) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from pelagos.model.scope import DEFAULT_SCOPE, Scope
-from pelagos.store import append, append_many, last_position, read_events
+from pelagos.store import append, append_at, append_many, last_position, position_at, read_events
 from pelagos.store.events import event_row
 
 pytestmark = pytest.mark.anyio
@@ -113,3 +113,22 @@ async def test_a_follower_never_misses_an_event_of_many_writers(make_store):
         for number in range(3):
             group.create_task(writer(number))
     assert len(seen) == len(set(seen)) and set(seen) == expected
+
+
+async def test_events_of_an_origin_and_of_a_time(make_store):
+    store = await make_store()
+    origins = ("c.1", "c.2", "d_%.1", "dxy.1", None)
+    for at, origin in enumerate(origins):
+        row = event_row(DEFAULT_SCOPE, "process_lifecycle", at=float(at), origin=origin)
+        assert await store.run(partial(append_at, row=row)) == await store.read(last_position)
+
+    async def found(**options):
+        return [e.origin for e in await store.read(partial(read_events, **{"after": 0, **options}))]
+
+    assert await found() == list(origins)
+    assert await found(origin="c.2") == ["c.2"]
+    assert await found(origin="c.*") == ["c.1", "c.2"]
+    assert await found(origin="d_%*") == ["d_%.1"]
+    assert await found(after=await store.read(partial(position_at, at=2.0))) == ["d_%.1", "dxy.1", None]
+    assert await store.read(partial(position_at, at=99.0)) == await store.read(last_position)
+    assert await found(upto=await store.read(partial(position_at, at=1.0))) == ["c.1"]
