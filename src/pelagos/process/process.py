@@ -22,6 +22,7 @@ from pelagos.model.scope import DEFAULT_SCOPE
 from pelagos.model.world import World
 from pelagos.process.calling import Caller
 from pelagos.process.context import CONTEXT, Context, current_context
+from pelagos.process.conversations.speaking import Speaker
 from pelagos.process.host import Host
 from pelagos.process.lifecycle import Input, LifeCycle, State
 from pelagos.process.log import get_logger
@@ -52,7 +53,7 @@ class ProcessSnapshot(msgspec.Struct, frozen=True):
     tasks: tuple[str, ...]
 
 
-class Process:
+class Process(Speaker):
     """Base of all processes. Subclasses add operations and override hooks.
 
     The hooks, each of which may call other services:
@@ -275,6 +276,8 @@ class Process:
         finally:
             await self._close()
             self._server.cancel()
+            if self._conversations is not None:
+                self._conversations.close()
             for task in list(self._tasks):
                 task.cancel()
             self._group = None
@@ -294,6 +297,8 @@ class Process:
 
     async def _drain(self, timeout: float) -> None:
         assert self._server is not None
+        if self._conversations is not None:
+            timeout = await self._conversations.drain(timeout)
         if not await self._server.drain(timeout):
             log.warning("requests cancelled at shutdown", process=self.id, name=self.label, seconds=timeout)
 
@@ -363,7 +368,9 @@ class Process:
         """The mailbox's handler."""
         assert self._caller is not None and self._server is not None
         envelope = delivery.envelope
-        if envelope.performative is Performative.INFORM_RESULT or envelope.is_reply:
+        if envelope.protocol != "rpc" and envelope.protocol != "none":
+            self.conversations.receive(delivery)
+        elif envelope.performative is Performative.INFORM_RESULT or envelope.is_reply:
             self._caller.take_reply(envelope)
             delivery.ack()
         else:
@@ -441,7 +448,15 @@ class ServiceProcess(Process):
             durable=self.durable,
             delivery_limit=self.delivery_limit,
         )
-        self._subscriptions.append(await self.container.transport.subscribe(receiver, self._server.admit))
+        self._subscriptions.append(await self.container.transport.subscribe(receiver, self._admit))
+
+    def _admit(self, delivery: Delivery) -> None:
+        """The handler of the service's queue."""
+        assert self._server is not None
+        if delivery.envelope.protocol == "rpc":
+            self._server.admit(delivery)
+        else:
+            self._receive(delivery)
 
 
 def _leaf(error: BaseException) -> BaseException:
