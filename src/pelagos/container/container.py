@@ -54,23 +54,29 @@ class Container:
     """Start it, spawn processes, stop it; or use it as an asynchronous context manager.
 
     ``transport`` belongs to the container, which starts and stops it, unless ``shared_transport`` says that somebody
-    else does.
+    else does. It may be a function of the container's names, for a transport that needs them.
     """
 
     def __init__(
         self,
         world: World,
         config: ContainerConfig | None = None,
-        transport: Transport | None = None,
+        transport: Transport | Callable[[Names], Transport] | None = None,
         *,
         shared_transport: bool = False,
     ) -> None:
         self.config = ContainerConfig() if config is None else config
         self._world = world
         self._id = self.config.id or f"c-{world.new_id()[:13]}"
-        self._transport: Transport = MemoryTransport(world) if transport is None else transport
-        self._shared_transport = shared_transport
         self._names = Names(self._id, self.config.system)
+        self._transport: Transport
+        if transport is None:
+            self._transport = MemoryTransport(world)
+        elif callable(transport):
+            self._transport = transport(self._names)
+        else:
+            self._transport = transport
+        self._shared_transport = shared_transport
         self._processes: dict[str, Process] = {}
         self._count = 0
         self._root: Supervisor | None = None
@@ -185,13 +191,29 @@ class Container:
             spec = ChildSpec(name or self._child_name(label), process, restart, shutdown)
         return (await parent.start_child(spec)).id
 
-    async def terminate(self, process_id: str) -> None:
-        """Stop one process of the root supervisor in good order. Raises :class:`NotFound`."""
-        for child in self.root.children():
-            if child.process_id == process_id:
-                await self.root.stop_child(child.name)
-                return
-        raise NotFound(f"the root supervisor of container {self._id} has no process {process_id}")
+    async def terminate(self, process_id: str, shutdown: float | None = None) -> None:
+        """Stop one process, wherever it is in the tree, in good order; its supervisor forgets it.
+
+        ``shutdown`` replaces the seconds it may take, those it was spawned with if None. Raises :class:`NotFound`.
+        """
+        found = self.tree().get(process_id)
+        if found is None:
+            self.process(process_id)  # raises, unless it lives outside of all supervisors
+            raise Conflict(
+                f"process {process_id} of container {self._id} has no supervisor that could stop it",
+                advice="Stop the container instead.",
+            )
+        supervisor, child = found
+        await supervisor.stop_child(child.name, shutdown)
+
+    def tree(self) -> dict[str, tuple[Supervisor, ChildSnapshot]]:
+        """Each process's supervisor and what that knows of it, by process id. Made anew at each call."""
+        return {
+            child.process_id: (process, child)
+            for process in self._processes.values()
+            if isinstance(process, Supervisor)
+            for child in process.children()
+        }
 
     def process(self, process_id: str) -> Process:
         """The process of an id. Raises :class:`NotFound`."""

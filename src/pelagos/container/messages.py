@@ -13,7 +13,13 @@ import msgspec
 __all__ = [
     "AGENT",
     "AGENTS_FANOUT",
+    "AllProcesses",
+    "Announcement",
     "AppInfo",
+    "AppRequest",
+    "Identify",
+    "LogLevelRequest",
+    "NodeChanged",
     "NodeInfo",
     "NodeState",
     "ProcessInfo",
@@ -94,6 +100,56 @@ class NodeInfo(msgspec.Struct, frozen=True):
     services: tuple[str, ...] = ()
     startable: dict[str, str] = {}
     """Names of processes that ``spawn`` takes here, and their ``module:Class``."""
+
+
+class Announcement(msgspec.Struct, frozen=True, tag="announce"):
+    """What a container says of itself on :data:`AGENTS_FANOUT`, at its start, each heartbeat and its end."""
+
+    node: NodeInfo
+    boot: str
+    """A new one each start: a container that came back under its id is told from one that was silent."""
+    event: str = "heartbeat"
+    """``start`` (others then announce themselves as well), ``heartbeat`` or ``stop``."""
+
+
+class Identify(msgspec.Struct, frozen=True, tag="identify"):
+    """Asks every container of the system to announce itself now."""
+
+    sender: str
+
+
+class NodeChanged(msgspec.Struct, frozen=True):
+    """Published to ``topic:event.container_lifecycle.<container id>`` by each agent that sees the change."""
+
+    container: str
+    state: NodeState
+    before: NodeState
+    """Empty for one that was not known."""
+    seen_by: str
+    at: float
+    """World seconds of whoever saw it."""
+
+
+class AllProcesses(msgspec.Struct, frozen=True):
+    processes: tuple[ProcessInfo, ...]
+    silent: tuple[str, ...] = ()
+    """Containers that are not dead and did not answer."""
+
+
+class AppRequest(msgspec.Struct, frozen=True):
+    name: str
+    """Of an app: a name found on the container's search path, or that of one that runs."""
+    arguments: dict[str, Any] = {}
+    config: dict[str, Any] = {}
+
+
+class LogLevelRequest(msgspec.Struct, frozen=True):
+    room: str
+    """A package, such as ``pelagos.exchange`` or, short for it, ``exchange``; empty: all."""
+    level: str
+    """``debug``, ``info``, ``warning``, ``error`` or ``critical``; empty: back to what was configured."""
+    everywhere: bool = False
+    """On every container of the system; only on the one that is asked otherwise."""
 
 
 class ProcessQuery(msgspec.Struct, frozen=True):

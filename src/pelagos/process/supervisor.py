@@ -100,6 +100,7 @@ class _Child:
         self.process: Process | None = None
         self.task: asyncio.Task[None] | None = None
         self.started: asyncio.Future[None] | None = None
+        self.shutdown = spec.shutdown
         self.stopping = False
         self.settled = False
         """It has been active; until then it belongs to whoever starts it, and others' failures do not touch it.
@@ -171,11 +172,15 @@ class Supervisor(Process):
             self._forget(child)
             raise
 
-    async def stop_child(self, name: str) -> None:
-        """Stop a child in good order and forget it. Raises :class:`NotFound`."""
+    async def stop_child(self, name: str, shutdown: float | None = None) -> None:
+        """Stop a child in good order and forget it. Raises :class:`NotFound`.
+
+        ``shutdown`` replaces the seconds of its spec, if given."""
         child = self._children.get(name)
         if child is None:
             raise NotFound(f"{self.label} has no child {name!r}")
+        if shutdown is not None:
+            child.shutdown = shutdown
         self._forget(child)  # first, so that a restart under way leaves it alone
         await self._stop_one(child)
 
@@ -232,7 +237,7 @@ class Supervisor(Process):
         if task is None or child.process is None:
             return
         if not task.done():
-            shutdown = 0.0 if self._hurried else child.spec.shutdown
+            shutdown = 0.0 if self._hurried else child.shutdown
             if shutdown is None or shutdown > 0:
                 child.process.stop(5.0 if shutdown is None else shutdown * _DRAIN_SHARE)
                 await asyncio.wait([task], timeout=shutdown)

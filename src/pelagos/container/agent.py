@@ -1,0 +1,449 @@
+"""The agent: one process a container, which says that the container lives, knows the others, and acts for them.
+
+Three addresses reach it (see :mod:`pelagos.container.messages`): ``service:agent`` any one of the system,
+``service:agent.<container id>`` this one, ``fanout:agents`` all. What it tells of the others is its inventory's: what
+was announced, judged by silence. What it tells of processes is asked of their own containers at that moment, since only
+they know.
+
+It gives no rights. Who may spawn or terminate here is decided before a request reaches it, by the signature and policy
+interceptors; what may be started is decided by the container's table of startable processes.
+
+(The ancestor's agent announced nothing by itself, started any module by its name for anybody, and took no arguments:
+reference section 7.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from pelagos import __version__
+from pelagos.container.container import Container
+from pelagos.container.inventory import AgentSettings, Change, Inventory
+from pelagos.container.messages import (
+    AGENT,
+    AGENTS_FANOUT,
+    AllProcesses,
+    Announcement,
+    AppInfo,
+    AppRequest,
+    Identify,
+    LogLevelRequest,
+    NodeChanged,
+    NodeInfo,
+    ProcessInfo,
+    ProcessQuery,
+    ServiceInfo,
+    SpawnRequest,
+    SpawnResult,
+    TerminateRequest,
+    agent_of,
+)
+from pelagos.exchange import DeadLetter, Receiver
+from pelagos.model.errors import Conflict, DeadlineExceeded, InvalidInput, NotFound, Unavailable, Unsupported
+from pelagos.process import Process, ServiceProcess, client, get_logger, operation
+from pelagos.process.operation import operations_of
+
+__all__ = ["AgentProcess", "AgentSettings", "Apps"]
+
+T = TypeVar("T")
+
+log = get_logger(__name__)
+
+_JITTER = 0.1
+_REPLY_SPREAD = 0.2
+"""Answers to a round of identification are spread over so many seconds."""
+_MOST_SPAWNED = 10_000
+"""Processes that one request may ask for."""
+
+
+class Apps(Protocol):
+    """What the agent needs of the container's apps: :class:`pelagos.container.apps.AppManager`."""
+
+    @property
+    def startable(self) -> dict[str, str]: ...
+
+    @property
+    def spawn_any(self) -> bool: ...
+
+    def running(self) -> tuple[AppInfo, ...]: ...
+
+    def app_of(self, process_id: str) -> str: ...
+
+    async def spawn(self, request: SpawnRequest) -> tuple[str, ...]: ...
+
+    async def start_app(self, request: AppRequest) -> AppInfo: ...
+
+    async def stop_app(self, name: str) -> None: ...
+
+    async def reload_app(self, name: str) -> AppInfo: ...
+
+
+class AgentProcess(ServiceProcess):
+    """See the module's head. ``host`` and ``pid`` tell people where the container runs; ``set_log_level`` sets a
+    package's level in this program (room, level)."""
+
+    name = AGENT
+    version = "1.0"
+
+    def __init__(
+        self,
+        container: Container,
+        apps: Apps | None = None,
+        settings: AgentSettings | None = None,
+        *,
+        host: str = "",
+        pid: int = 0,
+        set_log_level: Callable[[str, str], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self._hosted = container
+        self._apps = apps
+        self._settings = AgentSettings() if settings is None else settings
+        self._host = host
+        self._pid = pid
+        self._set_log_level = set_log_level
+        self.inventory = Inventory(self._settings)
+
+    async def on_init(self) -> None:
+        self._boot = self.world.new_id()
+        self._started_at = self.world.now()
+        await self.listen(AGENTS_FANOUT, self._hear, Announcement | Identify)
+
+    async def on_activate(self) -> None:
+        self._own = await self.container.transport.subscribe(
+            Receiver(self.container.names.full(agent_of(self._hosted.id)), prefetch=2 * self.max_concurrent),
+            self._receive,
+        )
+        self.start_task(self._live_on(), name="heartbeat")
+
+    async def on_deactivate(self) -> None:
+        self._announce("stop")
+        await self._own.cancel()
+
+    async def on_terminate(self) -> None:
+        own = getattr(self, "_own", None)
+        if own is not None:
+            await own.close()
+
+    # -- operations: who is there --------------------------------------------------------------------------------
+
+    @operation
+    async def info(self) -> NodeInfo:
+        """This container."""
+        return self._node()
+
+    @operation
+    async def nodes(self) -> list[NodeInfo]:
+        """All containers that this one knows, itself included, by id."""
+        others = [node for node in self.inventory.nodes(self._now()) if node.id != self._hosted.id]
+        return sorted([*others, self._node()], key=lambda node: node.id)
+
+    @operation
+    async def identify(self) -> None:
+        """Have every container of the system announce itself now; ``nodes`` knows them a moment later."""
+        self.publish(AGENTS_FANOUT, Identify(self._hosted.id), op="identify")
+
+    @operation
+    async def processes(self, query: ProcessQuery) -> list[ProcessInfo]:
+        """The processes of this container, in the order of their start."""
+        tree = self._hosted.tree()
+        found = []
+        for process in self._hosted.processes:
+            if query.service and process.name != query.service:
+                continue
+            place = tree.get(process.id)
+            found.append(self._process_info(process, place))
+        return found
+
+    @operation
+    async def all_processes(self, query: ProcessQuery) -> AllProcesses:
+        """The processes of all containers that are not dead, and which of these did not answer."""
+        answers, silent = await self._ask_all(lambda agent: agent.processes(query), await self.processes(query))
+        return AllProcesses(tuple(info for answer in answers for info in answer), tuple(silent))
+
+    @operation
+    async def local_services(self) -> list[ServiceInfo]:
+        """The services that processes of this container serve, by name."""
+        serving: dict[str, list[Process]] = {}
+        for process in self._hosted.processes:
+            if process.name:
+                serving.setdefault(process.name, []).append(process)
+        return [
+            ServiceInfo(
+                name=name,
+                version=processes[0].version,
+                processes=tuple(process.id for process in processes),
+                containers=(self._hosted.id,),
+                operations=tuple(sorted(operations_of(type(processes[0])))),
+            )
+            for name, processes in sorted(serving.items())
+        ]
+
+    @operation
+    async def services(self) -> list[ServiceInfo]:
+        """The services of the system, by name, as far as their containers answer."""
+        answers, _ = await self._ask_all(lambda agent: agent.local_services(), await self.local_services())
+        merged: dict[str, ServiceInfo] = {}
+        for info in (info for answer in answers for info in answer):
+            known = merged.get(info.name)
+            if known is None:
+                merged[info.name] = info
+            else:
+                merged[info.name] = msgspec.structs.replace(
+                    known,
+                    processes=(*known.processes, *info.processes),
+                    containers=(*known.containers, *info.containers),
+                    operations=tuple(sorted({*known.operations, *info.operations})),
+                )
+        return [merged[name] for name in sorted(merged)]
+
+    # -- operations: processes -----------------------------------------------------------------------------------
+
+    @operation
+    async def spawn(self, request: SpawnRequest) -> SpawnResult:
+        """Start processes here or elsewhere; returns when they are ACTIVE.
+
+        Raises :class:`NotFound` for a container or a startable that is not known, :class:`Unavailable` for a container
+        that is dead, and what the processes raised when they did not start: then none of them is left.
+        """
+        if not 1 <= request.count <= _MOST_SPAWNED:
+            raise InvalidInput(f"{request.count} processes cannot be started", advice=f"1 to {_MOST_SPAWNED} can be.")
+        target = self._choose(request.name) if request.on == "any" else request.on or self._hosted.id
+        if target != self._hosted.id:
+            self._must_live(target)
+            return await self._agent(target).spawn(msgspec.structs.replace(request, on=target))
+        return SpawnResult(self._hosted.id, await self._need_apps().spawn(request))
+
+    @operation
+    async def terminate(self, request: TerminateRequest) -> None:
+        """Stop a process of any container in good order; its supervisor does not start it again.
+
+        Raises :class:`NotFound`."""
+        target, dot, number = request.process.rpartition(".")
+        if not dot or not number.isdigit():
+            raise InvalidInput(f"{request.process!r} is not the id of a process", advice="Take one from `pelagos ps`.")
+        if target != self._hosted.id:
+            self._must_live(target)
+            await self._agent(target).terminate(request)
+            return
+        if request.process == self.id:
+            raise Conflict("an agent does not terminate itself", advice="Stop the container.")
+        if request.process == self._hosted.edge.id or request.process == self._hosted.root.id:
+            raise Conflict(f"the container cannot live without {request.process}", advice="Stop the container.")
+        await self._hosted.terminate(request.process, request.shutdown)
+
+    # -- operations: apps ----------------------------------------------------------------------------------------
+
+    @operation
+    async def apps(self) -> list[AppInfo]:
+        """The apps that run in this container, in the order of their start."""
+        return [] if self._apps is None else list(self._apps.running())
+
+    @operation
+    async def start_app(self, request: AppRequest) -> AppInfo:
+        """Start an app of this container's search path, and what it depends on. Raises what the start raised."""
+        return await self._need_apps().start_app(request)
+
+    @operation
+    async def stop_app(self, request: AppRequest) -> None:
+        """Stop an app that runs here. Raises :class:`NotFound`, and :class:`Conflict` if others depend on it."""
+        await self._need_apps().stop_app(request.name)
+
+    @operation
+    async def reload_app(self, request: AppRequest) -> AppInfo:
+        """Stop an app and start it again from its file."""
+        return await self._need_apps().reload_app(request.name)
+
+    # -- operations: the program ---------------------------------------------------------------------------------
+
+    @operation
+    async def set_log_level(self, request: LogLevelRequest) -> list[str]:
+        """Set a package's log level; returns the ids of the containers that did so."""
+        if self._set_log_level is None:
+            raise Unsupported("this container's program does not let its log levels be set")
+        self._set_log_level(request.room, request.level)
+        if not request.everywhere:
+            return [self._hosted.id]
+        here = msgspec.structs.replace(request, everywhere=False)
+        answers, _ = await self._ask_all(lambda agent: agent.set_log_level(here), [self._hosted.id])
+        return sorted(container for answer in answers for container in answer)
+
+    @operation
+    async def dead_letters(self, limit: int) -> list[DeadLetter]:
+        """The dead letters of the system, the oldest first."""
+        return await self.container.transport.dead_letters.list(limit)
+
+    @operation
+    async def dead_letter(self, letter: str) -> DeadLetter:
+        """One of them. Raises :class:`NotFound`."""
+        return await self.container.transport.dead_letters.get(letter)
+
+    @operation
+    async def retry_dead_letter(self, letter: str) -> None:
+        """Send it once more. Raises :class:`NotFound`, and :class:`Unavailable` if nobody serves its address."""
+        await self.container.transport.dead_letters.retry(letter)
+
+    @operation
+    async def drop_dead_letter(self, letter: str) -> None:
+        """Forget it. Raises :class:`NotFound`."""
+        await self.container.transport.dead_letters.drop(letter)
+
+    # -- living on -----------------------------------------------------------------------------------------------
+
+    async def _live_on(self) -> None:
+        rng = self.world.rng("agent")
+        beat = self._settings.heartbeat
+        self._announce("start")
+        next_beat = self._now() + beat * rng.uniform(1 - _JITTER, 1 + _JITTER)
+        while True:
+            now = self._now()
+            if now >= next_beat:
+                self._announce("heartbeat")
+                next_beat = now + beat * rng.uniform(1 - _JITTER, 1 + _JITTER)
+            for change in self.inventory.sweep(now):
+                self._tell(change)
+            await asyncio.sleep(max(0.001, min(next_beat - now, self.inventory.next_sweep(now))))
+
+    async def _hear(self, message: Announcement | Identify) -> None:
+        if isinstance(message, Identify):
+            if message.sender != self._hosted.id:
+                await asyncio.sleep(self.world.rng("agent").uniform(0, _REPLY_SPREAD))
+            self._announce("heartbeat")
+            return
+        if message.node.id == self._hosted.id:
+            if message.boot != self._boot:
+                log.error(
+                    "another container lives under this one's id", container=self._hosted.id, host=message.node.host
+                )
+            return
+        change = self.inventory.hear(message, self._now())
+        if change is not None:
+            self._tell(change)
+        if message.event == "start":
+            await asyncio.sleep(self.world.rng("agent").uniform(0, _REPLY_SPREAD))
+            self._announce("heartbeat")
+
+    def _announce(self, event: str) -> None:
+        self.publish(AGENTS_FANOUT, Announcement(self._node(), self._boot, event), op="announce")
+
+    def _tell(self, change: Change) -> None:
+        write = log.warning if change.state in ("suspect", "dead") else log.info
+        write("container changed", other=change.container, state=change.state, before=change.before)
+        self.publish(
+            f"topic:event.container_lifecycle.{change.container}",
+            NodeChanged(change.container, change.state, change.before, self._hosted.id, self.world.now()),
+        )
+
+    # -- what it knows -------------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return self.world.monotonic()
+
+    def _node(self) -> NodeInfo:
+        processes = self._hosted.processes
+        return NodeInfo(
+            id=self._hosted.id,
+            system=self._hosted.config.system,
+            host=self._host,
+            pid=self._pid,
+            version=__version__,
+            state="alive",
+            started_at=self._started_at,
+            heard=0.0,
+            processes=len(processes),
+            apps=() if self._apps is None else self._apps.running(),
+            services=tuple(sorted({process.name for process in processes if process.name})),
+            startable={} if self._apps is None else self._apps.startable,
+        )
+
+    def _process_info(self, process: Process, place: Any) -> ProcessInfo:
+        seen = process.snapshot()
+        supervisor = "" if place is None or place[0] is self._hosted.root else place[0].id
+        return ProcessInfo(
+            id=process.id,
+            name=process.name,
+            kind=f"{type(process).__module__}:{type(process).__qualname__}",
+            state=str(seen.state),
+            container=self._hosted.id,
+            supervisor=supervisor,
+            app="" if self._apps is None else self._apps.app_of(process.id),
+            restarts=0 if place is None else place[1].restarts,
+            running=sum(seen.serving.running),
+            waiting=seen.serving.waiting,
+            done=seen.serving.done,
+            failed=seen.serving.failed,
+            calls=seen.calls,
+            cause=seen.cause,
+        )
+
+    def _agent(self, container: str) -> AgentProcess:
+        return client(AgentProcess, self, address=agent_of(container))
+
+    def _need_apps(self) -> Apps:
+        if self._apps is None:
+            raise Unsupported(
+                f"container {self._hosted.id} starts nothing on request", advice="Start it with `pelagos container`."
+            )
+        return self._apps
+
+    def _must_live(self, container: str) -> None:
+        node = self.inventory.get(container)
+        if node is None:
+            known = [self._hosted.id, *(node.id for node in self.inventory.nodes(self._now()))]
+            raise NotFound(f"no container {container!r} is known", advice=_did_you_mean(container, known))
+        if node.state in ("dead", "left"):
+            raise Unavailable(f"container {container} is gone ({node.state})", advice="See `pelagos nodes`.")
+
+    def _choose(self, name: str) -> str:
+        """The container with the fewest processes among those that can start it."""
+
+        def can(node: NodeInfo) -> bool:
+            return name in node.startable
+
+        own = self._node()
+        nodes = [own, *(n for n in self.inventory.nodes(self._now()) if n.state == "alive" and n.id != own.id)]
+        able = [node for node in nodes if can(node)]
+        if not able and self._apps is not None and self._apps.spawn_any and ":" in name:
+            able = [own]
+        if not able:
+            startable = sorted({other for node in nodes for other in node.startable})
+            raise NotFound(
+                f"no container that is alive can start {name!r}",
+                advice=_did_you_mean(name, startable) or "Start a container with an app that has it.",
+            )
+        return min(able, key=lambda node: (node.processes, node.id)).id
+
+    async def _ask_all(self, ask: Callable[[AgentProcess], Awaitable[T]], own: T) -> tuple[list[T], list[str]]:
+        """What all containers answer that are not dead, in the order of their ids, and who did not answer."""
+        others = [n for n in self.inventory.nodes(self._now()) if n.state in ("alive", "suspect")]
+        answers: dict[str, T] = {self._hosted.id: own}
+        silent: list[str] = []
+
+        async def one(container: str) -> None:
+            agent = client(AgentProcess, self, address=agent_of(container), timeout=self._settings.ask_timeout)
+            try:
+                answers[container] = await ask(agent)
+            except (Unavailable, DeadlineExceeded):
+                silent.append(container)
+
+        await _together(one(node.id) for node in others if node.id != self._hosted.id)
+        return [answers[container] for container in sorted(answers)], sorted(silent)
+
+
+async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for each in work:
+            group.create_task(each)
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, 1)
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    return f"There are: {', '.join(names[:12])}." if names else ""
