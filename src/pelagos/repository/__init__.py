@@ -1,0 +1,82 @@
+"""Versioned structured objects: types, commits, branches, merges, synchronisation, associations. See README.md."""
+
+from pelagos.repository.commits import (
+    ANY_HEAD,
+    Checkout,
+    Commit,
+    Committed,
+    checkout,
+    commit,
+    head,
+    history,
+    read_commit,
+    resolve,
+    set_branch,
+)
+from pelagos.repository.diff import Added, Change, Changed, Removed, Reordered, compare, diff
+from pelagos.repository.encoding import Link, Opaque
+from pelagos.repository.errors import CorruptObject, Diverged, HeadMoved, MergeConflicts, MissingObjects
+from pelagos.repository.graph import CommitGraph, CommitInfo
+from pelagos.repository.objects import get, get_many, put
+from pelagos.repository.repositories import (
+    Ref,
+    Repository,
+    branches,
+    create_repository,
+    delete_repository,
+    find_repository,
+    get_repository,
+    list_repositories,
+    remove_branch,
+    tag,
+    tags,
+)
+from pelagos.repository.types import TYPES, TypeRegistry, link, stored
+
+__all__ = [
+    "ANY_HEAD",
+    "TYPES",
+    "Added",
+    "Change",
+    "Changed",
+    "Checkout",
+    "Commit",
+    "CommitGraph",
+    "CommitInfo",
+    "Committed",
+    "CorruptObject",
+    "Diverged",
+    "HeadMoved",
+    "Link",
+    "MergeConflicts",
+    "MissingObjects",
+    "Opaque",
+    "Ref",
+    "Removed",
+    "Reordered",
+    "Repository",
+    "TypeRegistry",
+    "branches",
+    "checkout",
+    "commit",
+    "compare",
+    "create_repository",
+    "delete_repository",
+    "diff",
+    "find_repository",
+    "get",
+    "get_many",
+    "get_repository",
+    "head",
+    "history",
+    "link",
+    "list_repositories",
+    "put",
+    "read_commit",
+    "remove_branch",
+    "resolve",
+    "set_branch",
+    "stored",
+    "tag",
+    "tags",
+]
