@@ -24,8 +24,8 @@ import msgspec
 from pelagos.clouds import AccountConfig
 from pelagos.model.diagnostics import Diagnostic
 from pelagos.model.errors import DescriptionError, InvalidInput
+from pelagos.model.yaml_layer import Layer, PathKey, parse_scalar, read_layer
 from pelagos.runtime.settings import Settings
-from pelagos.runtime.yaml_layer import Layer, PathKey, parse_scalar, read_layer
 
 __all__ = ["config_file", "default_home", "load_settings"]
 

@@ -60,8 +60,8 @@ def running_containers(home: Path, system: str | None = None) -> list[tuple[str,
 async def connect_control(home: Path, system: str | None = None, container: str | None = None) -> Control:
     """A control of a container that runs in another program of this user: the named one, else the newest.
 
-    Raises :class:`Unavailable` if none runs, :class:`NotFound` if not the named one, and :class:`Ambiguous` if no system
-    is named and several have containers here.
+    Raises :class:`Unavailable` if none runs, :class:`NotFound` if not the named one, and :class:`Ambiguous` if no
+    system is named and several have containers here.
     """
     found = live_sockets(home, system)
     where = f"of system {system!r} " if system else ""

@@ -1,7 +1,7 @@
 """The container's end of its control socket: a process that calls and listens for other programs of this user.
 
-Who may connect is decided three times: the directory's mode, the socket's mode, and the peer's user asked of the kernel.
-Calls go out as the container's edge, with its scope; what an operation allows its callers is the policy's to say.
+Who may connect is decided three times: by the directory's mode, the socket's mode, and the peer's user, asked of the
+kernel. Calls go out as the container's edge, with its scope; what an operation allows its callers is the policy's.
 
 Bounds: a connection may have a few hundred requests under way, beyond which it is not read; what is published to a slow
 listener drops the oldest and counts; a client that does not read its answers is not read either.

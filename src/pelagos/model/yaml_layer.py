@@ -1,10 +1,12 @@
-"""A YAML file as plain values with places: what the configuration is read from.
+"""A YAML file as plain values with places: what the configuration, apps and releases are read from.
 
 Only mappings, lists and plain scalars are taken: a tag of any other kind is a mistake, so a file never makes objects.
 """
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from pelagos.model.diagnostics import Diagnostic, Position
 if TYPE_CHECKING:
     from ruamel.yaml.nodes import Node
 
-__all__ = ["Layer", "Origin", "PathKey", "parse_scalar", "read_layer"]
+__all__ = ["Layer", "Origin", "PathKey", "did_you_mean", "parse_layer", "parse_scalar", "read_layer"]
 
 Origin = Position | str
 """Where a value came from: a place in a file, or the name of a variable or flag."""
@@ -51,14 +53,22 @@ def at(position: Position, lines: dict[str, list[str]], summary: str, advice: st
 
 def read_layer(path: Path, mistakes: list[Diagnostic]) -> Layer:
     """The file's values. Mistakes are added to the list; raises OSError if it cannot be read."""
+    return parse_layer(str(path), path.read_bytes(), mistakes)
+
+
+def parse_layer(
+    name: str, data: bytes, mistakes: list[Diagnostic], *, what: str = "the configuration", list_key: str = ""
+) -> Layer:
+    """The values of a text that was read from ``name``. Mistakes are added to the list.
+
+    ``what`` it is, for messages. A list at the root is taken as the value of ``list_key``, unless that is empty."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
-    from ruamel.yaml.nodes import MappingNode
+    from ruamel.yaml.nodes import MappingNode, SequenceNode
 
-    name = str(path)
     layer = Layer()
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         mistakes.append(Diagnostic(f"the file is not UTF-8: {error.reason} at byte {error.start}", Position(name, 1)))
         return layer
@@ -75,10 +85,16 @@ def read_layer(path: Path, mistakes: list[Diagnostic]) -> Layer:
         return layer
     if root is None:
         return layer
-    if not isinstance(root, MappingNode):
-        mistakes.append(at(Position(name, 1), layer.lines, "the configuration is not a mapping of keys to values"))
+    reader = _Reader(name, layer, mistakes)
+    layer.origins[()] = Position(name, root.start_mark.line + 1, root.start_mark.column + 1)
+    if list_key and isinstance(root, SequenceNode):
+        layer.origins[(list_key,)] = layer.origins[()]
+        layer.data = {list_key: reader.value(root, (list_key,))}
         return layer
-    layer.data = _Reader(name, layer, mistakes).mapping(root, ())
+    if not isinstance(root, MappingNode):
+        mistakes.append(at(Position(name, 1), layer.lines, f"{what} is not a mapping of keys to values"))
+        return layer
+    layer.data = reader.mapping(root, ())
     return layer
 
 
@@ -91,6 +107,12 @@ def parse_scalar(text: str) -> Any:
         return YAML(typ="safe", pure=True).load(text)
     except (YAMLError, ValueError):
         return text
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Advice for a name that is not known: the nearest one that is, else ``otherwise``."""
+    close = difflib.get_close_matches(name, sorted(known), 1)
+    return f"Did you mean {close[0]!r}?" if close else otherwise
 
 
 class _Reader:
