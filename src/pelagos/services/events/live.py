@@ -1,0 +1,155 @@
+"""Live subscriptions: what is published from now on, as it comes, in order, from memory.
+
+Each subscription has its own bounded queue in the transport, where the oldest is dropped (and counted there) if the
+handler cannot keep up: such events are hints. The handler gets one event at a time, so it sees them in the order of
+their publishers; the way not chosen, :meth:`Process.listen`, serves many at once and cannot be ended before its
+process.
+
+Only events of the subscriber's own project come, unless it asks for every project's: that is for infrastructure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+
+import msgspec
+
+from pelagos.exchange import Delivery, Receiver, Subscription, topic_matches
+from pelagos.model.scope import Scope
+from pelagos.process import Context, Process, current_context, get_logger, use_context
+from pelagos.services.events.messages import PublishedEvent
+from pelagos.services.events.topics import check_patterns
+
+__all__ = ["EventHandler", "LiveSnapshot", "LiveSubscription", "subscribe"]
+
+EventHandler = Callable[[PublishedEvent], Awaitable[None]]
+
+log = get_logger(__name__)
+_decode = msgspec.msgpack.Decoder(PublishedEvent).decode
+
+
+class LiveSnapshot(msgspec.Struct, frozen=True):
+    patterns: tuple[str, ...]
+    waiting: int
+    handled: int
+    failed: int
+    """Events whose handler raised; the log says why."""
+    foreign: int
+    """Events of other projects, and messages that are no events."""
+
+
+async def subscribe(
+    process: Process,
+    patterns: str | Iterable[str],
+    handler: EventHandler,
+    *,
+    capacity: int = 1024,
+    every_project: bool = False,
+) -> LiveSubscription:
+    """Have ``handler`` called with the events that fit one of the patterns, until the process ends or
+    :meth:`LiveSubscription.cancel`. Call it from ``on_init`` or later; events come at once.
+
+    ``capacity``: how many may wait. A handler that raises is logged, and the next event comes all the same. Raises
+    InvalidInput (patterns), Unavailable (the exchange has stopped)."""
+    subscription = LiveSubscription(process, check_patterns(patterns), handler, every_project)
+    await subscription._begin(capacity)
+    return subscription
+
+
+class LiveSubscription:
+    """Made by :func:`subscribe`."""
+
+    def __init__(self, process: Process, patterns: tuple[str, ...], handler: EventHandler, every_project: bool) -> None:
+        self._process = process
+        self._patterns = patterns
+        self._handler = handler
+        self._project = None if every_project else current_context().scope.project_id
+        names = process.container.names
+        self._addresses = [names.full(f"topic:event.{pattern}") for pattern in patterns]
+        self._waiting: deque[Delivery] = deque()
+        self._wake: asyncio.Future[None] | None = None
+        self._subscriptions: list[Subscription] = []
+        self._task: asyncio.Task[None] | None = None
+        self._handled = 0
+        self._failed = 0
+        self._foreign = 0
+
+    async def cancel(self) -> None:
+        """No event comes any more; the one being handled is cancelled. Idempotent. Not for the handler itself to call:
+        it would wait for its own end."""
+        await self._close()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def snapshot(self) -> LiveSnapshot:
+        return LiveSnapshot(self._patterns, len(self._waiting), self._handled, self._failed, self._foreign)
+
+    async def _begin(self, capacity: int) -> None:
+        transport = self._process.container.transport
+        prefetch = max(1, min(64, capacity))
+        try:
+            for index, address in enumerate(self._addresses):
+                receiver = Receiver(address, prefetch=prefetch, capacity=capacity)
+                self._subscriptions.append(await transport.subscribe(receiver, self._admitter(index)))
+            self._task = self._process.start_task(self._run(), name=f"events {' '.join(self._patterns)}")
+        except BaseException:
+            await self._close()
+            raise
+
+    def _admitter(self, index: int) -> Callable[[Delivery], None]:
+        earlier = [address.partition(":")[2] for address in self._addresses[:index]]
+
+        def admit(delivery: Delivery) -> None:
+            # Each pattern has its own queue; what fits several comes through the first of them alone.
+            topic = delivery.envelope.receiver.partition(":")[2]
+            if earlier and any(topic_matches(pattern, topic) for pattern in earlier):
+                delivery.ack()
+                return
+            self._waiting.append(delivery)
+            if self._wake is not None and not self._wake.done():
+                self._wake.set_result(None)
+
+        return admit
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        waiting = self._waiting
+        try:
+            while True:
+                if not waiting:
+                    self._wake = loop.create_future()
+                    await self._wake
+                    continue
+                delivery = waiting.popleft()
+                await self._handle(delivery)
+                delivery.ack()
+        finally:
+            await self._close()
+
+    async def _handle(self, delivery: Delivery) -> None:
+        envelope = delivery.envelope
+        try:
+            event = _decode(envelope.content)
+        except msgspec.DecodeError as error:
+            self._foreign += 1
+            log.warning("not an event", address=envelope.receiver, sender=envelope.sender, error=str(error))
+            return
+        if self._project is not None and event.project_id != self._project:
+            self._foreign += 1
+            return
+        scope = Scope(event.project_id, event.user_id)
+        try:
+            with use_context(Context(scope, trace=envelope.trace, process=self._process.id)):
+                await self._handler(event)
+            self._handled += 1
+        except Exception as error:
+            self._failed += 1
+            log.error("event handler failed", type=event.type, origin=event.origin, exc_info=error)
+
+    async def _close(self) -> None:
+        while self._subscriptions:
+            await self._subscriptions.pop().close()
+        self._waiting.clear()
