@@ -101,7 +101,7 @@ class AgentProcess(ServiceProcess):
         set_log_level: Callable[[str, str], None] | None = None,
     ) -> None:
         super().__init__()
-        self._hosted = container
+        self._resident = container
         self._apps = apps
         self._settings = AgentSettings() if settings is None else settings
         self._host = host
@@ -116,7 +116,7 @@ class AgentProcess(ServiceProcess):
 
     async def on_activate(self) -> None:
         self._own = await self.container.transport.subscribe(
-            Receiver(self.container.names.full(agent_of(self._hosted.id)), prefetch=2 * self.max_concurrent),
+            Receiver(self.container.names.full(agent_of(self._resident.id)), prefetch=2 * self.max_concurrent),
             self._receive,
         )
         self.start_task(self._live_on(), name="heartbeat")
@@ -140,20 +140,20 @@ class AgentProcess(ServiceProcess):
     @operation
     async def nodes(self) -> list[NodeInfo]:
         """All containers that this one knows, itself included, by id."""
-        others = [node for node in self.inventory.nodes(self._now()) if node.id != self._hosted.id]
+        others = [node for node in self.inventory.nodes(self._now()) if node.id != self._resident.id]
         return sorted([*others, self._node()], key=lambda node: node.id)
 
     @operation
     async def identify(self) -> None:
         """Have every container of the system announce itself now; ``nodes`` knows them a moment later."""
-        self.publish(AGENTS_FANOUT, Identify(self._hosted.id), op="identify")
+        self.publish(AGENTS_FANOUT, Identify(self._resident.id), op="identify")
 
     @operation
     async def processes(self, query: ProcessQuery) -> list[ProcessInfo]:
         """The processes of this container, in the order of their start."""
-        tree = self._hosted.tree()
+        tree = self._resident.tree()
         found = []
-        for process in self._hosted.processes:
+        for process in self._resident.processes:
             if query.service and process.name != query.service:
                 continue
             place = tree.get(process.id)
@@ -170,7 +170,7 @@ class AgentProcess(ServiceProcess):
     async def local_services(self) -> list[ServiceInfo]:
         """The services that processes of this container serve, by name."""
         serving: dict[str, list[Process]] = {}
-        for process in self._hosted.processes:
+        for process in self._resident.processes:
             if process.name:
                 serving.setdefault(process.name, []).append(process)
         return [
@@ -178,7 +178,7 @@ class AgentProcess(ServiceProcess):
                 name=name,
                 version=processes[0].version,
                 processes=tuple(process.id for process in processes),
-                containers=(self._hosted.id,),
+                containers=(self._resident.id,),
                 operations=tuple(sorted(operations_of(type(processes[0])))),
             )
             for name, processes in sorted(serving.items())
@@ -213,11 +213,11 @@ class AgentProcess(ServiceProcess):
         """
         if not 1 <= request.count <= _MOST_SPAWNED:
             raise InvalidInput(f"{request.count} processes cannot be started", advice=f"1 to {_MOST_SPAWNED} can be.")
-        target = self._choose(request.name) if request.on == "any" else request.on or self._hosted.id
-        if target != self._hosted.id:
+        target = self._choose(request.name) if request.on == "any" else request.on or self._resident.id
+        if target != self._resident.id:
             self._must_live(target)
             return await self._agent(target).spawn(msgspec.structs.replace(request, on=target))
-        return SpawnResult(self._hosted.id, await self._need_apps().spawn(request))
+        return SpawnResult(self._resident.id, await self._need_apps().spawn(request))
 
     @operation
     async def terminate(self, request: TerminateRequest) -> None:
@@ -227,15 +227,15 @@ class AgentProcess(ServiceProcess):
         target, dot, number = request.process.rpartition(".")
         if not dot or not number.isdigit():
             raise InvalidInput(f"{request.process!r} is not the id of a process", advice="Take one from `pelagos ps`.")
-        if target != self._hosted.id:
+        if target != self._resident.id:
             self._must_live(target)
             await self._agent(target).terminate(request)
             return
         if request.process == self.id:
             raise Conflict("an agent does not terminate itself", advice="Stop the container.")
-        if request.process == self._hosted.edge.id or request.process == self._hosted.root.id:
+        if request.process == self._resident.edge.id or request.process == self._resident.root.id:
             raise Conflict(f"the container cannot live without {request.process}", advice="Stop the container.")
-        await self._hosted.terminate(request.process, request.shutdown)
+        await self._resident.terminate(request.process, request.shutdown)
 
     # -- operations: apps ----------------------------------------------------------------------------------------
 
@@ -268,9 +268,9 @@ class AgentProcess(ServiceProcess):
             raise Unsupported("this container's program does not let its log levels be set")
         self._set_log_level(request.room, request.level)
         if not request.everywhere:
-            return [self._hosted.id]
+            return [self._resident.id]
         here = msgspec.structs.replace(request, everywhere=False)
-        answers, _ = await self._ask_all(lambda agent: agent.set_log_level(here), [self._hosted.id])
+        answers, _ = await self._ask_all(lambda agent: agent.set_log_level(here), [self._resident.id])
         return sorted(container for answer in answers for container in answer)
 
     @operation
@@ -311,14 +311,14 @@ class AgentProcess(ServiceProcess):
 
     async def _hear(self, message: Announcement | Identify) -> None:
         if isinstance(message, Identify):
-            if message.sender != self._hosted.id:
+            if message.sender != self._resident.id:
                 await asyncio.sleep(self.world.rng("agent").uniform(0, _REPLY_SPREAD))
             self._announce("heartbeat")
             return
-        if message.node.id == self._hosted.id:
+        if message.node.id == self._resident.id:
             if message.boot != self._boot:
                 log.error(
-                    "another container lives under this one's id", container=self._hosted.id, host=message.node.host
+                    "another container lives under this one's id", container=self._resident.id, host=message.node.host
                 )
             return
         change = self.inventory.hear(message, self._now())
@@ -336,7 +336,7 @@ class AgentProcess(ServiceProcess):
         write("container changed", other=change.container, state=change.state, before=change.before)
         self.publish(
             f"topic:event.container_lifecycle.{change.container}",
-            NodeChanged(change.container, change.state, change.before, self._hosted.id, self.world.now()),
+            NodeChanged(change.container, change.state, change.before, self._resident.id, self.world.now()),
         )
 
     # -- what it knows -------------------------------------------------------------------------------------------
@@ -345,10 +345,10 @@ class AgentProcess(ServiceProcess):
         return self.world.monotonic()
 
     def _node(self) -> NodeInfo:
-        processes = self._hosted.processes
+        processes = self._resident.processes
         return NodeInfo(
-            id=self._hosted.id,
-            system=self._hosted.config.system,
+            id=self._resident.id,
+            system=self._resident.config.system,
             host=self._host,
             pid=self._pid,
             version=__version__,
@@ -363,13 +363,13 @@ class AgentProcess(ServiceProcess):
 
     def _process_info(self, process: Process, place: Any) -> ProcessInfo:
         seen = process.snapshot()
-        supervisor = "" if place is None or place[0] is self._hosted.root else place[0].id
+        supervisor = "" if place is None or place[0] is self._resident.root else place[0].id
         return ProcessInfo(
             id=process.id,
             name=process.name,
             kind=f"{type(process).__module__}:{type(process).__qualname__}",
             state=str(seen.state),
-            container=self._hosted.id,
+            container=self._resident.id,
             supervisor=supervisor,
             app="" if self._apps is None else self._apps.app_of(process.id),
             restarts=0 if place is None else place[1].restarts,
@@ -387,14 +387,14 @@ class AgentProcess(ServiceProcess):
     def _need_apps(self) -> Apps:
         if self._apps is None:
             raise Unsupported(
-                f"container {self._hosted.id} starts nothing on request", advice="Start it with `pelagos container`."
+                f"container {self._resident.id} starts nothing on request", advice="Start it with `pelagos container`."
             )
         return self._apps
 
     def _must_live(self, container: str) -> None:
         node = self.inventory.get(container)
         if node is None:
-            known = [self._hosted.id, *(node.id for node in self.inventory.nodes(self._now()))]
+            known = [self._resident.id, *(node.id for node in self.inventory.nodes(self._now()))]
             raise NotFound(f"no container {container!r} is known", advice=_did_you_mean(container, known))
         if node.state in ("dead", "left"):
             raise Unavailable(f"container {container} is gone ({node.state})", advice="See `pelagos nodes`.")
@@ -421,7 +421,7 @@ class AgentProcess(ServiceProcess):
     async def _ask_all(self, ask: Callable[[AgentProcess], Awaitable[T]], own: T) -> tuple[list[T], list[str]]:
         """What all containers answer that are not dead, in the order of their ids, and who did not answer."""
         others = [n for n in self.inventory.nodes(self._now()) if n.state in ("alive", "suspect")]
-        answers: dict[str, T] = {self._hosted.id: own}
+        answers: dict[str, T] = {self._resident.id: own}
         silent: list[str] = []
 
         async def one(container: str) -> None:
@@ -431,7 +431,7 @@ class AgentProcess(ServiceProcess):
             except (Unavailable, DeadlineExceeded):
                 silent.append(container)
 
-        await _together(one(node.id) for node in others if node.id != self._hosted.id)
+        await _together(one(node.id) for node in others if node.id != self._resident.id)
         return [answers[container] for container in sorted(answers)], sorted(silent)
 
 

@@ -250,7 +250,9 @@ def _check(file: AppFile | ReleaseFile, layer: Layer, mistakes: list[Diagnostic]
             try:
                 SpecifierSet(entry.version)
             except InvalidSpecifier:
-                wrong(("apps", index, "version"), f"{entry.version!r} is no range of versions", "Write it like >=1.2,<2.")
+                wrong(
+                    ("apps", index, "version"), f"{entry.version!r} is no range of versions", "Write it like >=1.2,<2."
+                )
         return
     name_is_right(("name",), file.name)
     taken: dict[str, int] = {}

@@ -71,7 +71,7 @@ class ControlProcess(Process):
         context: Callable[[], Context] | None = None,
     ) -> None:
         super().__init__()
-        self._hosted = container
+        self._resident = container
         self._home = home
         self._info = info
         self._context = context
@@ -87,11 +87,11 @@ class ControlProcess(Process):
         return "control"
 
     async def on_init(self) -> None:
-        self._path = socket_path(self._home, self._hosted.config.system, self._hosted.id)
+        self._path = socket_path(self._home, self._resident.config.system, self._resident.id)
         bound = bind_control(self._path)
         found = self._path.lstat()
         self._inode = (found.st_dev, found.st_ino)
-        live_sockets(self._home, self._hosted.config.system)  # removes what dead containers left
+        live_sockets(self._home, self._resident.config.system)  # removes what dead containers left
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_unix_server(lambda: _Peer(self), sock=bound, start_serving=False)
 
@@ -143,15 +143,15 @@ class ControlProcess(Process):
     async def carry_out(self, request: Call) -> bytes:
         """A call as the edge; returns the encoded result."""
         context = msgspec.structs.replace(self._edge_context(), request_id=request.request_id)
-        content: bytes = await self._hosted.edge.caller.call(
+        content: bytes = await self._resident.edge.caller.call(
             request.address, request.op, request.content, bytes, request.timeout, context
         )
         return content
 
-    def send(self, request: Send) -> None:
+    def forward(self, request: Send) -> None:
         kind_of(request.address)
         with use_context(self._edge_context()):
-            self._hosted.edge.caller.post(request.address, request.op, request.content)
+            self._resident.edge.caller.post(request.address, request.op, request.content)
 
     async def subscribe(self, request: Listen, take: Callable[[bytes], None]) -> Any:
         if kind_of(request.address) not in (Kind.FANOUT, Kind.TOPIC):
@@ -163,7 +163,7 @@ class ControlProcess(Process):
             take(delivery.envelope.content)
             delivery.ack()
 
-        return await self._hosted.transport.subscribe(Receiver(request.address, capacity=1024), receive)
+        return await self._resident.transport.subscribe(Receiver(request.address, capacity=1024), receive)
 
     def _edge_context(self) -> Context:
         return Context(DEFAULT_SCOPE) if self._context is None else self._context()
@@ -317,7 +317,7 @@ class _Peer(asyncio.Protocol):
 
     async def _send(self, request: Send) -> None:
         try:
-            self._server.send(request)
+            self._server.forward(request)
             answer: FromServer = Result(request.number, b"\xc0")
         except PelagosError as error:
             answer = Failed(request.number, error.payload())
