@@ -9,6 +9,7 @@ for nothing that the contract asks.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from pelagos.exchange.address import Kind, kind_of, topic_matches
 from pelagos.exchange.envelope import Envelope, Performative, Status, encode_error, reply_to
@@ -26,8 +27,12 @@ _NO_DEADLINE_PATIENCE = 1.0
 class MemoryTransport:
     """See the module's head and :class:`pelagos.exchange.transport.Transport`."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, post: Callable[[Envelope], None] | None = None) -> None:
+        """``post`` takes the answers that the transport itself gives, if this is the local part of a larger one."""
         self.monotonic = world.monotonic
+        self._post_answer = self.post if post is None else post
+        self.seal: Callable[[Envelope], Envelope] | None = None
+        """Set by interceptors: what the transport itself says passes it before it is sent."""
         self._now = world.now
         self._queues: dict[str, MemoryQueue] = {}
         self._fanouts: dict[str, list[MemoryQueue]] = {}
@@ -84,6 +89,24 @@ class MemoryTransport:
         else:
             self._undeliverable += 1
 
+    def serves(self, address: str) -> bool:
+        """Whether a process or service address has a receiver here."""
+        return address in self._queues
+
+    def accept(self, envelope: Envelope, deadline: float | None) -> None:
+        """Take a message that came from outside: nobody waits for it to be queued, so a request that finds no receiver
+        or no room is answered."""
+        queue = self._queues.get(envelope.receiver)
+        if queue is not None:
+            if envelope.performative is Performative.INFORM_RESULT:
+                queue.next_consumer().take(MemoryDelivery(envelope, None, queue))
+            elif not queue.offer(MemoryDelivery(envelope, deadline, queue)):
+                self.turn_away(envelope, _overloaded(queue))
+        elif kind_of(envelope.receiver) in (Kind.FANOUT, Kind.TOPIC):
+            self._copy_to_subscribers(envelope, deadline)
+        else:
+            self.turn_away(envelope, unserved(envelope.receiver))
+
     async def subscribe(self, receiver: Receiver, handler: Handler) -> Subscription:
         if not self._open:
             raise Unavailable("the exchange has stopped")
@@ -116,6 +139,9 @@ class MemoryTransport:
                     del self._waiters[address]
         return True
 
+    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return lambda: None
+
     @property
     def dead_letters(self) -> DeadLetters:
         raise NotImplementedError  # next: durable queues
@@ -138,36 +164,41 @@ class MemoryTransport:
 
     def give_up(self, delivery: MemoryDelivery, reason: str) -> None:
         """No receiver is left for it: a request is answered, anything else is counted."""
-        request = delivery.envelope
-        if request.performative is not Performative.REQUEST or request.reply_to is None:
-            self._undeliverable += 1
-            return
-        self._returned += 1
-        error = Unavailable(f"{request.receiver}: {reason}")
+        error = Unavailable(f"{delivery.envelope.receiver}: {reason}")
         if delivery.begun:
             error.retry = Retry.UNCERTAIN
-        self._answer(request, encode_error(error))
+        self.turn_away(delivery.envelope, error)
 
     def expire(self, delivery: MemoryDelivery) -> None:
         """Its deadline passed in the queue."""
+        self.tell_expired(delivery.envelope)
+
+    def tell_expired(self, request: Envelope) -> None:
+        """A message's deadline passed in a queue: a request is answered."""
         self._expired += 1
-        request = delivery.envelope
         if request.performative is Performative.REQUEST and request.reply_to is not None:
             error = DeadlineExceeded(f"{request.receiver}: the deadline passed in its queue; nothing was done")
             error.retry = Retry.TRANSIENT
             self._answer(request, encode_error(error))
 
+    def turn_away(self, request: Envelope, error: Unavailable) -> None:
+        """Answer a request that is not delivered; anything else is counted."""
+        if request.performative is not Performative.REQUEST or request.reply_to is None:
+            self._undeliverable += 1
+            return
+        self._returned += 1
+        self._answer(request, encode_error(error))
+
     def _answer(self, request: Envelope, content: bytes) -> None:
-        self.post(
-            reply_to(
-                request,
-                Performative.FAILURE,
-                content,
-                sender=request.receiver,
-                status=Status.ERROR,
-                ts=int(self._now() * 1000),
-            )
+        answer = reply_to(
+            request,
+            Performative.FAILURE,
+            content,
+            sender=request.receiver,
+            status=Status.ERROR,
+            ts=int(self._now() * 1000),
         )
+        self._post_answer(answer if self.seal is None else self.seal(answer))
 
     async def _publish_when_there_is_room(self, envelope: Envelope, deadline: float | None, queue: MemoryQueue) -> None:
         patience = _NO_DEADLINE_PATIENCE if deadline is None else deadline - self.monotonic()
@@ -188,11 +219,7 @@ class MemoryTransport:
                     if queue.offer(MemoryDelivery(envelope, deadline, queue)):
                         return
         except TimeoutError:
-            raise Unavailable(
-                f"{envelope.receiver} is overloaded: {queue.capacity} messages wait already",
-                advice="Try again later, or run more processes of it.",
-                details={"overloaded": True},
-            ) from None
+            raise _overloaded(queue) from None
 
     def _copy_to_subscribers(self, envelope: Envelope, deadline: float | None) -> None:
         kind, _, name = envelope.receiver.partition(":")
@@ -232,3 +259,11 @@ class MemoryTransport:
         subscribers.remove(queue)
         if not subscribers:
             del self._fanouts[queue.address]
+
+
+def _overloaded(queue: MemoryQueue) -> Unavailable:
+    return Unavailable(
+        f"{queue.address} is overloaded: {queue.capacity} messages wait already",
+        advice="Try again later, or run more processes of it.",
+        details={"overloaded": True},
+    )

@@ -163,6 +163,11 @@ class TransportSnapshot(msgspec.Struct, frozen=True):
     dead_lettered: int = 0
     refused: int = 0
     """Messages that an interceptor, or the decoder of what came from outside, refused."""
+    connected: bool = True
+    """Whether there is a connection to carry messages on; a transport without one always says so."""
+    disconnects: int = 0
+    voided: int = 0
+    """Settled after the connection they came on was lost: they are handed out once more."""
 
 
 class Transport(Protocol):
@@ -203,6 +208,12 @@ class Transport(Protocol):
 
     async def wait_served(self, address: str, timeout: float) -> bool:
         """Whether somebody serves the process or service address, at the latest ``timeout`` seconds from now."""
+        ...
+
+    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have ``callback`` called, in the loop, each time the connection is lost: what was asked may have been done, but
+        its answer cannot come any more. Returns a function that ends this; call it once. A transport without a
+        connection never calls."""
         ...
 
     @property

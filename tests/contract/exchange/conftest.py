@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
 from pelagos.exchange import MemoryTransport, Transport
 from pelagos.model import SystemWorld
-
-FACTORIES: dict[str, Callable[[], Transport]] = {
-    "memory": lambda: MemoryTransport(SystemWorld()),
-}
+from support.brokers import skip_without_broker, throw_away_system
 
 
-@pytest.fixture(params=FACTORIES)
+@contextlib.asynccontextmanager
+async def _memory() -> AsyncIterator[Transport]:
+    yield MemoryTransport(SystemWorld())
+
+
+@contextlib.asynccontextmanager
+async def _amqp() -> AsyncIterator[Transport]:
+    url = skip_without_broker()
+    from pelagos.exchange.amqp import AmqpConfig, AmqpTransport
+
+    async with throw_away_system(url) as system:
+        yield AmqpTransport(SystemWorld(), AmqpConfig(url, system, "test", drain=0.0, dead_letter_limit=50))
+
+
+FACTORIES: dict[str, Callable[[], AbstractAsyncContextManager[Transport]]] = {"memory": _memory, "amqp": _amqp}
+
+
+@pytest.fixture(params=["memory", pytest.param("amqp", marks=pytest.mark.amqp)])
 async def transport(request: pytest.FixtureRequest) -> AsyncIterator[Transport]:
-    made = FACTORIES[request.param]()
-    await made.start()
-    yield made
-    await made.stop()
+    async with FACTORIES[request.param]() as made:
+        await made.start()
+        yield made
+        await made.stop()
