@@ -17,6 +17,17 @@ from pelagos.repository.diff import Added, Change, Changed, Removed, Reordered, 
 from pelagos.repository.encoding import Link, Opaque
 from pelagos.repository.errors import CorruptObject, Diverged, HeadMoved, MergeConflicts, MissingObjects
 from pelagos.repository.graph import CommitGraph, CommitInfo
+from pelagos.repository.merge import (
+    BothAdded,
+    BothChanged,
+    ChangedAndRemoved,
+    Choice,
+    MergeConflict,
+    Merged,
+    Use,
+    merge_values,
+)
+from pelagos.repository.merging import MergeKind, MergeOutcome, merge_branch, preview_merge
 from pelagos.repository.objects import get, get_many, put
 from pelagos.repository.repositories import (
     Ref,
@@ -32,14 +43,20 @@ from pelagos.repository.repositories import (
     tags,
 )
 from pelagos.repository.types import TYPES, TypeRegistry, link, stored
+from pelagos.repository.values import MISSING
 
 __all__ = [
     "ANY_HEAD",
+    "MISSING",
     "TYPES",
     "Added",
+    "BothAdded",
+    "BothChanged",
     "Change",
     "Changed",
+    "ChangedAndRemoved",
     "Checkout",
+    "Choice",
     "Commit",
     "CommitGraph",
     "CommitInfo",
@@ -48,7 +65,11 @@ __all__ = [
     "Diverged",
     "HeadMoved",
     "Link",
+    "MergeConflict",
     "MergeConflicts",
+    "MergeKind",
+    "MergeOutcome",
+    "Merged",
     "MissingObjects",
     "Opaque",
     "Ref",
@@ -56,6 +77,7 @@ __all__ = [
     "Reordered",
     "Repository",
     "TypeRegistry",
+    "Use",
     "branches",
     "checkout",
     "commit",
@@ -71,6 +93,9 @@ __all__ = [
     "history",
     "link",
     "list_repositories",
+    "merge_branch",
+    "merge_values",
+    "preview_merge",
     "put",
     "read_commit",
     "remove_branch",

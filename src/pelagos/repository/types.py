@@ -42,7 +42,6 @@ class StoredType(msgspec.Struct, frozen=True):
     id: str
     version: int
     cls: type[msgspec.Struct]
-    decoder: Any
     upgrades: Mapping[int, Upgrade]
     """From a version to the next."""
 
@@ -53,6 +52,7 @@ class TypeRegistry:
     def __init__(self, *, cached_bytes: int = 16 * 2**20) -> None:
         self._by_id: dict[str, StoredType] = {}
         self._by_class: dict[type, StoredType] = {}
+        self._decoders: dict[type, Any] = {}
         self._cacheable: dict[type, bool] = {}
         self._cache: OrderedDict[str, tuple[Any, int]] = OrderedDict()
         self._cached = 0
@@ -91,8 +91,7 @@ class TypeRegistry:
         ways = dict(upgrades or {})
         if strange := [v for v in ways if not 1 <= v < version]:
             raise InternalError(f"{type_id!r}: no upgrade starts at version {strange[0]}")
-        decoder = msgspec.msgpack.Decoder(cls, ext_hook=_ext_hook, dec_hook=_dec_hook)
-        entry = StoredType(type_id, version, cls, decoder, ways)
+        entry = StoredType(type_id, version, cls, ways)
         self._by_id[type_id] = self._by_class[cls] = entry
 
     def type_of(self, value: object) -> StoredType:
@@ -146,7 +145,7 @@ class TypeRegistry:
             raw = canonical(value, met)
             # Through the type: what could not be read back is refused, and 1 in a float field becomes 1.0.
             try:
-                raw = canonical(entry.decoder.decode(raw))
+                raw = canonical(self._decoder(entry).decode(raw))
             except msgspec.DecodeError as problem:
                 raise InvalidInput(
                     f"{type(value).__name__} does not fit its own type: {problem}",
@@ -183,7 +182,10 @@ class TypeRegistry:
                 details={"digest": stored.digest, "type": stored.type, "version": stored.version},
             )
         try:
-            value = entry.decoder.decode(stored.value) if stored.version == entry.version else _upgrade(entry, stored)
+            if stored.version == entry.version:
+                value = self._decoder(entry).decode(stored.value)
+            else:
+                value = _upgrade(entry, stored)
         except msgspec.ValidationError as problem:
             raise CorruptObject(
                 f"object {stored.digest} does not fit its type {stored.type} version {stored.version}: {problem}",
@@ -191,6 +193,14 @@ class TypeRegistry:
             ) from problem
         self._remember(stored, entry, value)
         return value
+
+    def _decoder(self, entry: StoredType) -> Any:
+        # At first use: a type may link to itself, and has no name yet while it is registered.
+        decoder = self._decoders.get(entry.cls)
+        if decoder is None:
+            decoder = msgspec.msgpack.Decoder(entry.cls, ext_hook=_ext_hook, dec_hook=_dec_hook)
+            self._decoders[entry.cls] = decoder
+        return decoder
 
     def cached(self, digest: str) -> Any:
         """The value of a digest if it is in the cache, else None."""
