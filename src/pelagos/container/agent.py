@@ -43,7 +43,7 @@ from pelagos.container.messages import (
     TerminateRequest,
     agent_of,
 )
-from pelagos.exchange import DeadLetter, Receiver
+from pelagos.exchange import DeadLetter
 from pelagos.model.errors import Conflict, DeadlineExceeded, InvalidInput, NotFound, Unavailable, Unsupported
 from pelagos.process import Process, ServiceProcess, client, get_logger, operation
 from pelagos.process.operation import operations_of
@@ -112,23 +112,14 @@ class AgentProcess(ServiceProcess):
     async def on_init(self) -> None:
         self._boot = self.world.new_id()
         self._started_at = self.world.now()
+        await self.serve(agent_of(self._resident.id))
         await self.listen(AGENTS_FANOUT, self._hear, Announcement | Identify)
 
     async def on_activate(self) -> None:
-        self._own = await self.container.transport.subscribe(
-            Receiver(self.container.names.full(agent_of(self._resident.id)), prefetch=2 * self.max_concurrent),
-            self._receive,
-        )
         self.start_task(self._live_on(), name="heartbeat")
 
     async def on_deactivate(self) -> None:
         self._announce("stop")
-        await self._own.cancel()
-
-    async def on_terminate(self) -> None:
-        own = getattr(self, "_own", None)
-        if own is not None:
-            await own.close()
 
     # -- operations: who is there --------------------------------------------------------------------------------
 
