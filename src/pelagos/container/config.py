@@ -25,5 +25,7 @@ class ContainerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_restarts: int = 3
     """The root supervisor gives up above so many restarts in ``restart_period``."""
     restart_period: float = 5.0
+    max_message_bytes: int = 16 << 20
+    """The size of the content of a message at the most; larger ones are refused where they are made."""
     settings: dict[str, Any] = {}
     """For the processes: ``self.container.settings``."""

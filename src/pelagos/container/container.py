@@ -287,6 +287,10 @@ class Container:
     def dependency_timeout(self) -> float:
         return self.config.dependency_timeout
 
+    @property
+    def max_message_bytes(self) -> int:
+        return self.config.max_message_bytes
+
     def new_process_id(self) -> str:
         self._count += 1
         return f"{self._id}.{self._count}"

@@ -12,6 +12,7 @@ from pelagos.exchange import Envelope, Performative, Status, decode_error
 from pelagos.model.errors import DeadlineExceeded, InternalError, Retry, Unavailable, from_payload
 from pelagos.process.context import CONTEXT, Context
 from pelagos.process.deadlines import DeadlineWatch
+from pelagos.process.failures import too_large
 from pelagos.process.host import Host
 
 __all__ = ["Caller"]
@@ -20,10 +21,14 @@ __all__ = ["Caller"]
 class Caller:
     """Open calls of one process. Replies come to its mailbox; one that nobody waits for any more is dropped and
     counted.
+
+    Conversations are numbered, so the last number is the tombstone of all calls that have ended: a reply to a lower one
+    is late, any other is to a call that was never made.
     """
 
     def __init__(self, host: Host, *, address: str, process_id: str, label: str) -> None:
         self.late_replies = 0
+        self.unknown_replies = 0
         self.names = host.names
         self._transport = host.transport
         self._now = host.world.now
@@ -31,6 +36,7 @@ class Caller:
         self._default_timeout = host.call_timeout
         self._address = address
         self._label = label
+        self._most_bytes = host.max_message_bytes
         self._prefix = f"{process_id}#"
         self._count = 0
         self._loop = asyncio.get_running_loop()
@@ -38,6 +44,7 @@ class Caller:
             self._loop, self._monotonic, self._expire
         )
         self._closed = False
+        self._heed_no_breaks = host.transport.on_disconnect(self._disconnected)
 
     @property
     def pending(self) -> int:
@@ -70,6 +77,8 @@ class Caller:
             raise late
         if self._closed:
             raise Unavailable(f"{self._label} has ended; it calls nobody any more")
+        if len(content) > self._most_bytes:
+            raise too_large(f"the content of {op} for {address}", len(content), self._most_bytes)
         self._count += 1
         conversation = f"{self._prefix}{self._count}"
         request = Envelope(
@@ -106,7 +115,8 @@ class Caller:
             self._calls.entries.pop(conversation, None)
         if reply.status is Status.ERROR:
             error = from_payload(decode_error(reply.content))
-            error.add_note(f"answered by {reply.sender} to {op} in conversation {conversation}")
+            by = f"{reply.sender_name} ({reply.sender})" if reply.sender_name else reply.sender
+            error.add_note(f"answered by {by} to {op} in conversation {conversation}, trace {request.trace}")
             raise error
         try:
             return decode(reply.content)
@@ -115,27 +125,39 @@ class Caller:
                 f"{op} of {address} answered with something else than it declares: {problem}"
             ) from problem
 
+    async def send(self, address: str, op: str, content: bytes) -> None:
+        """Send one message that nobody answers to a full address that somebody serves; returns when it is in the
+        queue. Raises as :meth:`call` does before it waits for the answer.
+        """
+        if self._closed:
+            raise Unavailable(f"{self._label} has ended; it sends nothing any more")
+        await self._transport.publish(self._one_way(address, op, content, repeatable=True))
+
     def post(self, address: str, op: str, content: bytes) -> None:
-        """Send one message that nobody answers."""
+        """Send one hint that nobody answers, and perhaps nobody hears."""
+        self._transport.post(self._one_way(address, op, content))
+
+    def _one_way(self, address: str, op: str, content: bytes, *, repeatable: bool = False) -> Envelope:
+        if len(content) > self._most_bytes:
+            raise too_large(f"the content of {op} for {address}", len(content), self._most_bytes)
         here = CONTEXT.get()
         self._count += 1
         conversation = f"{self._prefix}{self._count}"
-        self._transport.post(
-            Envelope(
-                address,
-                self._address,
-                op,
-                Performative.INFORM,
-                conversation,
-                content,
-                protocol="none",
-                ts=int(self._now() * 1000),
-                identity=here.scope,
-                trace=here.trace or conversation,
-                assertion=here.assertion,
-                expiry=here.expiry,
-                sender_name=self._label,
-            )
+        return Envelope(
+            address,
+            self._address,
+            op,
+            Performative.INFORM,
+            conversation,
+            content,
+            protocol="none",
+            ts=int(self._now() * 1000),
+            identity=here.scope,
+            trace=here.trace or conversation,
+            request_id=here.request_id if repeatable and here.depth == 0 else None,
+            assertion=here.assertion,
+            expiry=here.expiry,
+            sender_name=self._label,
         )
 
     def take_reply(self, reply: Envelope) -> None:
@@ -144,7 +166,10 @@ class Caller:
             return  # the final answer is still to come
         entry = self._calls.entries.pop(reply.conv_id, None)
         if entry is None or entry[1].done():
-            self.late_replies += 1
+            if self._has_ended(reply.conv_id):
+                self.late_replies += 1
+            else:
+                self.unknown_replies += 1
             return
         entry[1].set_result(reply)
 
@@ -152,12 +177,24 @@ class Caller:
         """Fail the calls that still wait: their replies cannot arrive any more."""
         self._closed = True
         self._calls.close()
+        self._heed_no_breaks()
+        self._fail_open(f"{self._label} ended before the answer came")
+
+    def _disconnected(self) -> None:
+        self._fail_open("the connection to the exchange was lost before the answer came")
+
+    def _fail_open(self, reason: str) -> None:
         for _, future in self._calls.entries.values():
             if not future.done():
-                gone = Unavailable(f"{self._label} ended before the answer came")
+                gone = Unavailable(reason)
                 gone.retry = Retry.UNCERTAIN
                 future.set_exception(gone)
+                future.exception()  # looked at: a caller that still waits for its publish may fail with that instead
         self._calls.entries.clear()
+
+    def _has_ended(self, conversation: str) -> bool:
+        prefix, mark, number = conversation.rpartition("#")
+        return f"{prefix}{mark}" == self._prefix and number.isdecimal() and 0 < int(number) <= self._count
 
     def _expire(self, conversation: str, future: asyncio.Future[Envelope]) -> None:
         if not future.done():

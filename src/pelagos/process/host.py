@@ -44,6 +44,11 @@ class Host(Protocol):
         """Seconds a process waits for the services it depends on."""
         ...
 
+    @property
+    def max_message_bytes(self) -> int:
+        """The size of the content of a message at the most."""
+        ...
+
     def new_process_id(self) -> str: ...
 
     def process_started(self, process: Process) -> None:

@@ -77,6 +77,11 @@ class Operation:
         """For handlers of published messages: they take the content and answer nothing."""
         return cls("event", f"a listener of {address}", content, None, takes_argument=True)
 
+    @classmethod
+    def for_handler(cls, address: str, content: Any, result: Any) -> Operation:
+        """For a handler that takes whatever comes to an address."""
+        return cls("message", f"the handler of {address}", content, result, takes_argument=True)
+
 
 _operations: dict[type, dict[str, Operation]] = {}
 

@@ -11,27 +11,28 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, ClassVar, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import msgspec
-
-from pelagos.exchange import Address, Delivery, Kind, Performative, Receiver, Subscription
-from pelagos.model.errors import Conflict, InvalidInput, Unavailable
+from pelagos.exchange import Delivery, Performative, Receiver
+from pelagos.model.errors import Conflict, NotFound, Retry, Unavailable
 from pelagos.model.scope import DEFAULT_SCOPE
-from pelagos.model.world import World
-from pelagos.process.calling import Caller
+from pelagos.process.child import ChildSnapshot, ExitReason, Restart, RestartStrategy
 from pelagos.process.context import CONTEXT, Context, current_context
 from pelagos.process.conversations.speaking import Speaker
+from pelagos.process.dependencies import wait_for_dependencies
 from pelagos.process.host import Host
-from pelagos.process.lifecycle import Input, LifeCycle, State
+from pelagos.process.lifecycle import IllegalTransition, Input, LifeCycle, State
 from pelagos.process.log import get_logger
-from pelagos.process.operation import Operation, operation, operations_of
-from pelagos.process.serving import Bound, RequestServer, ServingSnapshot
+from pelagos.process.messaging import Messenger
+from pelagos.process.operation import operation, operations_of
+from pelagos.process.statistics import OperationStatistics, ProcessDescription, ProcessSnapshot, ServingSnapshot
 
-__all__ = ["Process", "ProcessSnapshot", "ServiceProcess"]
+if TYPE_CHECKING:
+    from pelagos.process.children import Children
 
-T = TypeVar("T")
+__all__ = ["Process", "ProcessSnapshot"]
 
 log = get_logger(__name__)
 
@@ -39,46 +40,34 @@ _HARD_END = 1.0
 """Seconds that ``on_terminate`` gets when the process failed or was cancelled."""
 
 
-class ProcessSnapshot(msgspec.Struct, frozen=True):
-    id: str
-    name: str
-    kind: str
-    """The class."""
-    state: State
-    cause: str | None
-    serving: ServingSnapshot
-    calls: int
-    """Calls that wait for their reply."""
-    late_replies: int
-    tasks: tuple[str, ...]
-
-
-class Process(Speaker):
+class Process(Messenger, Speaker):
     """Base of all processes. Subclasses add operations and override hooks.
 
     The hooks, each of which may call other services:
 
     * ``on_init``: ``world``, ``container`` and ``id`` are there; nobody can call this process yet. Raise to give up.
     * ``on_activate``: the services it ``depends`` on are served; after it, requests are admitted.
-    * ``on_deactivate``: no request is running any more, and none will come; tasks still run.
-    * ``on_terminate``: no task runs any more; release what ``on_init`` took. It also runs after a failure, also of a
-      hook before it: then not everything may be there.
+    * ``on_deactivate``: no request is running any more, and none will come; tasks and children still run. A process may
+      be activated again.
+    * ``on_terminate``: no task and no child runs any more; release what ``on_init`` took. It also runs after a
+      failure, also of a hook before it: then not everything may be there.
     """
 
-    name: ClassVar[str] = ""
     version: ClassVar[str] = "1.0"
+    """As Python packages are numbered (PEP 440)."""
     depends: ClassVar[tuple[str, ...]] = ()
-    """Names of services (or addresses) waited for before activation."""
-    max_concurrent: ClassVar[int] = 64
-    """Requests served at once, for each depth of nesting."""
-    max_depth: ClassVar[int] = 16
-    """How many requests may wait for a request made to this process."""
+    """Services (or addresses) waited for before activation, with ranges of versions if need be: ``catalog>=1.2,<2``."""
+    child_strategy: ClassVar[RestartStrategy] = RestartStrategy.ONE_FOR_ONE
+    """Which of its children are restarted when one fails."""
+    max_child_restarts: ClassVar[int] = 3
+    """Above so many restarts of children in ``child_restart_period`` seconds the process fails itself."""
+    child_restart_period: ClassVar[float] = 5.0
 
-    world: World
-    container: Host
-    id: str
+    supervisor_id: str = ""
+    """The process that keeps this one alive; empty for a root."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._life = LifeCycle(
             {
                 "on_init": self.on_init,
@@ -88,14 +77,12 @@ class Process(Speaker):
             },
             name=self.label,
         )
-        self._caller: Caller | None = None
-        self._server: RequestServer | None = None
         self._group: asyncio.TaskGroup | None = None
         self._stopping: asyncio.Future[float] | None = None
         self._stop_requested: float | None = None
         self._tasks: dict[asyncio.Task[None], None] = {}
-        self._subscriptions: list[Subscription] = []
-        self._listening: list[tuple[Receiver, Bound]] = []
+        self._switching: asyncio.Lock | None = None
+        self._kept: Children | None = None
         self._hurried = False
         """It was cancelled: its end should take no time."""
 
@@ -118,6 +105,15 @@ class Process(Speaker):
         """Answered by every process."""
         return "pong"
 
+    @operation
+    async def describe(self) -> ProcessDescription:
+        """Answered by every process: what it is, and what it can be asked."""
+        operations = tuple(sorted(operations_of(type(self))))
+        return ProcessDescription(self.id, self.name, self.version, type(self).__name__, operations)
+
+    def on_child_exit(self, name: str, reason: ExitReason) -> None:
+        """A child has ended; whether it is restarted is its spec's affair. Must return at once."""
+
     # -- what subclasses use -----------------------------------------------------------------------------------
 
     @property
@@ -130,26 +126,9 @@ class Process(Speaker):
         return self._life.cause
 
     @property
-    def context(self) -> Context:
-        """The context of the request being served."""
-        return current_context()
-
-    @property
-    def label(self) -> str:
-        """For people: the service's name, or the class's."""
-        return self.name or type(self).__name__
-
-    @property
-    def address(self) -> str:
-        """The full address of its mailbox."""
-        return f"{Kind.PROCESS}:{self.id}"
-
-    @property
-    def caller(self) -> Caller:
-        """The calling side. Raises :class:`Conflict` before the process is hosted."""
-        if self._caller is None:
-            raise Conflict(f"{self.label} is not hosted by a container", advice="Spawn it first.")
-        return self._caller
+    def serves(self) -> bool:
+        """Whether requests are admitted now."""
+        return self._admitting
 
     def start_task(self, coroutine: Coroutine[Any, Any, Any], *, name: str = "") -> asyncio.Task[None]:
         """Run a coroutine as long as the process lives. If it raises, the process goes to ERROR with that cause.
@@ -167,66 +146,89 @@ class Process(Speaker):
         task.add_done_callback(self._forget_task)
         return task
 
-    async def call(
-        self,
-        address: Address | str,
-        op: str,
-        content: object = None,
-        *,
-        result: type[T] | Any = Any,
-        timeout: float | None = None,
-    ) -> T:
-        """Call an operation by name, without its class; prefer :func:`client`. Errors are those of a client's calls."""
-        decode = msgspec.msgpack.Decoder(result).decode
-        value: T = await self.caller.call(
-            self.container.names.full(address), op, msgspec.msgpack.encode(content), decode, timeout, None
-        )
-        return value
-
-    def publish(self, address: Address | str, content: object, *, op: str = "event") -> None:
-        """Send a hint to a fan-out or topic address: never waits, nobody may be listening."""
-        full = self.container.names.full(address)
-        if Address.parse(full).kind not in (Kind.FANOUT, Kind.TOPIC):
-            raise InvalidInput(f"{address} is not a fan-out or topic", advice="Use a client to call a service.")
-        self.caller.post(full, op, msgspec.msgpack.encode(content))
-
-    async def listen(
-        self,
-        address: Address | str,
-        handler: Callable[[Any], Awaitable[None]],
-        content: Any = Any,
-        *,
-        capacity: int = 1024,
-    ) -> None:
-        """Have ``handler`` called with what is published to a fan-out or topic pattern, decoded as ``content``.
-
-        To be called from ``on_init`` or later. Events come from activation on, and take the process's slots. A handler
-        that raises is logged; the next event comes all the same.
-        """
-        receiver = Receiver(self.container.names.full(address), prefetch=self.max_concurrent, capacity=capacity)
-        bound = (Operation.for_events(str(address), content), handler)
-        self._listening.append((receiver, bound))
-        if self.state is State.ACTIVE:
-            await self._subscribe_events(receiver, bound)
-
     def stop(self, drain: float = 5.0) -> None:
         """Ask the process to end in good order; running requests get ``drain`` seconds. Returns at once. Idempotent."""
         self._stop_requested = drain
         if self._stopping is not None and not self._stopping.done():
             self._stopping.set_result(drain)
 
+    async def deactivate(self, drain: float = 5.0) -> None:
+        """From ACTIVE to READY: receive nothing more and give back what has not begun; what runs may end within
+        ``drain`` seconds and is cancelled then. Whoever asks the mailbox meanwhile gets :class:`Unavailable`; tasks and
+        children go on.
+
+        Not for its own handlers, which it would wait for. Raises :class:`IllegalTransition` in another state; if the
+        hook raises, so does this, and the process fails.
+        """
+        async with self._one_switch():
+            self._require(State.ACTIVE, Input.DEACTIVATE)
+            try:
+                await self._close()
+                await self._drain(drain, end=True)
+                await self._life.feed(Input.DEACTIVATE)
+            except Exception as error:
+                self._fail(error)
+                raise
+
+    async def activate(self) -> None:
+        """From READY, after :meth:`deactivate`, to ACTIVE again. Raises as that does."""
+        async with self._one_switch():
+            self._require(State.READY, Input.ACTIVATE)
+            try:
+                await self._life.feed(Input.ACTIVATE)
+                await self._open()
+            except Exception as error:
+                self._fail(error)
+                raise
+
+    async def spawn_child(
+        self,
+        process: Process | Callable[[], Process],
+        *,
+        name: str = "",
+        restart: Restart = Restart.PERMANENT,
+        shutdown: float | None = 5.0,
+    ) -> str:
+        """Start a process that this one keeps alive, by ``child_strategy``; returns its id when it is ACTIVE.
+
+        Children end before ``on_terminate`` of this process. If they fail too often, it fails too. Arguments and errors
+        are those of :meth:`pelagos.container.Container.spawn`.
+        """
+        if self._kept is None:
+            from pelagos.process.children import Children
+
+            self._kept = Children(self, self._start, self._fail)
+        return await self._kept.spawn(process, name, restart, shutdown)
+
+    async def stop_child(self, name: str) -> None:
+        """Stop a child in good order and forget it. Raises :class:`NotFound`."""
+        if self._kept is None:
+            raise NotFound(f"{self.label} has no child {name!r}")
+        await self._kept.stop_child(name)
+
+    def children(self) -> tuple[ChildSnapshot, ...]:
+        """Its children in the order of their start."""
+        return () if self._kept is None else self._kept.children()
+
+    def statistics(self) -> tuple[OperationStatistics, ...]:
+        """What each operation that was called has cost."""
+        return self._server.statistics() if "_server" in vars(self) else ()
+
     def snapshot(self) -> ProcessSnapshot:
-        empty = ServingSnapshot((), 0, 0, 0, 0, 0)
+        caller = self._caller if "_caller" in vars(self) else None
         return ProcessSnapshot(
             id=getattr(self, "id", ""),
             name=self.name,
             kind=type(self).__name__,
             state=self.state,
             cause=None if self.cause is None else f"{type(self.cause).__name__}: {self.cause}",
-            serving=empty if self._server is None else self._server.snapshot(),
-            calls=0 if self._caller is None else self._caller.pending,
-            late_replies=0 if self._caller is None else self._caller.late_replies,
+            serving=self._server.snapshot() if "_server" in vars(self) else ServingSnapshot(),
+            calls=0 if caller is None else caller.pending,
+            late_replies=0 if caller is None else caller.late_replies,
             tasks=tuple(task.get_name() for task in self._tasks),
+            unknown_replies=0 if caller is None else caller.unknown_replies,
+            supervisor=self.supervisor_id,
+            operations=self.statistics(),
         )
 
     # -- its life ----------------------------------------------------------------------------------------------
@@ -237,7 +239,7 @@ class Process(Speaker):
         Returns after :meth:`stop`. Raises the cause if it fails, and :class:`asyncio.CancelledError` if it is
         cancelled. An object lives once: a second call raises :class:`Conflict`.
         """
-        if self._caller is not None:
+        if self._hosted:
             raise Conflict(f"{self.label} has lived already", advice="Give the supervisor a factory, not an object.")
         self._attach(host)
         try:
@@ -255,80 +257,109 @@ class Process(Speaker):
             await self._detach()
 
     async def _live(self, started: Callable[[], None]) -> None:
-        assert self._stopping is not None and self._server is not None
-        transport = self.container.transport
+        assert self._stopping is not None
         try:
-            self._mailbox = await transport.subscribe(
+            self._mailbox = await self.container.transport.subscribe(
                 Receiver(self.address, prefetch=self.max_concurrent), self._receive
             )
+            await self._before_init()
             await self._life.feed(Input.INITIALIZE)
             await self._life.feed(Input.ACTIVATE)
-            self._server.open = True
             await self._open()
             started()
             drain = await self._stopping
-            await self._close()
-            await self._drain(drain)
-            await self._life.feed(Input.DEACTIVATE)
+            async with self._one_switch():
+                await self._close()
+                await self._drain(drain)
+                if self.state is State.ACTIVE:
+                    await self._life.feed(Input.DEACTIVATE)
+                if self._kept is not None:
+                    await self._kept.stop()
         except asyncio.CancelledError:
             self._hurried = True
             raise
         finally:
             await self._close()
-            self._server.cancel()
+            if "_server" in vars(self):
+                self._server.cancel()
             if self._conversations is not None:
                 self._conversations.close()
+            if self._kept is not None:
+                self._kept.cancel()
             for task in list(self._tasks):
                 task.cancel()
             self._group = None
 
+    async def _before_init(self) -> None:
+        """What a kind of process does before its subclasses' ``on_init``."""
+
     async def _open(self) -> None:
         """Begin to receive."""
-        for receiver, bound in self._listening:
-            await self._subscribe_events(receiver, bound)
+        self._admitting = True
+        if "_server" in vars(self):
+            self._server.open = True
+        for served in list(self._served):
+            await served.open()
 
     async def _close(self) -> None:
         """Receive nothing more, and give back what has not begun."""
-        assert self._server is not None
-        self._server.open = False
-        while self._subscriptions:
-            await self._subscriptions.pop().cancel()
-        self._server.give_back()
+        self._admitting = False
+        if "_server" in vars(self):
+            self._server.open = False
+        for served in reversed(self._served):
+            await served.close()
+        if "_server" in vars(self):
+            self._server.give_back()
 
-    async def _drain(self, timeout: float) -> None:
-        assert self._server is not None
+    async def _drain(self, timeout: float, *, end: bool = False) -> None:
+        """Wait for what runs; ``end``: and cancel the rest, since the process goes on."""
         if self._conversations is not None:
             timeout = await self._conversations.drain(timeout)
-        if not await self._server.drain(timeout):
+        if "_server" in vars(self) and not await self._server.drain(timeout):
             log.warning("requests cancelled at shutdown", process=self.id, name=self.label, seconds=timeout)
+            if end:
+                self._server.cancel_requests(self._deactivated)
+                if not await self._server.drain(_HARD_END):
+                    raise Unavailable(f"{self.label}: handlers went on after they were cancelled")
+
+    def _deactivated(self) -> Unavailable:
+        error = Unavailable(f"{self.label} was deactivated while it worked on this")
+        error.retry = Retry.UNCERTAIN
+        return error
+
+    @asynccontextmanager
+    async def _one_switch(self) -> AsyncIterator[None]:
+        """One change between READY and ACTIVE at a time; the lock is made at the first, most processes see none."""
+        if self._switching is None:
+            self._switching = asyncio.Lock()
+        async with self._switching:
+            yield
+
+    def _require(self, state: State, event: Input) -> None:
+        if self.state is not state or self._stopping is None or self._stopping.done():
+            raise IllegalTransition(
+                f"{self.label} is {self.state if self.state is not state else 'ending'}; {event} is not possible",
+                details={"state": str(self.state), "input": str(event)},
+            )
 
     def _attach(self, host: Host) -> None:
         self.container = host
         self.world = host.world
         self.id = host.new_process_id()
+        self._hosted = True
         CONTEXT.set(Context(DEFAULT_SCOPE, process=self.id))
-        self._caller = Caller(host, address=self.address, process_id=self.id, label=self.label)
-        self._server = RequestServer(
-            host,
-            address=self.address,
-            process_id=self.id,
-            label=self.label,
-            operations={name: (op, getattr(self, name)) for name, op in operations_of(type(self)).items()},
-            max_concurrent=self.max_concurrent,
-            max_depth=self.max_depth,
-            start_worker=self._start_worker,
-        )
         self._stopping = asyncio.get_running_loop().create_future()
         if self._stop_requested is not None:
             self._stopping.set_result(self._stop_requested)
         host.process_started(self)
 
     async def _detach(self) -> None:
-        assert self._caller is not None and self._stopping is not None
+        assert self._stopping is not None
         mailbox = getattr(self, "_mailbox", None)
         if mailbox is not None:
             await mailbox.close()
-        self._caller.close()
+        if "_caller" in vars(self):
+            self._caller.close()
         if not self._stopping.done():
             self._stopping.cancel()
         self.container.process_ended(self)
@@ -344,29 +375,14 @@ class Process(Speaker):
             log.error("on_terminate failed after a failure", process=self.id, name=self.label, exc_info=error)
 
     async def _activate(self) -> None:
-        await self._wait_for_dependencies()
+        if self.depends:
+            await wait_for_dependencies(self, self.depends)
         await self.on_activate()
-
-    async def _wait_for_dependencies(self) -> None:
-        patience = self.container.dependency_timeout
-        until = self.world.monotonic() + patience
-        missing = []
-        for name in self.depends:
-            address = self.container.names.full(name if ":" in name else Address(Kind.SERVICE, name))
-            if not await self.container.transport.wait_served(address, max(0.0, until - self.world.monotonic())):
-                missing.append(name)
-        if missing:
-            raise Unavailable(
-                f"{self.label} depends on {', '.join(missing)}, which nobody served within {patience:g} s",
-                advice="Start them before it, or check that two services do not wait for each other.",
-                details={"missing": missing},
-            )
 
     # -- messages ----------------------------------------------------------------------------------------------
 
     def _receive(self, delivery: Delivery) -> None:
         """The mailbox's handler."""
-        assert self._caller is not None and self._server is not None
         envelope = delivery.envelope
         if envelope.protocol != "rpc" and envelope.protocol != "none":
             self.conversations.receive(delivery)
@@ -375,15 +391,6 @@ class Process(Speaker):
             delivery.ack()
         else:
             self._server.admit(delivery)
-
-    async def _subscribe_events(self, receiver: Receiver, bound: Bound) -> None:
-        server = self._server
-        assert server is not None
-
-        def admit(delivery: Delivery) -> None:
-            server.admit(delivery, bound)
-
-        self._subscriptions.append(await self.container.transport.subscribe(receiver, admit))
 
     # -- tasks -------------------------------------------------------------------------------------------------
 
@@ -400,6 +407,10 @@ class Process(Speaker):
     def _start_worker(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self._start(coroutine, "worker")
 
+    def start_handler(self, coroutine: Coroutine[Any, Any, None], op: str, context: Context) -> asyncio.Task[None]:
+        """For conversations: a task in a request's context, which ends without raising."""
+        return self._start(coroutine, op, context)
+
     async def _guard(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         try:
             await coroutine
@@ -415,48 +426,6 @@ class Process(Speaker):
 
     def _forget_task(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)
-
-
-class ServiceProcess(Process):
-    """A process with a name that others call it by. Several processes of one name share its requests."""
-
-    service_capacity: ClassVar[int] = 1024
-    """Requests that may wait in the service's queue."""
-    durable: ClassVar[bool] = False
-    """Whether work sent to it outlives its processes and the broker: see :class:`pelagos.exchange.Receiver`."""
-    delivery_limit: ClassVar[int] = 5
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if "name" in vars(cls) and not cls.name:
-            raise TypeError(f"{cls.__qualname__}: a service has a name")
-
-    @property
-    def service_address(self) -> str:
-        """The full address of the service's queue."""
-        return self.container.names.full(Address(Kind.SERVICE, self.name))
-
-    async def _open(self) -> None:
-        assert self._server is not None
-        await super()._open()
-        if not self.name:
-            raise InvalidInput(f"{type(self).__qualname__} has no service name", advice='Give the class name = "...".')
-        receiver = Receiver(
-            self.service_address,
-            prefetch=2 * self.max_concurrent,
-            capacity=self.service_capacity,
-            durable=self.durable,
-            delivery_limit=self.delivery_limit,
-        )
-        self._subscriptions.append(await self.container.transport.subscribe(receiver, self._admit))
-
-    def _admit(self, delivery: Delivery) -> None:
-        """The handler of the service's queue."""
-        assert self._server is not None
-        if delivery.envelope.protocol == "rpc":
-            self._server.admit(delivery)
-        else:
-            self._receive(delivery)
 
 
 def _leaf(error: BaseException) -> BaseException:

@@ -16,15 +16,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import msgspec
 
-from pelagos.exchange import Delivery, Envelope, Performative, Status, encode_error, reply_to
+from pelagos.exchange import Delivery, Envelope
 from pelagos.model.errors import (
-    DeadlineExceeded,
-    InternalError,
+    Conflict,
     InvalidInput,
     PelagosError,
     Refused,
@@ -35,16 +34,17 @@ from pelagos.model.errors import (
 from pelagos.model.scope import DEFAULT_SCOPE
 from pelagos.process.context import CONTEXT, Context
 from pelagos.process.deadlines import DeadlineWatch
+from pelagos.process.duplicates import Key, by_request_id
+from pelagos.process.failures import defect, single, too_large, too_late
 from pelagos.process.host import Host
+from pelagos.process.lanes import Bound, Item, Lane, Level
 from pelagos.process.log import get_logger
-from pelagos.process.operation import Operation
+from pelagos.process.settling import Settler
+from pelagos.process.statistics import Meter, OperationStatistics, ServingSnapshot
 
-__all__ = ["Bound", "RequestServer", "ServingSnapshot"]
+__all__ = ["RequestServer"]
 
 log = get_logger(__name__)
-
-Bound = tuple[Operation, Callable[..., Awaitable[Any]]]
-"""An operation and the method of the instance that carries it out."""
 
 _WAITING_PER_LEVEL = 4096
 """Admitted but without a slot; more are answered ``overloaded``. Level 0 never comes near: prefetch bounds it."""
@@ -52,26 +52,8 @@ _WAITING_PER_LEVEL = 4096
 _SPARE_WORKERS = 32
 """Workers kept for later when there is nothing to do."""
 
-
-class ServingSnapshot(msgspec.Struct, frozen=True):
-    running: tuple[int, ...]
-    """Taken slots, by depth; trailing zeros left out."""
-    waiting: int
-    workers: int
-    done: int
-    """Requests answered with a result, and events handled."""
-    failed: int
-    """Requests answered with an error or a refusal, and events whose handler raised."""
-    unanswerable: int
-    """Requests without an address to reply to."""
-
-
-class _Level:
-    __slots__ = ("running", "waiting")
-
-    def __init__(self) -> None:
-        self.running = 0
-        self.waiting: deque[tuple[Delivery, _Level, Bound | None]] = deque()
+_UNKNOWN = "(unknown)"
+"""All unknown operations are counted as one: their names come from outside."""
 
 
 class RequestServer:
@@ -88,45 +70,75 @@ class RequestServer:
         max_concurrent: int,
         max_depth: int,
         start_worker: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        on_defect: Callable[[BaseException], None] | None = None,
     ) -> None:
         self.open = False
         """Whether requests are admitted: the process is ACTIVE."""
-        self._transport = host.transport
-        self._now = host.world.now
+        self.lane = Lane(max_concurrent)
+        """That of the mailbox, and of receivers without a concurrency of their own."""
         self._monotonic = host.world.monotonic
+        self._most_bytes = host.max_message_bytes
         self._loop = asyncio.get_running_loop()
         self._address = address
         self._process_id = process_id
         self._label = label
         self._operations = operations
-        self._max_concurrent = max_concurrent
         self._max_depth = max_depth
-        self._levels = [_Level()]
-        """By depth; made when a request of the depth comes, since most processes never see one above 0."""
         self._start_worker = start_worker
-        self._ready: deque[tuple[Delivery, _Level, Bound | None]] = deque()
+        self._on_defect = on_defect
+        self._levels = [self.lane.levels]
+        self._ready: deque[Item] = deque()
         self._spare: list[asyncio.Future[None]] = []
         self._workers: dict[asyncio.Task[None], None] = {}
         self._waking = 0
         """Workers that were woken or made and have not looked at ``_ready`` yet."""
         self._watch: DeadlineWatch[asyncio.Task[None], None] = DeadlineWatch(self._loop, self._monotonic, self._expire)
-        self._expired: dict[asyncio.Task[None], None] = {}
+        self._current: dict[asyncio.Task[None], tuple[Item, Context]] = {}
+        """What runs."""
+        self._ended: dict[asyncio.Task[None], PelagosError | None] = {}
+        """Handlers that were cancelled, and why; None: at their deadline."""
+        self._answered: set[asyncio.Task[None]] = set()
+        """Requests that were answered before their handler's end."""
+        self._settler = Settler(host, address=address, label=label, admit=self.admit)
+        self._repeats = self._settler.repeats
+        self._known = self._repeats.entries
+        self._meters: dict[str, Meter] = {}
         self._drained: asyncio.Future[None] | None = None
-        self._done = 0
-        self._failed = 0
-        self._unanswerable = 0
+        self._done = self._failed = self._repeated = 0
+
+    def receiver_lane(
+        self, *, bound: Bound | None, events: bool = False, durable: bool = False, max_concurrent: int | None = None
+    ) -> Lane:
+        """A lane for one more receiver; with slots of its own if ``max_concurrent`` is given."""
+        if max_concurrent is None:
+            return Lane(self.lane.limit, self.lane.levels, bound=bound, events=events, durable=durable)
+        lane = Lane(max_concurrent, bound=bound, events=events, durable=durable)
+        self._levels.append(lane.levels)
+        return lane
+
+    def drop_lane(self, lane: Lane) -> None:
+        """Its receiver is gone for good."""
+        if lane.levels is not self.lane.levels:
+            self._levels.remove(lane.levels)
 
     # -- admission ---------------------------------------------------------------------------------------------
 
-    def admit(self, delivery: Delivery, listener: Bound | None = None) -> None:
-        """Take a request, or an event for ``listener``, from the transport. Returns at once and never raises."""
+    def admit(self, delivery: Delivery, lane: Lane | None = None) -> None:
+        """Take a message from the transport. Returns at once and never raises."""
+        if lane is None:
+            lane = self.lane
         if not self.open:
-            self._turn_away(delivery, Unavailable(f"{self._label} is not active", advice="Try again later."))
+            self._turn_away(
+                delivery, lane, None, Unavailable(f"{self._label} is not active", advice="Try again later.")
+            )
             return
-        depth = delivery.envelope.depth
+        envelope = delivery.envelope
+        depth = envelope.depth
         if not 0 <= depth <= self._max_depth:
             self._turn_away(
                 delivery,
+                lane,
+                None,
                 Refused(
                     f"calls nested {depth} deep; {self._label} takes part in at most {self._max_depth}",
                     advice="Services probably call each other in a circle.",
@@ -134,34 +146,56 @@ class RequestServer:
                 ),
             )
             return
-        levels = self._levels
+        key: Key | None = None
+        if not lane.events:
+            if envelope.request_id is None:
+                key = (envelope.sender, envelope.conv_id, envelope.conv_seq)
+            else:
+                key = by_request_id(envelope)
+            if key in self._known:
+                self._repeated += 1
+                recorded = self._repeats.join(key, delivery, lane)
+                if recorded is not None:
+                    self._settler.answer_again(delivery, recorded)
+                return
+            self._known[key] = None
+        levels = lane.levels
         while depth >= len(levels):
-            levels.append(_Level())
+            levels.append(Level(lane.limit))
         level = levels[depth]
-        if level.running < self._max_concurrent and not level.waiting:
+        if level.running < level.limit and not level.waiting:
             level.running += 1
-            self._ready.append((delivery, level, listener))
+            self._ready.append((delivery, level, lane, key))
             if not self._waking:
                 self._wake()
         elif len(level.waiting) < _WAITING_PER_LEVEL:
-            level.waiting.append((delivery, level, listener))
+            level.waiting.append((delivery, level, lane, key))
         else:
             self._turn_away(
                 delivery,
+                lane,
+                key,
                 Unavailable(f"{self._label} is overloaded", advice="Try again later.", details={"overloaded": True}),
             )
 
     def give_back(self) -> None:
         """Admit nothing more, and return to the transport what has not begun."""
         self.open = False
-        not_begun = [*self._ready]
-        for _, level, _ in not_begun:
+        not_begun: list[tuple[Delivery, Key | None]] = []
+        for delivery, level, _, key in self._ready:
             level.running -= 1
+            not_begun.append((delivery, key))
         self._ready.clear()
-        for level in self._levels:
-            not_begun.extend(level.waiting)
-            level.waiting.clear()
-        for delivery, _, _ in reversed(not_begun):
+        for levels in self._levels:
+            for level in levels:
+                not_begun.extend((delivery, key) for delivery, _, _, key in level.waiting)
+                level.waiting.clear()
+        repeats: list[tuple[Delivery, Key | None]] = []
+        for _, key in not_begun:
+            if key is not None:
+                repeats.extend((delivery, None) for delivery, _ in self._repeats.forget(key) or ())
+        repeats.extend((delivery, None) for delivery in self._settler.take_paused())
+        for delivery, _ in reversed([*not_begun, *repeats]):
             if delivery.envelope.receiver == self._address:
                 delivery.reject(f"{self._label} is stopping")
             else:
@@ -188,21 +222,68 @@ class RequestServer:
         for worker in list(self._workers):
             worker.cancel()
 
+    def cancel_requests(self, error: Callable[[], PelagosError], request_id: str | None = None) -> int:
+        """Cancel what runs (of that request id, if given): it is answered with the error. Returns how many."""
+        found = [
+            task
+            for task, (_, context) in self._current.items()
+            if (request_id is None or context.request_id == request_id) and task not in self._ended
+        ]
+        for task in found:
+            self._ended[task] = error()
+            task.cancel()
+        return len(found)
+
     def snapshot(self) -> ServingSnapshot:
-        running = [level.running for level in self._levels]
+        running = [level.running for level in self.lane.levels]
         while running and not running[-1]:
             running.pop()
         return ServingSnapshot(
             running=tuple(running),
-            waiting=sum(len(level.waiting) for level in self._levels),
+            waiting=sum(len(level.waiting) for levels in self._levels for level in levels),
             workers=len(self._workers),
             done=self._done,
             failed=self._failed,
-            unanswerable=self._unanswerable,
+            unanswerable=self._settler.unanswerable,
+            repeated=self._repeated,
+            requeued=self._settler.requeued,
+            rejected=self._settler.rejected,
         )
 
+    def statistics(self) -> tuple[OperationStatistics, ...]:
+        """By operation, in the order of their first calls."""
+        running: dict[str, int] = {}
+        for (delivery, _, lane, _), _ in self._current.values():
+            op = self._counted_as(delivery.envelope.op, lane)
+            running[op] = running.get(op, 0) + 1
+        known = {**self._meters, **{op: Meter() for op in running if op not in self._meters}}
+        return tuple(meter.statistics(op, running.get(op, 0)) for op, meter in known.items())
+
+    def reply(self, value: object) -> None:
+        """Answer the request in whose handler this is called, before the handler's end.
+
+        Raises :class:`Conflict` outside of a handler, for a message that wants no answer, and the second time;
+        :class:`InvalidInput` if the reply is too large.
+        """
+        here = CONTEXT.get()
+        found = next(((task, item) for task, (item, context) in self._current.items() if context is here), None)
+        if found is None:
+            raise Conflict("there is no request to reply to", advice="Call reply() in the handler of a request.")
+        task, (delivery, _, lane, key) = found
+        envelope = delivery.envelope
+        if envelope.reply_to is None:
+            raise Conflict(f"{envelope.op} from {envelope.sender} wants no reply")
+        if task in self._answered:
+            raise Conflict(f"{envelope.op} in conversation {envelope.conv_id} was answered already")
+        operation, _ = self._operations[envelope.op] if lane.bound is None else lane.bound
+        content = operation.encode(value)
+        if len(content) > self._most_bytes:
+            raise too_large(f"the reply to {envelope.op}", len(content), self._most_bytes)
+        self._answered.add(task)
+        self._settler.reply(envelope, content, key)
+
     def _busy(self) -> bool:
-        return any(level.running or level.waiting for level in self._levels)
+        return any(level.running or level.waiting for levels in self._levels for level in levels)
 
     # -- workers -----------------------------------------------------------------------------------------------
 
@@ -232,15 +313,16 @@ class RequestServer:
                     await future
                     self._waking -= 1
                     continue
-                delivery, level, listener = ready.popleft()
+                item = ready.popleft()
                 if ready and not self._waking:
                     # Should this handler wait for something, others go on. Two, so that many handlers which all wait
                     # are under way after few turns of the loop; not one a request, since most end without waiting.
                     self._wake()
                     if len(ready) > 1:
                         self._wake()
-                await self._serve(delivery, level, listener, task)
-                if level.waiting and level.running < self._max_concurrent:
+                await self._serve(item, task)
+                level = item[1]
+                if level.waiting and level.running < level.limit:
                     level.running += 1
                     ready.append(level.waiting.popleft())
                 if len(copy_context()) > 1:
@@ -251,37 +333,41 @@ class RequestServer:
             del self._workers[task]
 
     def _expire(self, task: asyncio.Task[None], value: None) -> None:
-        self._expired[task] = None
-        task.cancel()
+        if task not in self._ended:
+            self._ended[task] = None
+            task.cancel()
 
     # -- one request -------------------------------------------------------------------------------------------
 
-    async def _serve(self, delivery: Delivery, level: _Level, listener: Bound | None, task: asyncio.Task[None]) -> None:
+    async def _serve(self, item: Item, task: asyncio.Task[None]) -> None:
         """Run one handler to its end, reply, settle. Raises only what ends the worker."""
+        delivery, level, lane, _ = item
         envelope = delivery.envelope
         deadline = delivery.deadline
-        CONTEXT.set(
-            Context(
-                envelope.identity or DEFAULT_SCOPE,
-                deadline,
-                envelope.conv_id,
-                envelope.trace,
-                envelope.request_id or envelope.conv_id,
-                envelope.depth + 1,
-                self._process_id,
-                envelope.assertion,
-                envelope.expiry,
-            )
+        began = self._monotonic()
+        context = Context(
+            envelope.identity or DEFAULT_SCOPE,
+            deadline,
+            envelope.conv_id,
+            envelope.trace,
+            envelope.request_id or envelope.conv_id,
+            envelope.depth + 1,
+            self._process_id,
+            envelope.assertion,
+            envelope.expiry,
         )
+        CONTEXT.set(context)
+        self._current[task] = (item, context)
         error: PelagosError | None = None
         fatal: BaseException | None = None
+        foreign: BaseException | None = None
         content = b"\xc0"
         try:
             if deadline is not None:
-                if deadline <= self._monotonic():
-                    raise _too_late(envelope, begun=False)
+                if deadline <= began:
+                    raise too_late(envelope, begun=False)
                 self._watch.add(task, deadline, None)
-            found = self._operations.get(envelope.op) if listener is None else listener
+            found = self._operations.get(envelope.op) if lane.bound is None else lane.bound
             if found is None:
                 raise self._unknown(envelope.op)
             operation, method = found
@@ -295,91 +381,70 @@ class RequestServer:
                 result = await method(argument)
             else:
                 result = await method()
-            content = operation.encode(result)
+            if envelope.reply_to is not None and task not in self._answered:
+                content = operation.encode(result)
+                if len(content) > self._most_bytes:
+                    raise too_large(f"the reply to {envelope.op}", len(content), self._most_bytes)
         except PelagosError as raised:
             error = raised
         except asyncio.CancelledError as cancelled:
-            if task in self._expired:
-                error = _too_late(envelope, begun=True)
+            if task in self._ended:
+                error = self._ended[task] or too_late(envelope, begun=True)
             elif task.cancelling():
                 error = Unavailable(f"{self._label} ended while it worked on {envelope.op}")
                 error.retry = Retry.UNCERTAIN
                 fatal = cancelled
             else:  # the handler waited for something that somebody else cancelled: no reason to end the worker
-                error = self._unexpected(envelope, cancelled)
+                foreign = cancelled
         except Exception as raised:  # noqa: BLE001 - the edge between a handler and its callers: logged and sent
-            error = _single(raised) or self._unexpected(envelope, raised)
+            error = single(raised)
+            foreign = raised if error is None else None
         except BaseException as raised:  # noqa: BLE001 - answered, and raised again below
-            error = self._unexpected(envelope, raised)
-            fatal = raised
+            foreign = fatal = raised
+        if foreign is not None:
+            error = self._unexpected(envelope, foreign)
         if deadline is not None:
             self._watch.entries.pop(task, None)
-            if task in self._expired:
-                del self._expired[task]
-                task.uncancel()
-                if (
-                    error is None
-                ):  # it swallowed the cancellation and went on to a result: nobody waits for that any more
-                    error = _too_late(envelope, begun=True)
+        if self._ended and task in self._ended:
+            why = self._ended.pop(task)
+            task.uncancel()
+            if error is None:  # it swallowed the cancellation and went on to a result: nobody waits for that any more
+                error = why or too_late(envelope, begun=True)
+        del self._current[task]
         level.running -= 1
-        self._finish(delivery, envelope, content, error, listener)
+        meter = self._meters.get(envelope.op) or self._new_meter(envelope.op, lane)
+        took = self._monotonic() - began
+        meter.count += 1
+        meter.total += took
+        if took > meter.longest:
+            meter.longest = took
+        if error is None:
+            self._done += 1
+        else:
+            self._failed += 1
+            meter.fail(error)
+        early = task in self._answered
+        if early:
+            self._answered.remove(task)
+        self._settler.finish(item, content, error, early, fatal)
         if self._drained is not None and not self._busy() and not self._drained.done():
             self._drained.set_result(None)
+        if foreign is not None and self._on_defect is not None:
+            self._on_defect(foreign)
         if fatal is not None:
             raise fatal
 
-    def _finish(
-        self, delivery: Delivery, envelope: Envelope, content: bytes, error: PelagosError | None, listener: Bound | None
-    ) -> None:
-        if error is None:
-            self._done += 1
-            if envelope.reply_to is not None:
-                self._transport.post(
-                    Envelope(
-                        envelope.reply_to,
-                        self._address,
-                        "result",
-                        Performative.INFORM_RESULT,
-                        envelope.conv_id,
-                        content,
-                        envelope.conv_seq + 1,
-                        envelope.protocol,
-                        Status.OK,
-                        None,
-                        int(self._now() * 1000),
-                        trace=envelope.trace,
-                        sender_name=self._label,
-                    )
-                )
-        else:
-            self._failed += 1
-            if listener is not None:
-                log.error("event handler failed", address=envelope.receiver, op=envelope.op, error=str(error))
-            else:
-                self._reply_error(envelope, error)
-        delivery.ack()
+    def _new_meter(self, op: str, lane: Lane) -> Meter:
+        return self._meters.setdefault(self._counted_as(op, lane), Meter())
 
-    def _turn_away(self, delivery: Delivery, error: PelagosError) -> None:
+    def _counted_as(self, op: str, lane: Lane) -> str:
+        if lane.bound is not None:
+            return lane.bound[0].qualified
+        return op if op in self._operations else _UNKNOWN
+
+    def _turn_away(self, delivery: Delivery, lane: Lane, key: Key | None, error: PelagosError) -> None:
         self._failed += 1
-        self._reply_error(delivery.envelope, error)
-        delivery.ack()
-
-    def _reply_error(self, envelope: Envelope, error: PelagosError) -> None:
-        if envelope.reply_to is None:
-            self._unanswerable += 1
-            log.warning("nobody to tell", op=envelope.op, sender=envelope.sender, code=error.code, error=str(error))
-            return
-        performative = Performative.REFUSE if isinstance(error, Refused) else Performative.FAILURE
-        self._transport.post(
-            reply_to(
-                envelope,
-                performative,
-                encode_error(error),
-                sender=self._address,
-                status=Status.ERROR,
-                ts=int(self._now() * 1000),
-            )
-        )
+        self._settler.turn_away(delivery, lane, key, error)
 
     def _unknown(self, op: str) -> PelagosError:
         known = ", ".join(sorted(self._operations))
@@ -394,24 +459,4 @@ class RequestServer:
             trace=envelope.trace,
             exc_info=raised,
         )
-        said = str(raised).partition("\n")[0]
-        return InternalError(
-            f"{self._label}.{envelope.op} failed unexpectedly: {type(raised).__name__}: {said} "
-            f"(the log has the traceback under trace {envelope.trace})",
-            details={"trace": envelope.trace, "exception": type(raised).__name__},
-        )
-
-
-def _too_late(envelope: Envelope, *, begun: bool) -> DeadlineExceeded:
-    if begun:
-        return DeadlineExceeded(f"{envelope.op} was cancelled at its deadline; it may have been done in part")
-    error = DeadlineExceeded(f"{envelope.op} came after its deadline; nothing was done")
-    error.retry = Retry.TRANSIENT
-    return error
-
-
-def _single(raised: BaseException) -> PelagosError | None:
-    """The one error of ours in a task group's exception group, however deep."""
-    while isinstance(raised, BaseExceptionGroup) and len(raised.exceptions) == 1:
-        raised = raised.exceptions[0]
-    return raised if isinstance(raised, PelagosError) else None
+        return defect(envelope, raised, label=self._label, process_id=self._process_id)

@@ -9,87 +9,20 @@ rules: OTP Design Principles, supervisor behaviour.)
 from __future__ import annotations
 
 import asyncio
-import enum
 from collections import deque
 from collections.abc import Callable, Iterable
 
-import msgspec
-
-from pelagos.model.errors import Conflict, InternalError, NotFound, Unavailable
-from pelagos.process.lifecycle import State
+from pelagos.model.errors import Conflict, NotFound, Unavailable, Unsupported
+from pelagos.process.child import ChildSnapshot, ChildSpec, ExitReason, Restart, RestartStrategy
 from pelagos.process.log import get_logger
 from pelagos.process.process import Process
 
-__all__ = ["ChildSnapshot", "ChildSpec", "Restart", "RestartStrategy", "Supervisor"]
+__all__ = ["Supervisor"]
 
 log = get_logger(__name__)
 
 _DRAIN_SHARE = 0.8
 """The part of a child's shutdown time in which its requests may end; the rest is for its hooks."""
-
-
-class RestartStrategy(enum.StrEnum):
-    """Who is restarted when a child fails."""
-
-    ONE_FOR_ONE = "one_for_one"
-    """That child."""
-    ONE_FOR_ALL = "one_for_all"
-    """All children."""
-    REST_FOR_ONE = "rest_for_one"
-    """That child and those started after it."""
-
-
-class Restart(enum.StrEnum):
-    """Whether a child that ended is restarted."""
-
-    PERMANENT = "permanent"
-    """Always."""
-    TRANSIENT = "transient"
-    """Only if it failed."""
-    TEMPORARY = "temporary"
-    """Never; it is forgotten."""
-
-
-class ChildSpec(msgspec.Struct, frozen=True):
-    """How to start, restart and stop one child.
-
-    ``factory`` makes a new object each time. ``shutdown`` is the time in seconds from asking the child to stop until it
-    is cancelled; None waits without end, which is right for supervisors alone: their children have limits of their own.
-    """
-
-    name: str
-    factory: Callable[[], Process]
-    restart: Restart = Restart.PERMANENT
-    shutdown: float | None = 5.0
-
-    @classmethod
-    def of(
-        cls, process: Process, name: str = "", *, restart: Restart = Restart.PERMANENT, shutdown: float | None = 5.0
-    ) -> ChildSpec:
-        """A spec for an object that exists. It lives once: if it should have to be restarted, its supervisor fails
-        instead.
-        """
-        used = False
-
-        def once() -> Process:
-            nonlocal used
-            if used:
-                raise InternalError(
-                    f"{process.label} was given as an object and cannot be made again",
-                    advice="Spawn it by a factory, or as temporary.",
-                )
-            used = True
-            return process
-
-        return cls(name or process.label, once, restart, shutdown)
-
-
-class ChildSnapshot(msgspec.Struct, frozen=True):
-    name: str
-    process_id: str
-    state: State | None
-    """None while it waits to be restarted."""
-    restarts: int
 
 
 class _Child:
@@ -106,6 +39,7 @@ class _Child:
         """It has been active; until then it belongs to whoever starts it, and others' failures do not touch it.
         """
         self.cause: BaseException | None = None
+        self.last_exit: ExitReason | None = None
         self.restarts = 0
 
 
@@ -153,6 +87,10 @@ class Supervisor(Process):
             await self.start_child(spec)
         self._watching = self.start_task(self._watch_children(), name="watch")
 
+    async def deactivate(self, drain: float = 5.0) -> None:
+        """Its work are its children: it has no READY to go back to. Raises :class:`Unsupported`."""
+        raise Unsupported(f"{self.label} is a supervisor", advice="Deactivate its children, or stop it.")
+
     async def start_child(self, spec: ChildSpec) -> Process:
         """Start a child after those there are; returns when it is ACTIVE.
 
@@ -171,6 +109,27 @@ class Supervisor(Process):
             await self._stop_one(child)
             self._forget(child)
             raise
+
+    async def spawn_child(
+        self,
+        process: Process | Callable[[], Process],
+        *,
+        name: str = "",
+        restart: Restart = Restart.PERMANENT,
+        shutdown: float | None = 5.0,
+    ) -> str:
+        """:meth:`start_child` with a spec made of the arguments; a missing name is made from the process's."""
+        if isinstance(process, Process):
+            spec = ChildSpec.of(process, name or self._free(process.label), restart=restart, shutdown=shutdown)
+        else:
+            label = getattr(process, "name", "") or getattr(process, "__name__", "process")
+            spec = ChildSpec(name or self._free(label), process, restart, shutdown)
+        return (await self.start_child(spec)).id
+
+    def _free(self, label: str) -> str:
+        if label not in self._children:
+            return label
+        return next(name for n in range(2, len(self._children) + 3) if (name := f"{label}-{n}") not in self._children)
 
     async def stop_child(self, name: str, shutdown: float | None = None) -> None:
         """Stop a child in good order and forget it. Raises :class:`NotFound`.
@@ -192,6 +151,7 @@ class Supervisor(Process):
                 process_id="" if child.process is None else child.process.id,
                 state=None if child.process is None else child.process.state,
                 restarts=child.restarts,
+                last_exit=child.last_exit,
             )
             for name, child in self._children.items()
         )
@@ -202,6 +162,7 @@ class Supervisor(Process):
         child.stopping = False
         child.cause = None
         child.process = child.spec.factory()
+        child.process.supervisor_id = self.id
         child.started = asyncio.get_running_loop().create_future()
         child.task = self._start(self._run_child(child, child.process, child.started), child.spec.name)
         await child.started
@@ -221,9 +182,12 @@ class Supervisor(Process):
             child.cause = cancelled  # by us: a task group is told of no cancellation of a child
         except Exception as error:  # noqa: BLE001 - this is a supervisor: the cause decides what happens next
             child.cause = error
-        if not started.done():
-            if child.cause is None:
-                child.cause = Unavailable(f"{process.label} ended before it was active")
+        was_active = started.done()
+        if not was_active and child.cause is None:
+            child.cause = Unavailable(f"{process.label} ended before it was active")
+        child.last_exit = ExitReason.of(child.cause, asked=child.stopping)
+        self._tell(child.spec.name, child.last_exit)
+        if not was_active:
             started.set_result(None)
         elif not child.stopping:
             self._exits.append(child)
@@ -246,6 +210,12 @@ class Supervisor(Process):
                 task.cancel()
                 await asyncio.wait([task])
         child.task = None
+
+    def _tell(self, name: str, reason: ExitReason) -> None:
+        try:
+            self.on_child_exit(name, reason)
+        except Exception as error:
+            log.error("on_child_exit failed", supervisor=self.label, child=name, exc_info=error)
 
     def _has(self, child: _Child) -> bool:
         return self._children.get(child.spec.name) is child

@@ -170,13 +170,14 @@ async def test_errors_come_back_as_themselves(container: Container) -> None:
 async def test_defects_come_back_as_internal_errors_and_are_logged(
     container: Container, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await container.spawn(Shop)
+    shop = await container.spawn(Shop)
     with (
         use_context(Context(Scope("p", "u"), trace="trace-7")),
         pytest.raises(InternalError, match="trace-7") as raised,
     ):
         await client(Shop, container.edge).raise_error("defect")
-    assert raised.value.details == {"trace": "trace-7", "exception": "ZeroDivisionError"}
+    assert raised.value.details == {"trace": "trace-7", "exception": "ZeroDivisionError", "process": shop}
+    assert f"answered by shop (process:{shop}) to raise_error" in raised.value.__notes__[0]
     log = capsys.readouterr().err
     assert "ZeroDivisionError: oops" in log
     assert "trace=trace-7" in log
