@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         append,
         append_at,
         append_many,
+        append_many_at,
         event_row,
         last_position,
         position_at,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         renew,
     )
     from pelagos.store.port import Store, Transaction, Watch
+    from pelagos.store.records import once
     from pelagos.store.retention import prune
     from pelagos.store.simulated import SimulatedDatabase, SimulatedStore, open_simulated_store
 
@@ -46,6 +48,7 @@ _MODULES = {
         "append",
         "append_at",
         "append_many",
+        "append_many_at",
         "event_row",
         "last_position",
         "position_at",
@@ -66,6 +69,7 @@ _MODULES = {
         "renew",
     ),
     "port": ("Store", "Transaction", "Watch"),
+    "records": ("once",),
     "retention": ("prune",),
     "simulated": ("SimulatedDatabase", "SimulatedStore", "open_simulated_store"),
 }
@@ -89,9 +93,11 @@ __all__ = [
     "append",
     "append_at",
     "append_many",
+    "append_many_at",
     "check_fence",
     "event_row",
     "last_position",
+    "once",
     "open_simulated_store",
     "open_store",
     "position_at",

@@ -10,8 +10,9 @@ that of the references: what is referred to goes when nothing refers to it any m
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, not_, or_, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, not_, or_, select, tuple_
 
+from pelagos.store.container_schema import request_records
 from pelagos.store.schema import (
     attempts,
     events,
@@ -38,7 +39,17 @@ def prune(connection: Connection, before: float, batch: int = 500) -> int:
                 _prune_details(connection, list(found))
             connection.execute(delete(table).where(key.in_(found)))
             gone += len(found)
-    return gone
+    return gone + _prune_records(connection, before, batch)
+
+
+def _prune_records(connection: Connection, before: float, batch: int) -> int:
+    """Records of requests, whose key is of two columns: a repeat that comes later is a new request."""
+    key = (request_records.c.project_id, request_records.c.request_id)
+    some = select(*key).where(request_records.c.created_at < before).order_by(*key).limit(batch)
+    found = [(project, request) for project, request in connection.execute(some)]
+    if found:
+        connection.execute(delete(request_records).where(tuple_(*key).in_(found)))
+    return len(found)
 
 
 def _prune_details(connection: Connection, operation_ids: list[str]) -> None:
