@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from pelagos.exchange.address import Kind, kind_of, topic_matches
 from pelagos.exchange.envelope import Envelope, Performative, Status, encode_error, reply_to
+from pelagos.exchange.memory_letters import MemoryDeadLetters
 from pelagos.exchange.memory_queue import MemoryConsumer, MemoryDelivery, MemoryQueue, unserved
 from pelagos.exchange.transport import DeadLetters, Handler, Receiver, Subscription, TransportSnapshot
 from pelagos.model.errors import Conflict, DeadlineExceeded, InvalidInput, Retry, Unavailable
@@ -27,8 +28,15 @@ _NO_DEADLINE_PATIENCE = 1.0
 class MemoryTransport:
     """See the module's head and :class:`pelagos.exchange.transport.Transport`."""
 
-    def __init__(self, world: World, *, post: Callable[[Envelope], None] | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        *,
+        post: Callable[[Envelope], None] | None = None,
+        dead_letter_limit: int = 10_000,
+    ) -> None:
         """``post`` takes the answers that the transport itself gives, if this is the local part of a larger one."""
+        self._letters = MemoryDeadLetters(world, self.publish, self.lose, dead_letter_limit)
         self.monotonic = world.monotonic
         self._post_answer = self.post if post is None else post
         self.seal: Callable[[Envelope], Envelope] | None = None
@@ -60,7 +68,7 @@ class MemoryTransport:
         deadline = None
         if envelope.remaining_ms is not None:
             deadline = self.monotonic() + envelope.remaining_ms / 1000
-        if queue is not None:
+        if queue is not None and (queue.consumers or self._open):
             self._published += 1
             # Nobody may overtake a publisher who waits for room.
             if (not queue.publishers or envelope.depth) and queue.offer(MemoryDelivery(envelope, deadline, queue)):
@@ -80,7 +88,7 @@ class MemoryTransport:
         self._posted += 1
         queue = self._queues.get(envelope.receiver)
         if queue is not None:
-            if envelope.performative is Performative.INFORM_RESULT:
+            if envelope.performative is Performative.INFORM_RESULT and queue.consumers:
                 queue.next_consumer().take(MemoryDelivery(envelope, None, queue))
             elif not queue.offer(MemoryDelivery(envelope, None, queue)):
                 self._undeliverable += 1
@@ -91,14 +99,15 @@ class MemoryTransport:
 
     def serves(self, address: str) -> bool:
         """Whether a process or service address has a receiver here."""
-        return address in self._queues
+        queue = self._queues.get(address)
+        return queue is not None and bool(queue.consumers)
 
     def accept(self, envelope: Envelope, deadline: float | None) -> None:
         """Take a message that came from outside: nobody waits for it to be queued, so a request that finds no receiver
         or no room is answered."""
         queue = self._queues.get(envelope.receiver)
         if queue is not None:
-            if envelope.performative is Performative.INFORM_RESULT:
+            if envelope.performative is Performative.INFORM_RESULT and queue.consumers:
                 queue.next_consumer().take(MemoryDelivery(envelope, None, queue))
             elif not queue.offer(MemoryDelivery(envelope, deadline, queue)):
                 self.turn_away(envelope, _overloaded(queue))
@@ -110,6 +119,10 @@ class MemoryTransport:
     async def subscribe(self, receiver: Receiver, handler: Handler) -> Subscription:
         if not self._open:
             raise Unavailable("the exchange has stopped")
+        if receiver.delivery_limit < 1:
+            raise InvalidInput(f"the delivery limit of {receiver.address} must be at least 1")
+        if receiver.durable and kind_of(receiver.address) is not Kind.SERVICE:
+            raise InvalidInput(f"{receiver.address} cannot be durable", advice="Only services can.")
         if receiver.prefetch < 1 or receiver.capacity < 1:
             raise InvalidInput(f"prefetch and capacity of {receiver.address} must be at least 1")
         queue = self._queue_for(receiver)
@@ -122,7 +135,7 @@ class MemoryTransport:
         return consumer
 
     async def wait_served(self, address: str, timeout: float) -> bool:
-        if address in self._queues:
+        if self.serves(address):
             return True
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(address, []).append(waiter)
@@ -144,7 +157,7 @@ class MemoryTransport:
 
     @property
     def dead_letters(self) -> DeadLetters:
-        raise NotImplementedError  # next: durable queues
+        return self._letters
 
     def snapshot(self) -> TransportSnapshot:
         queues = [*self._queues.values(), *(q for qs in self._fanouts.values() for q in qs), *self._topics]
@@ -155,6 +168,7 @@ class MemoryTransport:
             undeliverable=self._undeliverable,
             expired=self._expired,
             returned=self._returned,
+            dead_lettered=self._letters.buried,
         )
 
     # -- what the queues tell: pelagos.exchange.memory_queue.Keeper -------------------------------------------------
@@ -167,7 +181,7 @@ class MemoryTransport:
         error = Unavailable(f"{delivery.envelope.receiver}: {reason}")
         if delivery.begun:
             error.retry = Retry.UNCERTAIN
-        self.turn_away(delivery.envelope, error)
+        self.turn_away(delivery.envelope, error, kept=delivery.queue.durable)
 
     def expire(self, delivery: MemoryDelivery) -> None:
         """Its deadline passed in the queue."""
@@ -181,10 +195,13 @@ class MemoryTransport:
             error.retry = Retry.TRANSIENT
             self._answer(request, encode_error(error))
 
-    def turn_away(self, request: Envelope, error: Unavailable) -> None:
-        """Answer a request that is not delivered; anything else is counted."""
+    def bury(self, delivery: MemoryDelivery, reason: str) -> None:
+        self._letters.bury(delivery, reason)
+
+    def turn_away(self, request: Envelope, error: Unavailable, *, kept: bool = False) -> None:
+        """Answer a request that is not delivered; anything else is counted, unless it is kept as a dead letter."""
         if request.performative is not Performative.REQUEST or request.reply_to is None:
-            self._undeliverable += 1
+            self._undeliverable += not kept
             return
         self._returned += 1
         self._answer(request, encode_error(error))
@@ -244,9 +261,22 @@ class MemoryTransport:
                 return queue
             case kind:
                 known = self._queues.get(address)
+                limit = receiver.delivery_limit if receiver.durable else 0
                 if known is None:
-                    known = MemoryQueue(self, address, receiver.capacity, lossy=False, on_empty=self._remove_queue)
+                    known = MemoryQueue(
+                        self,
+                        address,
+                        receiver.capacity,
+                        lossy=False,
+                        on_empty=self._remove_queue,
+                        delivery_limit=limit,
+                    )
                     self._queues[address] = known
+                elif known.delivery_limit != limit:
+                    raise Conflict(
+                        f"{address} is received in another way already",
+                        advice="Receivers of one address must agree on durable and delivery_limit.",
+                    )
                 elif kind is Kind.PROCESS:
                     raise Conflict(f"{address} has its receiver already")
                 return known

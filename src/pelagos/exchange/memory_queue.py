@@ -29,6 +29,10 @@ class Keeper(Protocol):
         """Its deadline passed in the queue."""
         ...
 
+    def bury(self, delivery: MemoryDelivery, reason: str) -> None:
+        """It left a durable queue undone: to be kept as a dead letter."""
+        ...
+
     def lose(self) -> None:
         """A subscriber's queue was full and its oldest message was dropped."""
         ...
@@ -47,6 +51,7 @@ class MemoryDelivery(msgspec.Struct, eq=False):
     consumer: Any = None  # MemoryConsumer | None
     redelivered: bool = False
     begun: bool = False
+    handed_out: int = 0
 
     def ack(self) -> None:
         consumer = self.consumer
@@ -64,6 +69,8 @@ class MemoryDelivery(msgspec.Struct, eq=False):
 
     def reject(self, reason: str) -> None:
         self._release()
+        if self.queue.durable:
+            self.queue.keeper.bury(self, reason)
         self.queue.keeper.give_up(self, reason)
         self.queue.pump()
 
@@ -89,6 +96,7 @@ class MemoryConsumer:
 
     def take(self, delivery: MemoryDelivery) -> None:
         delivery.consumer = self
+        delivery.handed_out += 1
         self.unsettled[delivery] = None
         self.handler(delivery)
 
@@ -120,7 +128,9 @@ class MemoryQueue:
         "address",
         "capacity",
         "consumers",
+        "delivery_limit",
         "dropped",
+        "durable",
         "keeper",
         "lossy",
         "on_empty",
@@ -138,12 +148,16 @@ class MemoryQueue:
         *,
         lossy: bool,
         on_empty: Callable[[MemoryQueue], None],
+        delivery_limit: int = 0,
     ) -> None:
+        """``delivery_limit`` 0: not durable."""
         self.keeper = keeper
         self.address = address
         self.capacity = capacity
         self.lossy = lossy
         self.on_empty = on_empty
+        self.durable = delivery_limit > 0
+        self.delivery_limit = delivery_limit
         self.waiting: deque[MemoryDelivery] = deque()
         self.publishers: deque[asyncio.Future[None]] = deque()
         self.consumers: list[MemoryConsumer] = []
@@ -155,7 +169,10 @@ class MemoryQueue:
         """Deliver or queue it; False if there is no room."""
         envelope = delivery.envelope
         if envelope.depth or (envelope.performative is not Performative.REQUEST and envelope.is_reply):
-            self.next_consumer().take(delivery)
+            if self.consumers:
+                self.next_consumer().take(delivery)
+            else:  # durable work, made inside of a request, for nobody yet
+                self.waiting.append(delivery)
             return True
         if not self.waiting and (consumer := self._free_consumer()) is not None:
             consumer.take(delivery)
@@ -173,7 +190,9 @@ class MemoryQueue:
 
     def put_back(self, deliveries: list[MemoryDelivery]) -> None:
         """To the queue's head, in their order."""
-        if self.consumers:
+        if self.durable:
+            deliveries = self._bury_worn_out(deliveries)
+        if self.consumers or self.durable:
             self.waiting.extendleft(reversed(deliveries))
             self.pump()
             return
@@ -199,7 +218,7 @@ class MemoryQueue:
     def drop_consumer(self, consumer: MemoryConsumer) -> None:
         self.consumers.remove(consumer)
         self.turn = 0
-        if self.consumers:
+        if self.consumers or self.durable:
             self.pump()
             return
         self.on_empty(self)
@@ -238,6 +257,18 @@ class MemoryQueue:
                 self.turn = turn
                 return consumer
         return None
+
+    def _bury_worn_out(self, deliveries: list[MemoryDelivery]) -> list[MemoryDelivery]:
+        kept = []
+        for delivery in deliveries:
+            if delivery.handed_out < self.delivery_limit:
+                kept.append(delivery)
+            else:
+                reason = f"it was handed out {delivery.handed_out} times and never finished"
+                delivery.begun = True
+                self.keeper.bury(delivery, reason)
+                self.keeper.give_up(delivery, reason)
+        return kept
 
     def _drop_expired(self) -> None:
         now = self.keeper.monotonic()

@@ -211,9 +211,9 @@ class Transport(Protocol):
         ...
 
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have ``callback`` called, in the loop, each time the connection is lost: what was asked may have been done, but
-        its answer cannot come any more. Returns a function that ends this; call it once. A transport without a
-        connection never calls."""
+        """Have ``callback`` called, in the loop, each time the connection is lost: what was asked may have been done,
+        but its answer cannot come any more. Returns a function that ends this. A transport without a connection never
+        calls."""
         ...
 
     @property

@@ -15,7 +15,7 @@ from support.brokers import skip_without_broker, throw_away_system
 
 @contextlib.asynccontextmanager
 async def _memory() -> AsyncIterator[Transport]:
-    yield MemoryTransport(SystemWorld())
+    yield MemoryTransport(SystemWorld(), dead_letter_limit=50)
 
 
 @contextlib.asynccontextmanager

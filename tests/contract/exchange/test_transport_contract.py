@@ -182,10 +182,9 @@ async def test_consumers_of_a_service_share_its_messages(transport: Transport) -
     await serve(transport, second)
     for number in range(20):
         await transport.publish(request(str(number)))
-    async with asyncio.timeout(5):
-        while len(first.ops) + len(second.ops) < 20:
-            await asyncio.sleep(0)
-    assert min(len(first.ops), len(second.ops)) >= 5
+    await first.wait_for(5)
+    await second.wait_for(20 - len(first.ops))
+    await first.wait_for(20 - len(second.ops))
     sentinel = acking()
     await serve(transport, sentinel, "process:test.sentinel")
     await transport.publish(request("sentinel", to="process:test.sentinel"))

@@ -13,7 +13,7 @@ from pamqp import commands as spec
 
 from pelagos.exchange.amqp.config import AmqpConfig
 from pelagos.exchange.amqp.publisher import Publisher
-from pelagos.exchange.amqp.topology import Binding, Topology
+from pelagos.exchange.amqp.topology import FAILED, Binding, Topology
 from pelagos.exchange.amqp.wire import Channel, ChannelClosed, Message, Wire
 from pelagos.model.world import World
 
@@ -99,6 +99,7 @@ class Link:
             await inbox.call(spec.Exchange.Declare(exchange=exchange, exchange_type="topic", durable=True))
         for queue, arguments in topology.shared_queues():
             await self._declare_shared(queue, arguments)
+        await inbox.call(spec.Queue.Bind(queue=topology.failed, exchange=topology.calls, routing_key=f"{FAILED}*"))
         await self._declare_own(self._mailbox, {})
         for key in mailboxes:
             await self.bind_mailbox(topology.calls, key)

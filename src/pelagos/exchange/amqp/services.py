@@ -40,8 +40,8 @@ class ServiceKeeper(Protocol):
 
     def monotonic(self) -> float: ...
 
-    def give_up(self, envelope: Envelope, reason: str, *, begun: bool) -> None:
-        """No receiver is left for it, or it was rejected."""
+    def give_up(self, envelope: Envelope, reason: str, *, begun: bool, kept: bool = False) -> None:
+        """No receiver is left for it, or it was rejected; ``kept`` as a dead letter."""
         ...
 
     def refuse(self, address: str, size: int, problem: str) -> None:
@@ -239,7 +239,7 @@ class ServiceConsumer:
             return None
 
     def give_up(self, delivery: AmqpDelivery, reason: str) -> None:
-        self.keeper.give_up(delivery.envelope, reason, begun=False)
+        self.keeper.give_up(delivery.envelope, reason, begun=False, kept=self.receiver.durable)
         if self.receiver.durable:
             self._bury(delivery.channel, delivery.tag, delivery.body, reason, delivery.deliveries)
         else:

@@ -29,9 +29,10 @@ import msgspec
 from pelagos.exchange.address import Address, Kind
 from pelagos.model.errors import InvalidInput
 
-__all__ = ["NESTED", "Binding", "Route", "Topology"]
+__all__ = ["FAILED", "NESTED", "Binding", "Route", "Topology"]
 
 NESTED = "nested."
+FAILED = "failed."
 _UNUSED_MS = 60_000
 _RETURNED_TTL_MS = 60_000
 _KEY_BYTES = 255
@@ -125,12 +126,13 @@ class Topology:
         return arguments
 
     def work_arguments(self, capacity: int | None, delivery_limit: int) -> dict[str, Any]:
-        """The broker counts how often a message came back, not how often it was handed out: one less."""
+        """The broker counts how often a message came back, not how often it was handed out: one less. It does not say
+        how often that was when it gives up, so the key of what failed does."""
         arguments: dict[str, Any] = {
             "x-queue-type": "quorum",
             "x-delivery-limit": delivery_limit - 1,
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": self.failed,
+            "x-dead-letter-exchange": self.calls,
+            "x-dead-letter-routing-key": f"{FAILED}{delivery_limit}",
             "x-dead-letter-strategy": "at-least-once",
             "x-overflow": "reject-publish",
         }

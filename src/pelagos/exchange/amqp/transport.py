@@ -33,7 +33,7 @@ from pelagos.exchange.amqp.dead_letters import AmqpDeadLetters, letter_headers
 from pelagos.exchange.amqp.link import Inlets, Link
 from pelagos.exchange.amqp.publisher import Nacked, Returned
 from pelagos.exchange.amqp.services import ServiceConsumer, deadline_of
-from pelagos.exchange.amqp.topology import NESTED, Binding, Route, Topology, mailbox_key
+from pelagos.exchange.amqp.topology import FAILED, NESTED, Binding, Route, Topology, mailbox_key
 from pelagos.exchange.amqp.wire import Channel, ChannelClosed, Message, Wire, WireLost
 from pelagos.exchange.envelope import Envelope, decode, encode
 from pelagos.exchange.memory import MemoryTransport
@@ -475,8 +475,9 @@ class AmqpTransport:
             return
         queue = _death(message, "queue").removesuffix("." + NESTED[:-1])
         address = f"service:{queue.removeprefix(self.topology.work_queue('service:'))}"
-        deliveries = int((message.properties.headers or {}).get("x-delivery-count") or 0) + 1
-        reason = "it was handed out as often as allowed and never finished"
+        limit = message.method.routing_key.removeprefix(FAILED)
+        deliveries = int(limit) if limit.isdigit() else 0
+        reason = f"it was handed out {limit} times and never finished"
 
         def safe(future: asyncio.Future[None]) -> None:
             if channel.failure is None:
@@ -485,7 +486,7 @@ class AmqpTransport:
                     return
                 channel.ack(tag)
                 if envelope is not None:
-                    self.give_up(envelope, reason, begun=True)
+                    self.give_up(envelope, reason, begun=True, kept=True)
 
         self.bury(message.body, address, reason, deliveries).add_done_callback(safe)
 
@@ -521,11 +522,11 @@ class AmqpTransport:
     def max_message_bytes(self) -> int:
         return self._config.max_message_bytes
 
-    def give_up(self, envelope: Envelope, reason: str, *, begun: bool) -> None:
+    def give_up(self, envelope: Envelope, reason: str, *, begun: bool, kept: bool = False) -> None:
         error = Unavailable(f"{envelope.receiver}: {reason}")
         if begun:
             error.retry = Retry.UNCERTAIN
-        self._local.turn_away(envelope, error)
+        self._local.turn_away(envelope, error, kept=kept)
 
     def expire(self, envelope: Envelope) -> None:
         self._local.tell_expired(envelope)

@@ -3,8 +3,8 @@
 Sockets, TLS, the handshake, heartbeats and the codec of frames are aiormq's (the layer under aio-pika). Its channels
 are not used: they keep a task each, make one more for every message, and write one message at a time, which together
 costs more than all of ours. A channel here is a plain object that is handed each frame as it is read, and what is to be
-sent in one turn of the loop goes out in one write. aio-pika's "robust" layer is not used either: it loses consumers; what is
-to be declared anew after a break is known by :mod:`pelagos.exchange.amqp.transport`.
+sent in one turn of the loop goes out in one write. aio-pika's "robust" layer is not used either: it loses consumers;
+what is to be declared anew after a break is known by :mod:`pelagos.exchange.amqp.transport`.
 """
 
 from __future__ import annotations
