@@ -20,12 +20,15 @@ import click
 
 if TYPE_CHECKING:
     from pelagos.cli.session import Session
+    from pelagos.container.control.port import Control
     from pelagos.model.world import World
 
 __all__ = ["Invocation", "Output", "pass_invocation"]
 
 Output = Literal["table", "json", "yaml"]
 Opener = Callable[["Invocation"], AbstractAsyncContextManager["Session"]]
+Connector = Callable[["str | None", "str | None"], Awaitable["Control"]]
+"""From a system's name and a container's id, both perhaps None, to a control of a running container."""
 
 
 class Invocation:
@@ -37,6 +40,7 @@ class Invocation:
         opener: Opener | None = None,
         world: World | None = None,
         answer: Callable[[str], Awaitable[str | None]] | None = None,
+        connector: Connector | None = None,
     ) -> None:
         self.output: Output = "table"
         self.no_color = False
@@ -45,6 +49,7 @@ class Invocation:
         self.config: str | None = None
         self.home: str | None = None
         self.url: str | None = None
+        self.connector = connector
         self._opener = opener
         self._world = world
         self._answer = answer

@@ -17,6 +17,7 @@ __all__ = ["cli", "main"]
 _BUILD = "Build and change"
 _LOOK = "Look"
 _KEEP = "Keep alive"
+_PROCESSES = "Processes of your own"
 _SET_UP = "Set up"
 
 _COMMANDS = "pelagos.cli.commands"
@@ -35,6 +36,23 @@ ENTRIES = {
     "attach": Entry(f"{_COMMANDS}.attach:attach", "Let the daemon keep an infrastructure alive.", _KEEP),
     "detach": Entry(f"{_COMMANDS}.attach:detach", "Stop the daemon from keeping it alive.", _KEEP),
     "serve": Entry(f"{_COMMANDS}.serve:serve", "Run all services and the HTTP API as a daemon.", _KEEP),
+    "container": Entry(
+        f"{_COMMANDS}.container:container", "Run a container of processes: apps and releases.", _PROCESSES
+    ),
+    "shell": Entry(f"{_COMMANDS}.shell:shell", "Talk to a running system in Python.", _PROCESSES),
+    "call": Entry(f"{_COMMANDS}.calling:call", "Call an operation of a service.", _PROCESSES),
+    "send": Entry(f"{_COMMANDS}.calling:send", "Send one message that nobody answers.", _PROCESSES),
+    "ping": Entry(f"{_COMMANDS}.calling:ping", "Ask a service or process whether it lives.", _PROCESSES),
+    "ps": Entry(f"{_COMMANDS}.processes:ps", "List the processes.", _PROCESSES),
+    "services": Entry(f"{_COMMANDS}.processes:services", "List the services and their operations.", _PROCESSES),
+    "nodes": Entry(f"{_COMMANDS}.processes:nodes", "List the containers.", _PROCESSES),
+    "spawn": Entry(f"{_COMMANDS}.processes:spawn", "Start processes.", _PROCESSES),
+    "kill": Entry(f"{_COMMANDS}.processes:kill", "End processes.", _PROCESSES),
+    "observe": Entry(f"{_COMMANDS}.observe:observe", "Follow messages, and draw sequence charts.", _PROCESSES),
+    "dead-letters": Entry(
+        f"{_COMMANDS}.dead_letters:dead_letters", "What could not be delivered: list, retry, drop.", _PROCESSES
+    ),
+    "log-level": Entry(f"{_COMMANDS}.log_level:log_level", "Set log levels while it runs.", _PROCESSES),
     "definitions": Entry(f"{_COMMANDS}.definitions:definitions", "Import, list and delete node definitions.", _SET_UP),
     "doctor": Entry(f"{_COMMANDS}.doctor:doctor", "Say what this machine can do, and what is missing.", _SET_UP),
     "completion": Entry(f"{_COMMANDS}.completion:completion", "Print the completion script of a shell.", _SET_UP),
@@ -55,7 +73,7 @@ cli = LazyGroup(
     help="""Build, heal, scale and take down infrastructures described in YAML, on any mix of clouds.
 
     Without a daemon each command runs the services itself, on the state in PELAGOS_HOME; with `pelagos serve` running,
-    or PELAGOS_URL set, it talks to that.""",
+    or PELAGOS_URL set, it talks to that. Commands on processes of your own talk to a running `pelagos container`.""",
     epilog="Start with: pelagos doctor, then pelagos up FILE…  Each command has --help.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -6,7 +6,7 @@ sees messages as they see them, on any transport, in both directions, and also t
 
 Its cost for a message is one clock and one append of a reference to the envelope, which exists anyhow; everything else
 (times, names, filters) is worked out when somebody asks. Large contents are not held: only their size. Nobody sees a
-content who has not asked for it, and then only through the redaction that the tap's owner gives.
+content who has not asked for it, and then only redacted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -29,6 +29,7 @@ from pelagos.exchange.transport import (
     TransportSnapshot,
 )
 from pelagos.model.errors import PelagosError
+from pelagos.model.redaction import redact
 from pelagos.model.world import World
 
 __all__ = ["OBSERVED", "OBSERVER", "Direction", "Feed", "Observation", "ObservationFilter", "Tap"]
@@ -46,6 +47,8 @@ _HELD = 1024
 _OPEN = 4096
 """Requests remembered for the times of their answers."""
 _CLIP = 400
+_QUESTIONS = frozenset({"info", "nodes", "identify", "processes", "all_processes", "local_services", "services"})
+"""What agents are asked by everybody who only looks."""
 
 
 class Direction(enum.StrEnum):
@@ -174,7 +177,7 @@ class _Opened(NamedTuple):
 
 
 class Tap:
-    """A transport that remembers what passed. ``redact`` makes a content fit to be shown; without it none is ever.
+    """A transport that remembers what passed. ``redact`` makes a content fit to be shown.
 
     It is told the id of its container by its observer (:class:`pelagos.container.observer.ObserverProcess`).
     """
@@ -185,7 +188,7 @@ class Tap:
         world: World,
         *,
         ring: int = _RING,
-        redact: Callable[[object], object] | None = None,
+        redact: Callable[[Any], Any] = redact,
     ) -> None:
         self.container = ""
         self._inner = transport
@@ -241,6 +244,9 @@ class Tap:
     async def wait_served(self, address: str, timeout: float) -> bool:
         return await self._inner.wait_served(address, timeout)
 
+    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return self._inner.on_disconnect(callback)
+
     @property
     def dead_letters(self) -> DeadLetters:
         return self._inner.dead_letters
@@ -272,7 +278,7 @@ class Tap:
         for record in records:
             envelope = record.envelope
             opened = self._open(record)
-            plumbing = opened.plumbing if opened is not None else _is_plumbing(envelope.receiver)
+            plumbing = opened.plumbing if opened is not None else _is_plumbing(envelope)
             answer = opened if envelope.is_reply else None
             found.append(
                 Observation(
@@ -306,15 +312,13 @@ class Tap:
         envelope = record.envelope
         opened = self._opened.get(envelope.conv_id)
         if opened is None and envelope.performative is Performative.REQUEST:
-            opened = _Opened(record.monotonic, envelope.receiver, envelope.op, _is_plumbing(envelope.receiver))
+            opened = _Opened(record.monotonic, envelope.receiver, envelope.op, _is_plumbing(envelope))
             self._opened[envelope.conv_id] = opened
             if len(self._opened) > _OPEN:
                 del self._opened[next(iter(self._opened))]
         return opened
 
     def _text(self, record: _Record) -> str:
-        if self._redact is None:
-            return ""
         content = record.envelope.content
         if len(content) != record.size:
             return f"({record.size} bytes)"
@@ -326,10 +330,10 @@ class Tap:
         return text if len(text) <= _CLIP else f"{text[:_CLIP]}…"
 
 
-def _is_plumbing(address: str) -> bool:
-    kind, _, name = address.partition(":")
+def _is_plumbing(envelope: Envelope) -> bool:
+    kind, _, name = envelope.receiver.partition(":")
     if kind == "service":
-        return f".{OBSERVER}." in name
+        return f".{OBSERVER}." in name or (envelope.op in _QUESTIONS and (".agent." in name or name.endswith(".agent")))
     return kind == "fanout" and name.endswith(".agents")
 
 

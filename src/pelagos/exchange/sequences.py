@@ -45,6 +45,11 @@ class Row(msgspec.Struct, frozen=True):
     content: str = ""
     plumbing: bool = False
 
+    @property
+    def key(self) -> tuple[str, int, str, str]:
+        """As :attr:`Observation.key`."""
+        return (self.conv_id, self.conv_seq, self.performative, self.source)
+
 
 class Sequence(msgspec.Struct, frozen=True):
     participants: tuple[Participant, ...]

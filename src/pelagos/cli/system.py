@@ -1,0 +1,159 @@
+"""What the commands and the shell ask of a system of containers: one method a question, over a control socket.
+
+The agents know; this knows only which agent to ask. Lists of the whole system are gathered by the agent of the
+container at the other end; what concerns one container goes to that one's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from typing import TYPE_CHECKING, Any
+
+from pelagos.container.messages import (
+    AllProcesses,
+    LogLevelRequest,
+    NodeInfo,
+    ProcessInfo,
+    ProcessQuery,
+    ServiceInfo,
+    SpawnRequest,
+    SpawnResult,
+    TerminateRequest,
+    agent_of,
+)
+from pelagos.model.errors import NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from pelagos.container.control.port import Control
+    from pelagos.exchange import DeadLetter
+
+__all__ = ["System"]
+
+
+class System:
+    """Raises :class:`Unavailable` when the container at the other end goes away."""
+
+    def __init__(self, control: Control) -> None:
+        self.control = control
+
+    @property
+    def name(self) -> str:
+        return self.control.info.system
+
+    @property
+    def here(self) -> str:
+        """The id of the container at the other end."""
+        return self.control.info.id
+
+    async def _ask(self, op: str, content: object = None, *, of: str = "", result: Any = Any) -> Any:
+        try:
+            return await self.control.call(agent_of(of or self.here), op, content, result=result)
+        except Unavailable:
+            if of and of != self.here:
+                await self._known(of)  # raises what says more, if it is no container at all
+            raise
+
+    # -- who is there --------------------------------------------------------------------------------------------
+
+    async def nodes(self) -> list[NodeInfo]:
+        found: list[NodeInfo] = await self._ask("nodes", result=list[NodeInfo])
+        return sorted(found, key=lambda node: (node.started_at, node.id))
+
+    async def alive(self) -> list[str]:
+        """The ids of the containers that can be asked, ours first."""
+        found = [node.id for node in await self.nodes() if node.state in ("alive", "suspect")]
+        return sorted(found or [self.here], key=lambda node: node != self.here)
+
+    async def processes(self, *, on: str = "", service: str = "") -> AllProcesses:
+        """``on``: of that container alone."""
+        query = ProcessQuery(service)
+        if on:
+            found: list[ProcessInfo] = await self._ask("processes", query, of=on, result=list[ProcessInfo])
+            return AllProcesses(tuple(found))
+        answer: AllProcesses = await self._ask("all_processes", query, result=AllProcesses)
+        return answer
+
+    async def services(self) -> list[ServiceInfo]:
+        found: list[ServiceInfo] = await self._ask("services", result=list[ServiceInfo])
+        return sorted(found, key=lambda service: service.name)
+
+    # -- change --------------------------------------------------------------------------------------------------
+
+    async def spawn(
+        self, name: str, *, on: str = "any", count: int = 1, arguments: dict[str, Any] | None = None
+    ) -> SpawnResult:
+        """``on``: a container's id, ``any``, or empty for the one at the other end. Raises :class:`NotFound` for what
+        nobody can start."""
+        request = SpawnRequest(name, on, count, arguments or {})
+        answer: SpawnResult = await self._ask("spawn", request, result=SpawnResult)
+        return answer
+
+    async def kill(self, process: str, *, shutdown: float | None = None) -> None:
+        """End a process for good. Raises :class:`NotFound` if there is none of that id."""
+        request = TerminateRequest(process.removeprefix("process:"), shutdown)
+        await self._ask("terminate", request)
+
+    # -- log levels ----------------------------------------------------------------------------------------------
+
+    async def log_levels(self, *, on: str = "") -> dict[str, str]:
+        """Level by package, as they are now; an empty package is that of all others."""
+        found: dict[str, str] = await self._ask("log_levels", of=on, result=dict[str, str])
+        return found
+
+    async def set_log_level(self, room: str, level: str, *, on: str = "") -> list[str]:
+        """On one container, or on all; the ids of those that did. Raises :class:`InvalidInput` for a package that does
+        not exist."""
+        request = LogLevelRequest(room, level, everywhere=not on)
+        answer: list[str] = await self._ask("set_log_level", request, of=on, result=list[str])
+        return answer
+
+    # -- dead letters --------------------------------------------------------------------------------------------
+
+    async def dead_letters(self, limit: int) -> list[DeadLetter]:
+        from pelagos.exchange import DeadLetter
+
+        found: list[DeadLetter] = await self._ask("dead_letters", limit, result=list[DeadLetter])
+        return found
+
+    async def dead_letter(self, letter: str) -> DeadLetter:
+        from pelagos.exchange import DeadLetter
+
+        found: DeadLetter = await self._ask("dead_letter", letter, result=DeadLetter)
+        return found
+
+    async def retry_dead_letter(self, letter: str) -> None:
+        await self._ask("retry_dead_letter", letter)
+
+    async def drop_dead_letter(self, letter: str) -> None:
+        await self._ask("drop_dead_letter", letter)
+
+    # -- names ---------------------------------------------------------------------------------------------------
+
+    async def _known(self, container: str) -> None:
+        """Raises :class:`NotFound` or :class:`Unavailable` for a container that cannot be asked."""
+        nodes = {node.id: node for node in await self.nodes()}
+        found = nodes.get(container)
+        if found is None:
+            near = difflib.get_close_matches(container, nodes, n=2, cutoff=0.4)
+            advice = f"Did you mean {' or '.join(near)}?" if near else "See pelagos nodes."
+            raise NotFound(f"system {self.name} has no container {container}", advice=advice)
+        if found.state not in ("alive", "suspect"):
+            raise Unavailable(
+                f"container {container} is {found.state}; it was heard of {found.heard:.0f} s ago",
+                advice="See pelagos nodes.",
+            )
+
+    async def service_advice(self, address: str) -> str:
+        """What to do when nobody serves an address: names that are close, or who can be started."""
+        name = address.partition(":")[2]
+        try:
+            async with asyncio.timeout(3.0):
+                services = [service.name for service in await self.services()]
+                startable = {known for node in await self.nodes() for known in node.startable}
+        except (Unavailable, TimeoutError):
+            return ""
+        if name in startable:
+            return f"Start it: pelagos spawn {name}"
+        near = difflib.get_close_matches(name, [*services, *startable], n=2)
+        return f"Did you mean {' or '.join(near)}?" if near else "See pelagos services for what there is."

@@ -1,0 +1,89 @@
+"""Processes, services, containers and dead letters as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from pelagos.cli.texts import age, clean, table
+from pelagos.container.messages import AppInfo, NodeInfo, ProcessInfo, ServiceInfo
+from pelagos.exchange import DeadLetter
+
+__all__ = ["apps", "dead_letters", "nodes", "processes", "services"]
+
+_COLORS = {"active": "green", "alive": "green", "suspect": "yellow", "dead": "red", "error": "red", "left": "magenta"}
+
+
+def _state(value: str) -> str:
+    color = _COLORS.get(value)
+    return click.style(value, fg=color) if color else value
+
+
+def processes(found: Sequence[ProcessInfo]) -> str:
+    """A row a process. The name of one without a service is its class."""
+    rows = [
+        [
+            one.id,
+            one.name or one.kind.rpartition(":")[2],
+            _state(one.state),
+            one.app,
+            one.supervisor,
+            str(one.restarts) if one.restarts else "",
+            f"{one.running}+{one.waiting}" if one.waiting else str(one.running),
+            str(one.done),
+            str(one.failed) if one.failed else "",
+            clean(one.cause or ""),
+        ]
+        for one in found
+    ]
+    headers = ["ID", "NAME", "STATE", "APP", "SUPERVISOR", "RESTARTS", "RUNNING", "DONE", "FAILED", "CAUSE"]
+    return table(headers, rows)
+
+
+def services(found: Sequence[ServiceInfo]) -> str:
+    rows = [
+        [one.name, one.version, str(len(one.processes)), ", ".join(one.containers), ", ".join(one.operations)]
+        for one in found
+    ]
+    return table(["SERVICE", "VERSION", "PROCESSES", "CONTAINERS", "OPERATIONS"], rows)
+
+
+def nodes(found: Sequence[NodeInfo], now: float, here: str = "") -> str:
+    """A row a container; that which answered is marked with ``*``."""
+    rows = [
+        [
+            f"{one.id}{'*' if one.id == here else ''}",
+            _state(one.state),
+            one.host,
+            str(one.pid) if one.pid else "",
+            str(one.processes),
+            ", ".join(f"{app.name} {app.version}" for app in one.apps),
+            age(now - one.started_at),
+            age(one.heard),
+            one.version,
+        ]
+        for one in found
+    ]
+    return table(["CONTAINER", "STATE", "HOST", "PID", "PROCESSES", "APPS", "UP", "HEARD", "VERSION"], rows)
+
+
+def dead_letters(found: Sequence[DeadLetter], now: float) -> str:
+    rows = [
+        [
+            one.id,
+            age(now - one.at),
+            one.address,
+            "" if one.envelope is None else one.envelope.op,
+            str(one.deliveries),
+            clean(one.reason),
+        ]
+        for one in found
+    ]
+    return table(["ID", "AGE", "ADDRESS", "OPERATION", "TRIES", "REASON"], rows)
+
+
+def apps(found: Sequence[tuple[str, AppInfo]]) -> str:
+    """A row an app and the container it runs in."""
+    rows = [[app.name, app.version, node, str(len(app.processes)), clean(app.description)] for node, app in found]
+    return table(["APP", "VERSION", "CONTAINER", "PROCESSES", "DESCRIPTION"], rows)
