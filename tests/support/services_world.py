@@ -1,4 +1,4 @@
-"""A small system for the services' tests: one simulated database, and containers on one exchange that come and crash."""
+"""A small system for the services' tests: one simulated database, and containers on one exchange."""
 
 from __future__ import annotations
 
@@ -100,5 +100,5 @@ class Follower(Process):
 async def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
     """Virtual time passes until something holds."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for rings no bell
             await asyncio.sleep(0.01)

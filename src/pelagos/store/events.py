@@ -26,6 +26,7 @@ __all__ = [
     "append",
     "append_at",
     "append_many",
+    "append_many_at",
     "event_row",
     "last_position",
     "position_at",
@@ -38,6 +39,7 @@ EVENTS_LOCKED = "pelagos.events_locked"
 _LOCK = text("SELECT pg_advisory_xact_lock(7809632123451)")
 _INSERT = insert(events).inline()
 _INSERT_AT = insert(events).returning(events.c.position)
+_INSERT_MANY_AT = insert(events).returning(events.c.position, sort_by_parameter_order=True)
 _COLUMNS = tuple(events.c)
 
 
@@ -137,6 +139,15 @@ def append_many(connection: Connection, rows: Iterable[dict[str, Any]]) -> None:
         connection.execute(_INSERT, rows)
 
 
+def append_many_at(connection: Connection, rows: Iterable[dict[str, Any]]) -> list[int]:
+    """As :func:`append_many`, and return their positions in the same order; it costs about twice as much."""
+    rows = list(rows)
+    if not rows:
+        return []
+    _lock(connection)
+    return list(connection.execute(_INSERT_MANY_AT, rows).scalars())
+
+
 def read_events(
     connection: Connection,
     *,
@@ -185,7 +196,9 @@ def position_at(connection: Connection, at: float) -> int:
 
 def _event(row: Any) -> Event:
     *columns, data, origin = row
-    return Event(*columns, {} if data == "{}" else msgspec.json.decode(data), origin)
+    columns.append({} if data == "{}" else msgspec.json.decode(data))
+    columns.append(origin)
+    return Event(*columns)
 
 
 def _lock(connection: Connection) -> None:

@@ -117,9 +117,8 @@ async def test_an_effect_in_the_readers_transaction_happens_once_wherever_it_cra
     await until(lambda: len(counted()) == 12)
     await node.container.stop()
     with_replay = await system.node()
-    await with_replay.store.run(
-        partial(append, scope=DEFAULT_SCOPE, kind="business_state", at=1.0, data={"state": "x"})
-    )
+    told = partial(append, scope=DEFAULT_SCOPE, kind="business_state", at=1.0, data={"state": "x"})
+    await with_replay.store.run(told)
     await with_replay.container.spawn(applying(with_replay))
     await until(lambda: len(counted()) == 13)
 

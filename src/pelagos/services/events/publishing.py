@@ -27,7 +27,7 @@ from pelagos.process import Process, current_context
 from pelagos.services.events.catalogue import CATALOGUE, Catalogue
 from pelagos.services.events.messages import PublishedEvent
 from pelagos.services.events.topics import topic_of
-from pelagos.store import Store, append_at, append_many, event_row
+from pelagos.store import Store, append_at, append_many_at, event_row
 
 __all__ = ["EventPublisher", "append_event", "make_event", "write_events"]
 
@@ -79,9 +79,14 @@ def append_event(
     return msgspec.structs.replace(event, position=append_at(connection, _row(event, catalogue)))
 
 
-def write_events(connection: Connection, events: list[PublishedEvent], catalogue: Catalogue = CATALOGUE) -> None:
-    """Write made events of kept types in one statement; their positions are for readers to find."""
-    append_many(connection, [_row(event, catalogue) for event in events if catalogue.get(event.type).kept])
+def write_events(
+    connection: Connection, events: list[PublishedEvent], catalogue: Catalogue = CATALOGUE
+) -> list[PublishedEvent]:
+    """Write made events of kept types in one statement; returns them, in their order, with their positions."""
+    positions = append_many_at(connection, [_row(event, catalogue) for event in events])
+    return [
+        msgspec.structs.replace(event, position=position) for event, position in zip(events, positions, strict=True)
+    ]
 
 
 def _row(event: PublishedEvent, catalogue: Catalogue) -> dict[str, Any]:
