@@ -5,12 +5,12 @@ allowed whatever no rule named (reference section 8.3); here three kinds of oper
 
 * *ruled*: a rule names it. Then only what a rule allows is allowed. Several rules add up.
 * *protected*: its pattern is in the policy's list, or the built-in one (spawning, terminating, log levels, keys). It is
-  denied unless a rule allows it, or, as long as nobody wrote any rule for it, the asker is an administrator.
+  denied unless a rule allows it.
 * *open*: neither. Allowed, unless the policy says ``default: deny``.
 
-Roles: ``anonymous`` < ``authenticated`` < ``operator`` < ``admin``, each of which may do what those before it may. Any
-other role is a name: it is what the asker's assertion lists, or ``admin``. ``owner`` is who owns the resources that the
-argument names, which somebody must look up: then the decision is a question (:attr:`Outcome.ASK`).
+Roles: ``anonymous`` < ``authenticated`` < ``operator`` < ``admin``, each of which may do what those before it may, and
+``admin`` everything. Any other role is a name, which the asker's assertion must list. ``owner`` is who owns the
+resources that the argument names, which somebody must look up: then the decision is a question (:attr:`Outcome.ASK`).
 
 A pattern is ``service.operation``, where ``*`` stands for any run of characters; the operation is what follows the last
 dot. Where the receiver's service is not known (a process's mailbox that nobody registered), a rule that *restricts*
@@ -58,7 +58,7 @@ BUILT_IN_PROTECTED = (
     "*.terminate",
     "*.log_level",
     "*.set_log_level",
-    "*.set_log_levels",
+    "*.set_level",
     "*.kill",
     "*.shutdown",
 )
@@ -88,6 +88,10 @@ class Subject(msgspec.Struct, frozen=True):
     @property
     def is_anonymous(self) -> bool:
         return not self.scope.user_id
+
+    @property
+    def is_admin(self) -> bool:
+        return ADMIN in self.roles and not self.is_anonymous
 
     def has(self, role: str) -> bool:
         """Whether the role is one of the subject's, or below one of them."""
@@ -143,29 +147,24 @@ class Policy(msgspec.Struct, frozen=True):
         names = (service,) if isinstance(service, str) else service
         named = [rule for rule in self.rules if _restricts(rule.pattern, names, operation)]
         allowing = [rule for rule in named if _allows(rule.pattern, names, operation)]
+        protected = self.protecting(names, operation)
+        if subject.is_admin:
+            return Decision(Outcome.ALLOW, "an administrator may", next(iter(allowing), None), protected)
         for rule in allowing:
             if rule.role != OWNER and subject.has(rule.role):
-                return Decision(Outcome.ALLOW, f"{rule.role} may", rule)
-        owning = next((rule for rule in allowing if rule.role == OWNER), None)
-        if owning is not None and not subject.is_anonymous:
-            if ADMIN in subject.roles:
-                return Decision(Outcome.ALLOW, "an administrator may what owners may", owning)
-            if owning.resources:
-                questions = tuple(OwnerQuestion(kind, field) for kind, field in owning.resources)
-                return Decision(Outcome.ASK, "owners may", owning, questions=questions)
-        protected = self.protecting(names, operation)
+                return Decision(Outcome.ALLOW, f"{rule.role} may", rule, protected)
+        owning = [rule for rule in allowing if rule.role == OWNER and rule.resources]
+        if owning and not subject.is_anonymous:
+            questions = tuple(OwnerQuestion(kind, field) for kind, field in owning[-1].resources)
+            return Decision(Outcome.ASK, "owners may", owning[-1], protected, questions)
         if named:
             needs = tuple(dict.fromkeys(rule.role for rule in allowing)) or (ADMIN,)
-            if protected and not subject.is_anonymous and ADMIN in subject.roles and not allowing:
-                return Decision(Outcome.ALLOW, "an administrator may what is protected", None, protected)
             return Decision(Outcome.DENY, "no rule allows it", named[0], protected, needs=needs)
         if protected:
-            if not subject.is_anonymous and ADMIN in subject.roles:
-                return Decision(Outcome.ALLOW, "an administrator may what is protected", None, protected)
             return Decision(
                 Outcome.DENY, f"it is protected by {protected!r} and no rule allows it", None, protected, needs=(ADMIN,)
             )
-        if self.default_deny and ADMIN not in subject.roles:
+        if self.default_deny:
             return Decision(Outcome.DENY, "no rule allows it, and the default is to deny", needs=(ADMIN,))
         return Decision(Outcome.ALLOW, "nothing restricts it")
 

@@ -1,9 +1,9 @@
 """Signed statements of who asks: what travels in ``Envelope.assertion``.
 
 The ancestor believed the ``user-id`` that a sender wrote (reference section 8.3). Here whoever authenticates a person
-(the identity service, the HTTP edge) issues an assertion under its own Ed25519 identity: user, project, roles, and until
-when. Services pass it on as it came, and each container that receives it checks it against its own key ring; nobody on
-the way can widen or prolong it.
+(the identity service, the HTTP edge) issues an assertion under its own Ed25519 identity: user, project, roles, and
+until when. Services pass it on as it came, and each container that receives it checks it against its own key ring;
+nobody on the way can widen or prolong it.
 
 Reading one needs no key and no cryptography; believing one does.
 """

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -71,7 +72,7 @@ class _Case:
         """Of the interceptor to ask next; below 0: the handler."""
         self.mandatory = False
         """Only the mandatory ones are asked from here on."""
-        self.until: asyncio.Future[None] | None = None
+        self.until: asyncio.Future[Any] | None = None
         self.error: PelagosError | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.at: float | None = None
@@ -116,7 +117,17 @@ class InboundWay:
 class InterceptedSubscription:
     """One subscription: see the module's head."""
 
-    __slots__ = ("_handler", "_lines", "_max_content", "_messages", "_receiver", "_replies", "_way", "inner")
+    __slots__ = (
+        "_handler",
+        "_lines",
+        "_mailbox",
+        "_max_content",
+        "_messages",
+        "_receiver",
+        "_replies",
+        "_way",
+        "inner",
+    )
 
     def __init__(self, way: InboundWay, receiver: Receiver, handler: Handler) -> None:
         self.inner: Subscription | None = None
@@ -124,7 +135,9 @@ class InterceptedSubscription:
         self._receiver = receiver
         self._handler = handler
         self._messages = way.messages
-        self._replies = way.replies
+        # Only a mailbox takes replies as such. Elsewhere a performative that says "reply" is no way around the policy.
+        self._mailbox = receiver.address.startswith("process:")
+        self._replies = way.replies if self._mailbox else way.messages
         self._max_content = way.max_content
         self._lines: dict[str, deque[_Case]] = {}
         """What is parked, by sender: the first of each line is undecided, the others wait behind it."""
@@ -202,7 +215,7 @@ class InterceptedSubscription:
     def _go_on(self, case: _Case) -> bool:
         """Pass the interceptors from the case's position down to the first, then the handler; as :meth:`_conclude`."""
         delivery = case.delivery
-        reply = case.envelope.is_reply
+        reply = self._mailbox and case.envelope.is_reply
         while case.position >= 0:
             interceptor = self._way.stack[case.position]
             if (not reply or getattr(interceptor, "replies", True)) and (
@@ -229,7 +242,7 @@ class InterceptedSubscription:
             code=error.code,
             error=str(error),
         )
-        if envelope.is_reply:
+        if envelope.is_reply and self._mailbox:
             self._handler(_ChangedDelivery(_in_place_of(envelope, self._receiver, error), delivery))
             return
         if envelope.performative is Performative.REQUEST and envelope.reply_to is not None:

@@ -50,7 +50,7 @@ class Undecided(Exception):
     """It cannot be decided yet. The same interceptor is asked again when ``until`` is done; if that takes too long, the
     message is refused with ``error``."""
 
-    def __init__(self, until: asyncio.Future[None], error: PelagosError) -> None:
+    def __init__(self, until: asyncio.Future[Any], error: PelagosError) -> None:
         super().__init__(error.message)
         self.until = until
         self.error = error

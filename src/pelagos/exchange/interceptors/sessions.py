@@ -143,6 +143,14 @@ class Sessions:
         own = self._current
         return own.session, own.key
 
+    @property
+    def newest(self) -> str:
+        """The session that is offered."""
+        return self._next.session
+
+    def owns(self, session: str) -> bool:
+        return session in self._own
+
     def key(self, session: str) -> bytes | None:
         """The HMAC key of a session that is believed now, also one's own; None if there is none."""
         own = self._own.get(session)
@@ -249,7 +257,7 @@ class Sessions:
     # -- time ------------------------------------------------------------------------------------------------------
 
     def prepare_next(self) -> list[Announcement]:
-        """Make the next session; returns the peers to offer it to. :meth:`switch` once they have had time to take it."""
+        """Make the next session; returns the peers to offer it to. Then :meth:`switch`, when they have had time."""
         self._next = self._make()
         return self.peers()
 

@@ -10,8 +10,8 @@ receiver and the name of the signer included. Nothing of it is changed by a tran
 
 A receiver refuses what is not signed, signed by nobody it trusts, changed, addressed to somebody else than it came to,
 too old, from the future, or here already. A message is old when ``window`` seconds have passed since it was sent, and
-the time besides that it may have waited: what its deadline leaves it, ``max_wait`` at most. In durable queues, age is no
-reason to refuse, nor is having been here: delivery there is at least once by contract, and effects are once by the
+the time besides that it may have waited: what its deadline leaves it, ``max_wait`` at most. In durable queues, age is
+no reason to refuse, nor is having been here: delivery there is at least once by contract, and effects are once by the
 request's id. What the broker says it delivers again was here, which is no replay either, also if this container has
 restarted since and does not remember.
 
