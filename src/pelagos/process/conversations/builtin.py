@@ -2,7 +2,8 @@
 
 ``rpc`` is how :mod:`pelagos.process.calling` and :mod:`pelagos.process.serving` behave: they do not run this table, it
 is for those who watch them. ``request`` is FIPA's Request with a way to cancel; a cancellation may cross any answer,
-and the answer counts if it was first. ``subscribe`` is a leased stream. ``generic`` binds nobody, but it ends.
+and the answer counts if it was first. ``subscribe`` is a leased stream. ``generic`` binds nobody to anything, but it
+ends; that it was taken is told by AGREE.
 """
 
 from __future__ import annotations
@@ -134,6 +135,7 @@ GENERIC = Protocol(
         "cancelled": Outcome.CANCELLED,
         "timed_out": Outcome.TIMED_OUT,
     },
+    auto_agree=True,
 )
 
 BUILT_IN = (RPC, REQUEST, SUBSCRIBE, GENERIC)

@@ -8,7 +8,6 @@ also when nobody receives. Only :meth:`Conversation.send` and the methods that r
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from types import TracebackType
@@ -28,7 +27,7 @@ from pelagos.model.errors import (
     from_payload,
 )
 from pelagos.process.context import Context
-from pelagos.process.conversations.machine import Said, TimedOut, Violation, step
+from pelagos.process.conversations.machine import Said, TimedOut, Violation, after_saying, step
 from pelagos.process.conversations.protocol import Outcome, Protocol
 
 if TYPE_CHECKING:
@@ -47,6 +46,8 @@ LOST = "lost"
 """The operation of a farewell that the table does not know: the sender's side has gone."""
 
 _HISTORY = 16
+_GRACE = 5.0
+"""Seconds in which an operation may finish when the other side has ended a conversation without a deadline."""
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -110,6 +111,7 @@ class Conversation:
         "_drop_oldest",
         "_error",
         "_final",
+        "_history",
         "_inbox",
         "_manager",
         "_waiters",
@@ -118,7 +120,6 @@ class Conversation:
         "credit",
         "deadline",
         "handler",
-        "history",
         "id",
         "initiated",
         "op",
@@ -169,10 +170,11 @@ class Conversation:
         self.cancelled = False
         """The other side wants it to end."""
         self.handler: asyncio.Task[None] | None = None
-        self.history: deque[Line] = deque(maxlen=_HISTORY)
+        # Lists, not deques: most conversations put two or three things into them, and an empty deque takes 600 bytes.
+        self._history: list[tuple[float, bool, Performative, str, int, str, str]] = []
         self._buffer = buffer if protocol.lease is None or drop_oldest else max(buffer, protocol.lease.window)
         self._drop_oldest = drop_oldest
-        self._inbox: deque[Message] = deque()
+        self._inbox: list[Message] = []
         self._waiters: list[asyncio.Future[None]] = []
         self._final: Message | None = None
         self._error: PelagosError | None = None
@@ -184,6 +186,18 @@ class Conversation:
     def __repr__(self) -> str:
         return f"<{self.protocol.name} {self.id} {self.role} {self.outcome or self.state}>"
 
+    @property
+    def history(self) -> tuple[Line, ...]:
+        """The headers of the last messages, oldest first."""
+        return tuple(Line(*line) for line in self._history)
+
+    @property
+    def error(self) -> PelagosError | None:
+        """What it ended with; None while it is open, and when it ended well."""
+        if self._error is None and self.outcome is not None and self.outcome is not Outcome.DONE:
+            self._error = self._why()
+        return self._error
+
     # -- receiving ---------------------------------------------------------------------------------------------
 
     async def receive(self) -> Message:
@@ -191,9 +205,9 @@ class Conversation:
         error that the conversation ended with, or :class:`ConversationError` if it ended well."""
         while not self._inbox:
             if self.outcome is not None:
-                raise self._error or ConversationError(f"{self} has ended; nothing more will come")
+                raise self.error or ConversationError(f"{self} has ended; nothing more will come")
             await self._change()
-        message = self._inbox.popleft()
+        message = self._inbox.pop(0)
         self._give_credit()
         error = message.error()
         if error is not None:
@@ -208,8 +222,8 @@ class Conversation:
             await self._change()
         if self._inbox and self._inbox[0] is not self._final:
             return await self.receive()
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         raise StopAsyncIteration
 
     def values(self, kind: type[T] | Any = Any) -> Values[T]:
@@ -220,15 +234,15 @@ class Conversation:
         """Wait until the other side has agreed. Raises :class:`Refused` or whatever ended the conversation before."""
         while not self._agreed and self.outcome is None:
             await self._change()
-        if not self._agreed and self._error is not None:
-            raise self._error
+        if not self._agreed and self.error is not None:
+            raise self.error
 
     async def result(self, kind: type[T] | Any = Any) -> T:
         """Wait for the end; the content of the message that ended it. Raises the error that it ended with."""
         while self.outcome is None:
             await self._change()
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         if self._final is None:
             return None  # type: ignore[return-value]
         value: T = self._final.value(kind)
@@ -241,9 +255,13 @@ class Conversation:
 
         Raises :class:`ConversationError` before anything goes out if the table does not allow it, and
         :class:`Unavailable`, which ends the conversation, if the other side is gone. An error of the family as content
-        travels as such. A protocol with a lease holds INFORM back until the other side has room.
+        travels as such. Waits while it is not known which process of a service has taken the conversation, and, in a
+        protocol with a lease, holds INFORM back until the other side has room.
         """
         lease = self.protocol.lease
+        if self.peer is None and self.may(performative, op):
+            while self.peer is None and self.outcome is None and self.state != self.protocol.initial:
+                await self._change()
         if lease is not None and performative is Performative.INFORM and not self.initiated:
             while self.credit < 1 and self.outcome is None:
                 await self._change()
@@ -293,7 +311,7 @@ class Conversation:
         """Whether the table lets this side say it now."""
         if self.outcome is not None:
             return False
-        return not isinstance(step(self.protocol, self.state, Said(self.role, performative, op or self.op)), Violation)
+        return after_saying(self.protocol, self.state, self.role, performative, op or self.op) is not None
 
     def post(self, performative: Performative, content: object = None, *, op: str = "") -> None:
         """:meth:`send` without waiting: whether it arrived is not known."""
@@ -319,12 +337,14 @@ class Conversation:
         op = op or self.op
         if self.outcome is not None:
             self._manager.vetoed += 1
-            raise self._error or ConversationError(f"{self} has ended; {performative} was not sent")
-        to = step(self.protocol, self.state, Said(self.role, performative, op))
-        if isinstance(to, Violation):
+            raise self.error or ConversationError(f"{self} has ended; {performative} was not sent")
+        to = after_saying(self.protocol, self.state, self.role, performative, op)
+        if to is None:
             self._manager.vetoed += 1
+            told = step(self.protocol, self.state, Said(self.role, performative, op))
             raise ConversationError(
-                f"{to} (conversation {self.id})", details={"state": self.state, "expected": list(to.expected)}
+                f"{told} (conversation {self.id})",
+                details={"state": self.state, "expected": list(self.protocol.expected(self.state))},
             )
         if self.peer is None and self.state != self.protocol.initial:
             self._manager.vetoed += 1
@@ -389,7 +409,7 @@ class Conversation:
                 manager.duplicates += 1
                 self._note(False, envelope.performative, envelope.op, envelope.conv_seq, self.state, "duplicate")
                 return
-            if envelope.conv_seq > self.seen + 1:
+            if envelope.conv_seq > self.seen + 1 and not failed:
                 manager.gaps += 1
                 self._note(False, envelope.performative, envelope.op, envelope.conv_seq, self.state, "gap")
             self.seen = envelope.conv_seq
@@ -401,15 +421,20 @@ class Conversation:
             self._not_understood(message)
             return
         other = self.protocol.roles[1 if self.initiated else 0]
-        to = step(self.protocol, self.state, Said(other, envelope.performative, envelope.op))
-        if isinstance(to, Violation):
+        to = after_saying(self.protocol, self.state, other, envelope.performative, envelope.op)
+        if to is None:
             if failed:
                 self.lose(message.error() or Unavailable(f"{self}: lost"))
                 return
             manager.violations += 1
             self._note(False, envelope.performative, envelope.op, envelope.conv_seq, self.state, "out of the table")
             manager.answer_not_understood(
-                envelope, self, ConversationError(str(to), details={"expected": list(to.expected)})
+                envelope,
+                self,
+                ConversationError(
+                    str(step(self.protocol, self.state, Said(other, envelope.performative, envelope.op))),
+                    details={"expected": list(self.protocol.expected(self.state))},
+                ),
             )
             return
         if self.peer is None:
@@ -418,7 +443,7 @@ class Conversation:
         self._enter(to, received=True)
         self._deliver(message, ends=to in self.protocol.final)
         if to in self.protocol.final:
-            self._finish(to, message)
+            self._finish(to, message, heard=True)
         else:
             self._wake()
 
@@ -434,7 +459,7 @@ class Conversation:
             self.cancelled = True
             self.handler.cancel()
             return
-        if message.performative is Performative.AGREE:
+        if message.performative is Performative.AGREE and not self._agreed:
             self._agreed = True
             if self._cancel_wanted and not ends:
                 self._cancel_wanted = False
@@ -450,7 +475,7 @@ class Conversation:
                     Unavailable(f"{len(self._inbox)} messages wait already in {self}", details={"overloaded": True})
                 )
                 return
-            self._inbox.popleft()
+            self._inbox.pop(0)
             self._manager.dropped += 1
             self._give_credit()
         self._inbox.append(message)
@@ -469,6 +494,10 @@ class Conversation:
     def expire(self) -> None:
         """A time-out, or the deadline, has passed. States may follow one another until one has time left."""
         self._armed = None
+        if self.outcome is not None:
+            if self.handler is not None:
+                self.handler.cancel()
+            return
         to = step(self.protocol, self.state, TimedOut())
         if isinstance(to, Violation):
             return  # unbounded
@@ -501,36 +530,41 @@ class Conversation:
         if self.outcome is None:
             self._end(Outcome.LOST, error)
 
-    def _finish(self, state: str, final: Message | None, *, own: bool = False) -> None:
-        """A final state was reached by the message ``final``; ``own`` says that this side's code did it."""
+    def _finish(self, state: str, final: Message | None, *, own: bool = False, heard: bool = False) -> None:
+        """A final state was reached by the message ``final``; ``own``: this side's code said it; ``heard``: it came."""
         self.state = state
         self._final = final
         outcome = self.protocol.final[state]
-        said = None if final is None else final.error()
-        what = f"{self.op} of {self.target}"
-        error: PelagosError | None
-        match outcome:
-            case Outcome.DONE:
-                error = None
-            case Outcome.CANCELLED:
-                error = Cancelled(f"{what} was cancelled (conversation {self.id})")
-            case Outcome.TIMED_OUT:
-                error = said or DeadlineExceeded(f"{what} did not end in time (conversation {self.id})")
-            case Outcome.REFUSED:
-                error = said or Refused(f"{what} was refused (conversation {self.id})")
-            case _:
-                error = said or InternalError(f"{what} failed and did not say why (conversation {self.id})")
-        if said is not None and error is said:
-            error.add_note(f"in conversation {self.id} about {what}")
-        self._end(outcome, error, own=own)
+        # Who waits for the next message shall hear the one that ends it well, and have time to act on it.
+        self._end(outcome, None, own=own, heard=heard and outcome in (Outcome.DONE, Outcome.REFUSED))
 
-    def _end(self, outcome: Outcome, error: PelagosError | None, *, own: bool = False) -> None:
+    def _why(self) -> PelagosError:
+        """The error of an end that was not good. Made when somebody looks: on one side mostly nobody does."""
+        what = f"{self.op} of {self.target}"
+        said = None if self._final is None else self._final.error()
+        if self.outcome is Outcome.CANCELLED:
+            return Cancelled(f"{what} was cancelled (conversation {self.id})")
+        if said is not None:
+            said.add_note(f"in conversation {self.id} about {what}")
+            return said
+        match self.outcome:
+            case Outcome.TIMED_OUT:
+                return DeadlineExceeded(f"{what} did not end in time (conversation {self.id})")
+            case Outcome.REFUSED:
+                return Refused(f"{what} was refused (conversation {self.id})")
+            case _:
+                return InternalError(f"{what} failed and did not say why (conversation {self.id})")
+
+    def _end(self, outcome: Outcome, error: PelagosError | None, *, own: bool = False, heard: bool = False) -> None:
         self.outcome = outcome
         self._error = error
         self._cancel_wanted = False
         self._manager.ended(self)
         if self.handler is not None and not (own and self.handler is asyncio.current_task()):
-            self.handler.cancel()
+            if heard and not self.handler.done():
+                self._manager.watch(self, self.deadline or self._manager.monotonic() + _GRACE)
+            else:
+                self.handler.cancel()
         self._wake()
 
     def _enter(self, to: str, *, received: bool) -> None:
@@ -561,7 +595,10 @@ class Conversation:
                 self.renew()
 
     def _note(self, sent: bool, performative: Performative, op: str, seq: int, state: str, note: str = "") -> None:
-        self.history.append(Line(self._manager.now(), sent, performative, op, seq, state, note))
+        history = self._history
+        if len(history) == _HISTORY:
+            del history[0]
+        history.append((self._manager.now(), sent, performative, op, seq, state, note))
 
     async def _change(self) -> None:
         """Wait until something has happened."""

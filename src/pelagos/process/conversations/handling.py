@@ -1,6 +1,6 @@
 """The participant's side of application code: an operation takes part in a conversation.
 
-An ordinary operation will do. For ``request`` AGREE is said when it begins, its result or error is said when it ends,
+An ordinary operation will do. In the built-in protocols AGREE is said when it begins, its result or error when it ends,
 and CANCEL cancels it. One that ``@decides`` says ``self.conversation.agree()`` itself, or raises :class:`Refused`. A
 ``@subscription`` yields what subscribers get. In other protocols the operation talks by ``self.conversation`` until
 the end; what it returns is said as INFORM_RESULT if the table allows.
@@ -150,6 +150,7 @@ async def _serve(
     except BaseException as raised:  # noqa: BLE001 - answered, and raised again below
         error = _unexpected(manager, conversation, raised)
         fatal = raised
+    CURRENT.set(None)  # whatever keeps this context, a timer for one, shall not keep the conversation
     if conversation.outcome is None:
         try:
             _conclude(conversation, result, error)

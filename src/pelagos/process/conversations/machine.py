@@ -13,7 +13,7 @@ import msgspec
 from pelagos.exchange import Performative
 from pelagos.process.conversations.protocol import Protocol
 
-__all__ = ["Event", "Said", "TimedOut", "Violation", "step"]
+__all__ = ["Event", "Said", "TimedOut", "Violation", "after_saying", "step"]
 
 
 class Said(msgspec.Struct, frozen=True, gc=False):
@@ -44,17 +44,23 @@ class Violation(msgspec.Struct, frozen=True):
         return f"{self.protocol}: {self.event} in state {self.state!r}; possible is {allowed}"
 
 
+def after_saying(protocol: Protocol, state: str, role: str, performative: Performative, op: str) -> str | None:
+    """The next state, None if there is none. A row that names the operation comes before one for any operation.
+
+    :func:`step` for each message of every conversation, where making the event would cost as much as the step."""
+    rows = protocol.says.get((state, role, performative))
+    if rows is None:
+        return None
+    return rows.get(op) or rows.get("")
+
+
 def step(protocol: Protocol, state: str, event: Event) -> str | Violation:
-    """The next state. A row that names the operation comes before one for any operation."""
+    """The next state, or the violation: then the state stays."""
     match event:
         case Said(role, performative, op):
-            rows = protocol.says.get((state, role, performative))
-            if rows is not None:
-                to = rows.get(op)
-                if to is None:
-                    to = rows.get("")
-                if to is not None:
-                    return to
+            to = after_saying(protocol, state, role, performative, op)
+            if to is not None:
+                return to
             told = f"{performative}{f'/{op}' if op else ''} by {role}"
         case TimedOut():
             row = protocol.after.get(state)

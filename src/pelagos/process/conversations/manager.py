@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pelagos.exchange import Address, Delivery, Envelope, Performative, Status, encode_error
+from pelagos.exchange import Address, Delivery, Envelope, Kind, Performative, Status, encode_error, kind_of
 from pelagos.model.errors import DeadlineExceeded, Gone, PelagosError, Refused, Retry, Unavailable, Unsupported
 from pelagos.model.scope import DEFAULT_SCOPE
 from pelagos.process.context import CONTEXT, Context
@@ -150,8 +150,7 @@ class Conversations:
             )
         if self._closed:
             raise Unavailable(f"{self.label} has ended; it converses with nobody any more")
-        if len(self) >= self._limit:
-            self._overloaded += 1
+        if self._full():
             raise self._too_many()
         target = self._names.full(address)
         here = CONTEXT.get()
@@ -184,7 +183,7 @@ class Conversations:
             conversation_id=conversation_id,
             initiated=True,
             target=target,
-            peer=None,
+            peer=target if kind_of(target) is Kind.PROCESS else None,
             op=op,
             context=context,
             deadline=deadline,
@@ -274,8 +273,7 @@ class Conversations:
             )
         if len(self.protocols.get(envelope.protocol).roles) != 2:
             return Unsupported(f"{envelope.protocol} has more than two roles")
-        if len(self) >= self._limit:
-            self._overloaded += 1
+        if self._full():
             return self._too_many()
         if not 0 <= envelope.depth <= self.process.max_depth:
             return Refused(
@@ -289,7 +287,12 @@ class Conversations:
             return late
         return None
 
+    def _full(self) -> bool:
+        """No more may be open. An operation that outlives its conversation counts too."""
+        return len(self._initiated) + max(len(self._taken), len(self.handlers)) >= self._limit
+
     def _too_many(self) -> Unavailable:
+        self._overloaded += 1
         return Unavailable(
             f"{self.label} is overloaded: {len(self)} conversations are open",
             advice="Try again later.",
@@ -357,7 +360,9 @@ class Conversations:
 
     def handler_done(self, task: asyncio.Task[None]) -> None:
         """A handler's task is over."""
-        self.handlers.pop(task, None)
+        conversation = self.handlers.pop(task, None)
+        if conversation is not None and conversation.outcome is not None:
+            self._watch.entries.pop(conversation, None)
         if not self.handlers and self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 

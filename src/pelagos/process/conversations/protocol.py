@@ -92,8 +92,8 @@ class Protocol(msgspec.Struct, frozen=True, dict=True):
     unbounded: tuple[str, ...] = ()
     """States that may last for ever."""
     auto_agree: bool = False
-    """AGREE is sent when the participant's operation begins, unless that decides by itself, and is no message for the
-    initiator's application code."""
+    """AGREE is sent when the participant's operation begins, unless that decides by itself. It says which process of a
+    service has taken the conversation, and is no message for the initiator's application code."""
     lease: Lease | None = None
 
     @property
