@@ -1,8 +1,34 @@
-"""Hosts processes: configuration, ordered start and stop, apps and releases, agents. See README.md."""
+"""Hosts processes: configuration, ordered start and stop, apps and releases, agents. See README.md.
 
-from pelagos.container.agent import AgentProcess
-from pelagos.container.config import ContainerConfig
-from pelagos.container.container import Container, ContainerSnapshot
-from pelagos.container.inventory import AgentSettings
+Names are imported at first use: whoever reads settings needs one of them, and not the processes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pelagos.container.agent import AgentProcess
+    from pelagos.container.config import ContainerConfig
+    from pelagos.container.container import Container, ContainerSnapshot
+    from pelagos.container.inventory import AgentSettings
+
+_HOME = {
+    "AgentProcess": "agent",
+    "AgentSettings": "inventory",
+    "Container": "container",
+    "ContainerConfig": "config",
+    "ContainerSnapshot": "container",
+}
 
 __all__ = ["AgentProcess", "AgentSettings", "Container", "ContainerConfig", "ContainerSnapshot"]
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value

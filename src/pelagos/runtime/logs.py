@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pelagos.model.errors import InvalidInput
+from pelagos.model.redaction import redact, redact_text
 from pelagos.process import add_context
-from pelagos.runtime.redaction import redact, redact_text
+from pelagos.runtime.log_levels import LEVELS
 
 if TYPE_CHECKING:
     from pelagos.runtime.settings import Settings
@@ -47,6 +48,7 @@ def configure_logs(
         sinks.append(_file_sink(file))
     structlog.configure(
         processors=[
+            LEVELS.decide,
             add_context,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -54,8 +56,8 @@ def configure_logs(
             _redacted,
             _as_one_argument,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=lambda *_: _Fan(sinks),
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS.configure(number, settings.log_levels)),
+        logger_factory=lambda *names: _Fan(sinks, str(names[0]) if names else ""),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -76,8 +78,9 @@ def _as_one_argument(logger: object, method: str, event: Event) -> tuple[tuple[E
 class _Fan:
     """What structlog calls with the finished event: hands a copy to each sink."""
 
-    def __init__(self, sinks: list[Sink]) -> None:
+    def __init__(self, sinks: list[Sink], name: str) -> None:
         self._sinks = sinks
+        self.name = name
 
     def msg(self, event: Event) -> None:
         for sink in self._sinks:

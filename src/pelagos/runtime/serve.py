@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -27,6 +26,7 @@ from pelagos.runtime.listeners import Listener, bind_tcp, bind_unix, parse_liste
 from pelagos.runtime.logs import configure_logs
 from pelagos.runtime.runtime import Runtime
 from pelagos.runtime.settings import Settings
+from pelagos.runtime.stopping import handle_signals, notify_manager, until_stopped
 
 __all__ = ["Ready", "serve"]
 
@@ -59,7 +59,7 @@ async def serve(
         stack.callback(lock.release)
         stopping = stop or asyncio.Event()
         if signals:
-            stack.callback(_handle_signals(stopping))
+            stack.callback(handle_signals(stopping))
         tcp = _tcp(settings, listen)
         if tcp is not None:
             stack.callback(tcp.close)
@@ -75,10 +75,10 @@ async def serve(
         )
         addresses = await stack.enter_async_context(_listening(runtime, tcp))
         (ready or _say_ready)(addresses)
-        _notify_manager("READY=1")
+        notify_manager("READY=1")
         log.info("serving", addresses=list(addresses), home=str(settings.home), pid=os.getpid())
-        await _until_stopped(runtime, stopping)
-        _notify_manager("STOPPING=1")
+        await until_stopped(runtime.container, stopping)
+        notify_manager("STOPPING=1")
         log.info("stopping")
 
 
@@ -115,65 +115,5 @@ async def _listening(runtime: Runtime, tcp: socket.socket | None) -> AsyncIterat
         unix.close()
 
 
-async def _until_stopped(runtime: Runtime, stopping: asyncio.Event) -> None:
-    """Returns when asked to stop; raises what the container failed of."""
-
-    async def failure() -> Exception | None:
-        try:
-            await runtime.container.wait()
-        except Exception as error:  # noqa: BLE001 - raised below, outside the task group, which would wrap it
-            return error
-        return None
-
-    async def asked() -> None:
-        await stopping.wait()
-
-    async with asyncio.TaskGroup() as group:
-        failed = group.create_task(failure())
-        request = group.create_task(asked())
-        await asyncio.wait([failed, request], return_when=asyncio.FIRST_COMPLETED)
-        error = failed.result() if failed.done() else None
-        failed.cancel()
-        request.cancel()
-    if error is not None:
-        raise error
-
-
-def _handle_signals(stopping: asyncio.Event) -> Callable[[], None]:
-    loop = asyncio.get_running_loop()
-
-    def handle(number: signal.Signals) -> None:
-        if stopping.is_set():
-            log.warning("told twice to stop: leaving at once", signal=number.name)
-            os._exit(128 + number)
-        log.info("told to stop", signal=number.name)
-        stopping.set()
-
-    handled = (signal.SIGTERM, signal.SIGINT)
-    for number in handled:
-        loop.add_signal_handler(number, handle, number)
-
-    def restore() -> None:
-        for number in handled:
-            loop.remove_signal_handler(number)
-
-    return restore
-
-
 def _say_ready(addresses: tuple[str, ...]) -> None:
     print(f"pelagos: ready on {', '.join(addresses)}", file=sys.stderr, flush=True)  # noqa: T201 - the readiness line
-
-
-def _notify_manager(state: str) -> None:
-    """Tell systemd, where it asked for that (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as messenger:
-            messenger.connect(address)
-            messenger.sendall(state.encode())
-    except OSError as error:
-        log.warning("the service manager could not be told", state=state, error=str(error))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from pelagos.clouds import AccountConfig
+from pelagos.container import AgentSettings
 
-__all__ = ["HttpSettings", "LogLevel", "Settings"]
+__all__ = ["BrokerSettings", "HttpSettings", "LogLevel", "Settings"]
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -33,6 +34,24 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     heartbeat: Seconds = 15.0
     drain: Seconds = 10.0
     """How long requests may take to end when the daemon stops."""
+
+
+class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the broker is reached, beside its URL. Times in seconds."""
+
+    credential_file: str = ""
+    """A file with user and password, separated by white space; goes before those of the URL."""
+    vhost: str = ""
+    """The virtual host; goes before that of the URL."""
+    ca_file: str = ""
+    """Authorities that may have signed the broker's certificate; empty: the operating system's."""
+    certificate_file: str = ""
+    """This client's certificate, if the broker asks for one."""
+    key_file: str = ""
+    verify: bool = True
+    """Whether the broker's certificate is checked; turn it off only where nobody else listens."""
+    heartbeat: Annotated[int, msgspec.Meta(ge=1)] = 15
+    """Of the AMQP connection; after three of them in silence it counts as lost."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,7 +79,31 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_file_bytes: Annotated[int, msgspec.Meta(ge=65_536)] = 10 * 1024 * 1024
     log_files: Annotated[int, msgspec.Meta(ge=1)] = 5
     """Files of the daemon's log that are kept, each of ``log_file_bytes``."""
+    log_levels: dict[str, LogLevel] = {}
+    """Levels of single packages, over ``log_level``: ``{exchange: debug, hello: info}``."""
     http: HttpSettings = HttpSettings()
+    system: str = "pelagos"
+    """Containers of one system, on one broker, share its services."""
+    container_id: str = ""
+    """Unique in the world, also over restarts; empty: made up at each start."""
+    broker: str = ""
+    """``amqp://`` or ``amqps://``; empty: the exchange is in memory, and the container alone. ``${NAME}`` in it is an
+    environment variable, so that no password need be in the file."""
+    broker_options: BrokerSettings = BrokerSettings()
+    call_timeout: Seconds = 15.0
+    """How long a call between processes waits that names no time-out."""
+    apps: tuple[str, ...] = ()
+    """Directories in which app files are looked for, after that of the file which names the app."""
+    app_config: dict[str, Any] = {}
+    """What all processes of a container see as ``self.container.settings``; an app's ``config`` goes over it."""
+    agent: AgentSettings = AgentSettings()
+    """How containers announce themselves and judge the silence of others."""
+    interceptors: tuple[str, ...] = ()
+    """The stack that messages pass, in the order of sending; empty: the default one."""
+    keys: str = ""
+    """Directory of this system's key ring; empty: ``keys/<system>`` in the home."""
+    policy: str = ""
+    """File of the rules that say who may do what; empty: those that come with Pelagos."""
 
     @property
     def store_target(self) -> str:

@@ -84,7 +84,7 @@ class Scene:
 
 @asynccontextmanager
 async def running(home: Path, name: str = "one", system: str = "demo") -> AsyncIterator[Scene]:
-    container = Container(SystemWorld(), ContainerConfig(id=name, system=system))
+    container = Container(SystemWorld(), ContainerConfig(id=name, system=system, shutdown=0.2))
     async with container:
         bell = Bell()
         await container.spawn(bell)
