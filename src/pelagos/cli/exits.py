@@ -33,13 +33,13 @@ class Exit(enum.IntEnum):
 
 MEANINGS: dict[Exit, str] = {
     Exit.OK: "done, or nothing to do",
-    Exit.FAILED: "it was tried and failed, or the state does not allow it",
+    Exit.FAILED: "it was tried and failed, or the state does not allow it, or there was no answer (ping)",
     Exit.CHANGES: "there is something to change (plan)",
     Exit.NOT_READY: "the pass ended, and something is not ready yet (maintain --once)",
     Exit.USAGE: "wrong options or arguments, a file that cannot be read, an ambiguous name, nobody to ask (give --yes)",
     Exit.DESCRIPTION: "mistakes in the YAML files; each is shown with file, line and column",
-    Exit.MISSING: "no such infrastructure, node, definition or run",
-    Exit.UNAVAILABLE: "the daemon or a cloud does not answer, or lacks this ability",
+    Exit.MISSING: "no such infrastructure, node, definition, run, process, container or dead letter",
+    Exit.UNAVAILABLE: "the daemon, a container, a service or a cloud does not answer, or lacks this ability",
     Exit.INTERNAL: "a defect in Pelagos",
     Exit.QUOTA: "a quota would be exceeded",
     Exit.STORE: "the store or a file cannot be read or written (for example a full disk)",

@@ -144,16 +144,31 @@ class System:
                 advice="See pelagos nodes.",
             )
 
-    async def service_advice(self, address: str) -> str:
-        """What to do when nobody serves an address: names that are close, or who can be started."""
-        name = address.partition(":")[2]
+    async def call(self, address: str, op: str, content: object, *, result: Any = Any, timeout: float | None) -> Any:
+        """A person's call: if nobody serves the address, the advice names what there is."""
+        try:
+            return await self.control.call(address, op, content, result=result, timeout=timeout)
+        except Unavailable as error:
+            advice = await self._service_advice(address)
+            if advice:
+                error.advice = advice
+            raise
+
+    async def _service_advice(self, address: str) -> str:
+        """What to do when nobody serves an address: names that are close, or who can be started; empty if it is
+        served, or no service."""
+        kind, _, name = address.partition(":")
+        if kind != "service":
+            return ""
         try:
             async with asyncio.timeout(3.0):
                 services = [service.name for service in await self.services()]
                 startable = {known for node in await self.nodes() for known in node.startable}
         except (Unavailable, TimeoutError):
             return ""
+        if name in services:
+            return ""
         if name in startable:
             return f"Start it: pelagos spawn {name}"
-        near = difflib.get_close_matches(name, [*services, *startable], n=2)
+        near = difflib.get_close_matches(name, sorted({*services, *startable}), n=2)
         return f"Did you mean {' or '.join(near)}?" if near else "See pelagos services for what there is."

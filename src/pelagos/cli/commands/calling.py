@@ -55,19 +55,13 @@ def call(
     """
     from pelagos.cli.contents import read_content, show_result
     from pelagos.cli.controlling import address_of, run_with_system, waiting
-    from pelagos.model.errors import Unavailable
 
     address = address_of(process or service)
     value = read_content(content)
 
     async def work(found: System) -> int:
-        try:
-            with waiting(invocation, f"Waiting for {operation} of {address}"):
-                answer = await found.control.call(address, operation, value, timeout=timeout)
-        except Unavailable as error:
-            if not error.advice and not error.details:
-                error.advice = await found.service_advice(address)
-            raise
+        with waiting(invocation, f"Waiting for {operation} of {address}"):
+            answer = await found.call(address, operation, value, timeout=timeout)
         show_result(invocation, answer)
         return Exit.OK
 
@@ -129,8 +123,22 @@ def send(
     metavar="SECONDS",
     help="How long it may take until the first answer, if nobody serves it yet.",
 )
-@click.option("--timeout", type=click.FloatRange(0.001), default=5.0, show_default=True, metavar="SECONDS")
-@click.option("--interval", type=click.FloatRange(0), default=1.0, show_default=True, metavar="SECONDS")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.001),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for each answer.",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="The pause between two.",
+)
 @of_system
 @pass_invocation
 def ping(

@@ -14,7 +14,6 @@ from pelagos.cli import tables
 from pelagos.cli.controlling import address_of
 from pelagos.cli.shell.values import Listing, Said
 from pelagos.cli.system import System
-from pelagos.model.errors import Unavailable
 from pelagos.process.client import client as client_of
 
 if TYPE_CHECKING:
@@ -51,16 +50,7 @@ class ShellNames:
     ) -> Any:
         """await call("hello", "hello", "you"): call an operation of a service, a process (c-1.7) or an address."""
         full = address_of(address)
-
-        async def ask(system: System) -> Any:
-            try:
-                return await system.control.call(full, op, content, result=result, timeout=timeout)
-            except Unavailable as error:
-                if not error.advice and not error.details:
-                    error.advice = await system.service_advice(full)
-                raise
-
-        return await self._remote.work(ask)
+        return await self._remote.work(lambda system: system.call(full, op, content, result=result, timeout=timeout))
 
     def send(self, address: str, op: str, content: object = None) -> Said:
         """send("topic:event.restock", "event", {...}): one message that nobody answers."""

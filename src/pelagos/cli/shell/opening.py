@@ -127,11 +127,11 @@ def _shower(invocation: Invocation) -> Callable[[Any], None]:
 
 
 def _traceback(error: BaseException) -> None:
-    """Of the person's line, without our own frames above it."""
+    """Of the person's line, without the frames above it, which are ours and the loop's."""
     import traceback
 
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+    while frames is not None and frames.tb_frame.f_code.co_filename not in ("-c", "<stdin>", "<shell>"):
         frames = frames.tb_next
     traceback.print_exception(type(error), error, frames)
 
