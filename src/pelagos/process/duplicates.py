@@ -16,21 +16,24 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from pelagos.exchange import Delivery, Envelope
+from pelagos.exchange import Delivery, Envelope, Performative
 
 __all__ = ["Key", "Repeats", "by_request_id"]
 
-Key = tuple[Any, ...]
+Key = str | tuple[Any, ...]
+"""The conversation, for the first message of a call; (sender, conversation, sequence) if another sender's has the same
+name; scope, operation and content with a request id.
+"""
 
 _BY_REQUEST_ID = 6
-"""The length of the keys that hold a request id."""
+"""The length of keys with a request id."""
 
 Waiting = list[tuple[Delivery, Any]]
 """Repeats, each with the lane it came by."""
 
 
 def by_request_id(envelope: Envelope) -> Key:
-    """The key of a message with a request id; that of others is sender, conversation and sequence."""
+    """The key of a message with a request id."""
     scope = envelope.identity
     return (
         envelope.request_id,
@@ -43,46 +46,67 @@ def by_request_id(envelope: Envelope) -> Key:
 
 
 class Repeats:
-    """The requests in progress and the replies of the last ones. ``entries[key] = None`` begins one, if it is new."""
+    """The requests in progress and the replies of the last ones. ``entries[key] = delivery`` begins a new one."""
 
-    __slots__ = ("_bytes", "_most", "_most_bytes", "_order", "entries")
+    __slots__ = ("_bytes", "_most", "_most_bytes", "_order", "_waiting", "entries")
 
     def __init__(self, most: int = 1024, most_bytes: int = 1 << 20) -> None:
-        self.entries: dict[Key, Waiting | Envelope | None] = {}
-        """None: in progress; a list: in progress, and these wait for its end; an envelope: the reply it got (or, for a
-        message that nobody answers, the message)."""
+        self.entries: dict[Key, Delivery | Envelope] = {}
+        """A delivery: in progress; an envelope: the reply it got (or, if nobody is answered, the message)."""
+        self._waiting: dict[Key, Waiting] = {}
         self._order: deque[Key] = deque()
         self._bytes = 0
         self._most = most
         self._most_bytes = most_bytes
+
+    def true_key(self, key: Key, envelope: Envelope) -> Key:
+        """The key is known; if it is another sender's conversation of that name, or another message of it, the key
+        that tells them apart.
+        """
+        if not isinstance(key, str):
+            return key
+        entry = self.entries[key]
+        if isinstance(entry, Envelope):
+            if entry.performative is Performative.INFORM:
+                same = (entry.sender, entry.conv_seq) == (envelope.sender, envelope.conv_seq)
+            else:
+                same = (entry.receiver, entry.conv_seq) == (envelope.reply_to, envelope.conv_seq + 1)
+        else:
+            first = entry.envelope
+            same = (first.sender, first.conv_seq) == (envelope.sender, envelope.conv_seq)
+        return key if same else (envelope.sender, envelope.conv_id, envelope.conv_seq)
 
     def join(self, key: Key, delivery: Delivery, lane: Any) -> Envelope | None:
         """For a repeat: the recorded reply; or None, and the delivery waits for the end of the first."""
         entry = self.entries[key]
         if isinstance(entry, Envelope):
             return entry
-        if entry is None:
-            entry = self.entries[key] = []
-        entry.append((delivery, lane))
+        self._waiting.setdefault(key, []).append((delivery, lane))
         return None
 
     def end(self, key: Key, reply: Envelope) -> Waiting | None:
         """The request in progress was answered with ``reply``; returns the repeats that waited for it, if any."""
-        entries, order = self.entries, self._order
-        waiting = entries.get(key)
-        entries[key] = reply
-        order.append(key)
+        self.entries[key] = reply
+        self._order.append(key)
         self._bytes += len(reply.content)
-        while len(order) > self._most or self._bytes > self._most_bytes:
-            self._bytes -= len(entries.pop(order.popleft()).content)  # type: ignore[union-attr]
-        return waiting  # type: ignore[return-value]
+        if len(self._order) > self._most or self._bytes > self._most_bytes:
+            self._trim()
+        return self._waiting.pop(key, None) if self._waiting else None
 
     def forget(self, key: Key) -> Waiting | None:
         """The request in progress is not recorded; returns the repeats that waited for it."""
-        waiting = self.entries.pop(key, None)
-        return waiting if isinstance(waiting, list) else None
+        self.entries.pop(key, None)
+        return self._waiting.pop(key, None)
+
+    def _trim(self) -> None:
+        """The oldest go, some at once."""
+        fewer, smaller = self._most - self._most // 16, self._most_bytes - self._most_bytes // 16
+        while self._order and (len(self._order) > fewer or self._bytes > smaller):
+            old = self.entries.pop(self._order.popleft())
+            assert isinstance(old, Envelope)
+            self._bytes -= len(old.content)
 
     @staticmethod
     def keeps_errors(key: Key) -> bool:
         """Whether a repeat is answered with the first one's error."""
-        return len(key) != _BY_REQUEST_ID
+        return isinstance(key, str) or len(key) != _BY_REQUEST_ID

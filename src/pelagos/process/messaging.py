@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 import msgspec
@@ -58,15 +58,9 @@ class Served:
             self._lane = server.receiver_lane(
                 bound=self._bound, events=self._events, durable=self._durable, max_concurrent=self._max_concurrent
             )
-        lane, take, receive = self._lane, server.admit, owner._receive
-
-        def admit(delivery: Delivery) -> None:
-            if delivery.envelope.protocol == "rpc" or lane.events or delivery.envelope.protocol == "none":
-                take(delivery, lane)
-            else:
-                receive(delivery)
-
-        self._subscription = await owner.container.transport.subscribe(self.receiver, admit)
+        plain = self._bound is None and not (self._events or self._durable or self._max_concurrent)
+        handler = server.admit if plain else partial(server.admit, lane=self._lane)
+        self._subscription = await owner.container.transport.subscribe(self.receiver, handler)
 
     async def close(self) -> None:
         """Receive nothing more, until it is opened again."""
@@ -148,6 +142,7 @@ class Messenger:
             max_concurrent=self.max_concurrent,
             max_depth=self.max_depth,
             start_worker=self._start_worker,
+            converse=self._receive,
             on_defect=self._fail if self.fail_fast else None,
         )
         server.open = self._admitting

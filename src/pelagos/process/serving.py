@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
@@ -70,6 +71,7 @@ class RequestServer:
         max_concurrent: int,
         max_depth: int,
         start_worker: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        converse: Callable[[Delivery], None],
         on_defect: Callable[[BaseException], None] | None = None,
     ) -> None:
         self.open = False
@@ -85,6 +87,8 @@ class RequestServer:
         self._operations = operations
         self._max_depth = max_depth
         self._start_worker = start_worker
+        self._converse = converse
+        """Takes the messages of other protocols."""
         self._on_defect = on_defect
         self._levels = [self.lane.levels]
         self._ready: deque[Item] = deque()
@@ -92,9 +96,11 @@ class RequestServer:
         self._workers: dict[asyncio.Task[None], None] = {}
         self._waking = 0
         """Workers that were woken or made and have not looked at ``_ready`` yet."""
-        self._watch: DeadlineWatch[asyncio.Task[None], None] = DeadlineWatch(self._loop, self._monotonic, self._expire)
-        self._current: dict[asyncio.Task[None], tuple[Item, Context]] = {}
-        """What runs."""
+        self._watch: DeadlineWatch[asyncio.Task[None], tuple[Item, Context]] = DeadlineWatch(
+            self._loop, self._monotonic, self._expire
+        )
+        """What runs, until its deadline."""
+        self._current = self._watch.entries
         self._ended: dict[asyncio.Task[None], PelagosError | None] = {}
         """Handlers that were cancelled, and why; None: at their deadline."""
         self._answered: set[asyncio.Task[None]] = set()
@@ -133,6 +139,9 @@ class RequestServer:
             )
             return
         envelope = delivery.envelope
+        if envelope.protocol != "rpc" and envelope.protocol != "none" and not lane.events:
+            self._converse(delivery)
+            return
         depth = envelope.depth
         if not 0 <= depth <= self._max_depth:
             self._turn_away(
@@ -148,17 +157,16 @@ class RequestServer:
             return
         key: Key | None = None
         if not lane.events:
-            if envelope.request_id is None:
-                key = (envelope.sender, envelope.conv_id, envelope.conv_seq)
-            else:
-                key = by_request_id(envelope)
+            key = envelope.conv_id if envelope.request_id is None else by_request_id(envelope)
             if key in self._known:
-                self._repeated += 1
-                recorded = self._repeats.join(key, delivery, lane)
-                if recorded is not None:
-                    self._settler.answer_again(delivery, recorded)
-                return
-            self._known[key] = None
+                key = self._repeats.true_key(key, envelope)
+                if key in self._known:
+                    self._repeated += 1
+                    recorded = self._repeats.join(key, delivery, lane)
+                    if recorded is not None:
+                        self._settler.answer_again(delivery, recorded)
+                    return
+            self._known[key] = delivery
         levels = lane.levels
         while depth >= len(levels):
             levels.append(Level(lane.limit))
@@ -226,7 +234,7 @@ class RequestServer:
         """Cancel what runs (of that request id, if given): it is answered with the error. Returns how many."""
         found = [
             task
-            for task, (_, context) in self._current.items()
+            for task, (_, (_, context)) in self._current.items()
             if (request_id is None or context.request_id == request_id) and task not in self._ended
         ]
         for task in found:
@@ -253,7 +261,7 @@ class RequestServer:
     def statistics(self) -> tuple[OperationStatistics, ...]:
         """By operation, in the order of their first calls."""
         running: dict[str, int] = {}
-        for (delivery, _, lane, _), _ in self._current.values():
+        for _, ((delivery, _, lane, _), _) in self._current.values():
             op = self._counted_as(delivery.envelope.op, lane)
             running[op] = running.get(op, 0) + 1
         known = {**self._meters, **{op: Meter() for op in running if op not in self._meters}}
@@ -266,7 +274,7 @@ class RequestServer:
         :class:`InvalidInput` if the reply is too large.
         """
         here = CONTEXT.get()
-        found = next(((task, item) for task, (item, context) in self._current.items() if context is here), None)
+        found = next(((task, item) for task, (_, (item, context)) in self._current.items() if context is here), None)
         if found is None:
             raise Conflict("there is no request to reply to", advice="Call reply() in the handler of a request.")
         task, (delivery, _, lane, key) = found
@@ -332,7 +340,7 @@ class RequestServer:
         finally:
             del self._workers[task]
 
-    def _expire(self, task: asyncio.Task[None], value: None) -> None:
+    def _expire(self, task: asyncio.Task[None], value: object) -> None:
         if task not in self._ended:
             self._ended[task] = None
             task.cancel()
@@ -357,16 +365,17 @@ class RequestServer:
             envelope.expiry,
         )
         CONTEXT.set(context)
-        self._current[task] = (item, context)
         error: PelagosError | None = None
         fatal: BaseException | None = None
         foreign: BaseException | None = None
         content = b"\xc0"
         try:
-            if deadline is not None:
-                if deadline <= began:
-                    raise too_late(envelope, begun=False)
-                self._watch.add(task, deadline, None)
+            if deadline is None:
+                self._current[task] = (math.inf, (item, context))
+            elif deadline <= began:
+                raise too_late(envelope, begun=False)
+            else:
+                self._watch.add(task, deadline, (item, context))
             found = self._operations.get(envelope.op) if lane.bound is None else lane.bound
             if found is None:
                 raise self._unknown(envelope.op)
@@ -403,14 +412,12 @@ class RequestServer:
             foreign = fatal = raised
         if foreign is not None:
             error = self._unexpected(envelope, foreign)
-        if deadline is not None:
-            self._watch.entries.pop(task, None)
+        self._current.pop(task, None)
         if self._ended and task in self._ended:
             why = self._ended.pop(task)
             task.uncancel()
             if error is None:  # it swallowed the cancellation and went on to a result: nobody waits for that any more
                 error = why or too_late(envelope, begun=True)
-        del self._current[task]
         level.running -= 1
         meter = self._meters.get(envelope.op) or self._new_meter(envelope.op, lane)
         took = self._monotonic() - began
@@ -423,10 +430,13 @@ class RequestServer:
         else:
             self._failed += 1
             meter.fail(error)
-        early = task in self._answered
-        if early:
-            self._answered.remove(task)
-        self._settler.finish(item, content, error, early, fatal)
+        if error is None and envelope.reply_to is not None and not self._answered:
+            self._settler.reply(envelope, content, item[3])
+            delivery.ack()
+        else:
+            early = task in self._answered
+            self._answered.discard(task)
+            self._settler.finish(item, content, error, early, fatal)
         if self._drained is not None and not self._busy() and not self._drained.done():
             self._drained.set_result(None)
         if foreign is not None and self._on_defect is not None:
