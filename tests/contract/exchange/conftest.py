@@ -10,6 +10,7 @@ import pytest
 
 from pelagos.exchange import MemoryTransport, Transport
 from pelagos.model import SystemWorld
+from support.interceptors import ANY_TIME, intercepted
 from support.brokers import skip_without_broker, throw_away_system
 
 
@@ -27,10 +28,34 @@ async def _amqp() -> AsyncIterator[Transport]:
         yield AmqpTransport(SystemWorld(), AmqpConfig(url, system, "test", drain=0.0, dead_letter_limit=50))
 
 
-FACTORIES: dict[str, Callable[[], AbstractAsyncContextManager[Transport]]] = {"memory": _memory, "amqp": _amqp}
+@contextlib.asynccontextmanager
+async def _memory_intercepted() -> AsyncIterator[Transport]:
+    world = SystemWorld()
+    yield intercepted(MemoryTransport(world, dead_letter_limit=50), world, entries=ANY_TIME)
 
 
-@pytest.fixture(params=["memory", pytest.param("amqp", marks=pytest.mark.amqp)])
+@contextlib.asynccontextmanager
+async def _amqp_intercepted() -> AsyncIterator[Transport]:
+    async with _amqp() as amqp:
+        yield intercepted(amqp, SystemWorld(), entries=ANY_TIME)
+
+
+FACTORIES: dict[str, Callable[[], AbstractAsyncContextManager[Transport]]] = {
+    "memory": _memory,
+    "amqp": _amqp,
+    "memory behind interceptors": _memory_intercepted,
+    "amqp behind interceptors": _amqp_intercepted,
+}
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("amqp", marks=pytest.mark.amqp),
+        "memory behind interceptors",
+        pytest.param("amqp behind interceptors", marks=pytest.mark.amqp),
+    ]
+)
 async def transport(request: pytest.FixtureRequest) -> AsyncIterator[Transport]:
     async with FACTORIES[request.param]() as made:
         await made.start()

@@ -66,6 +66,8 @@ def work(op: str, *, remaining_ms: int | None = None, depth: int = 0, answer: bo
         reply_to=CALLER if answer else None,
         remaining_ms=remaining_ms,
         depth=depth,
+        ts=1_700_000_000_123,
+        trace="t",
     )
 
 

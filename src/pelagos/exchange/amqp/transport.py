@@ -94,6 +94,15 @@ class AmqpTransport:
         self._dead_lettered = 0
         self._disconnects = 0
 
+    @property
+    def seal(self) -> Callable[[Envelope], Envelope] | None:
+        """Set by interceptors: what the transport itself says passes it before it is sent."""
+        return self._local.seal
+
+    @seal.setter
+    def seal(self, seal: Callable[[Envelope], Envelope] | None) -> None:
+        self._local.seal = seal
+
     # -- life --------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -101,7 +110,7 @@ class AmqpTransport:
             return
         await self._local.start()
         try:
-            self._link = await self._connect()
+            await self._connect()
         except (WireLost, ChannelClosed) as error:
             raise Unavailable(f"the broker at {self._config.place} ended the connection: {error}") from error
         self._open = True
@@ -141,7 +150,7 @@ class AmqpTransport:
         except TimeoutError:
             return  # the rest is given back
 
-    async def _connect(self) -> Link:
+    async def _connect(self) -> None:
         inlets = Inlets(self._take_mail, self._take_event, self._take_returned, self._take_failed)
         link = await Link.open(
             self._world,
@@ -152,13 +161,14 @@ class AmqpTransport:
             bindings=tuple(self._bindings),
             lost=self._lose,
         )
+        self._link = link  # from here on messages come, and their handlers may send
         try:
             for consumer in tuple(self._services):
                 await consumer.attach(link.wire)
         except BaseException:
+            self._link = None
             await link.wire.close()
             raise
-        return link
 
     async def _keep_connected(self) -> None:
         while True:
@@ -167,7 +177,7 @@ class AmqpTransport:
             reason = await asyncio.shield(link.wire.lost)
             self._disconnected(reason)
             await link.wire.close()
-            self._link = await self._reconnect()
+            await self._reconnect()
             log.info("connected to the broker again", broker=self._config.place)
             self._connected()
 
@@ -179,12 +189,13 @@ class AmqpTransport:
         for callback in tuple(self._listeners.values()):
             callback()
 
-    async def _reconnect(self) -> Link:
+    async def _reconnect(self) -> None:
         pause = self._config.retry_after
         while True:
             await asyncio.sleep(pause * self._rng.uniform(0.5, 1.0))
             try:
-                return await self._connect()
+                await self._connect()
+                return
             except (PelagosError, WireLost, ChannelClosed) as error:
                 log.warning("no connection to the broker yet", broker=self._config.place, error=str(error))
             pause = min(pause * 2, self._config.retry_at_most)

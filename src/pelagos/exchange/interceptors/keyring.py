@@ -47,6 +47,11 @@ class KeyRing:
         self._trusted: dict[str, Ed25519PublicKey] = {}
         self._set_trusted(trusted or [])
 
+    @property
+    def public_key(self) -> Ed25519PublicKey:
+        """What others put into their ``trusted``."""
+        return self._identity.public_key()
+
     def sign(self, domain: bytes, body: bytes) -> bytes:
         """64 bytes. ``domain`` says what kind of statement it is, so that none passes for one of another kind."""
         return self._identity.sign(domain + b"\0" + body)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+import msgspec
+
 from pelagos.exchange.envelope import Envelope
 from pelagos.exchange.interceptors.port import Interceptor
 from pelagos.exchange.transport import DeadLetter, Transport
@@ -34,13 +36,13 @@ class ResigningDeadLetters:
         self._renewing = [interceptor for interceptor in stack if isinstance(interceptor, Renewing)]
 
     async def list(self, limit: int = 100) -> list[DeadLetter]:
-        return await self._inner.dead_letters.list(limit)
+        return [_unsigned(letter) for letter in await self._inner.dead_letters.list(limit)]
 
     async def get(self, letter_id: str) -> DeadLetter:
-        return await self._inner.dead_letters.get(letter_id)
+        return _unsigned(await self._inner.dead_letters.get(letter_id))
 
     async def retry(self, letter_id: str) -> None:
-        letter = await self.get(letter_id)
+        letter = await self._inner.dead_letters.get(letter_id)
         envelope = letter.envelope
         if envelope is not None:
             for interceptor in self._renewing:
@@ -54,3 +56,10 @@ class ResigningDeadLetters:
 
     async def drop(self, letter_id: str) -> None:
         await self._inner.dead_letters.drop(letter_id)
+
+
+def _unsigned(letter: DeadLetter) -> DeadLetter:
+    """As its receiver would have seen it."""
+    if letter.envelope is None or not letter.envelope.signature:
+        return letter
+    return msgspec.structs.replace(letter, envelope=msgspec.structs.replace(letter.envelope, signer="", signature=b""))

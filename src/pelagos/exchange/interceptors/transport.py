@@ -244,6 +244,9 @@ class InterceptedTransport:
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         return self.inner.on_disconnect(callback)
 
+    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return self.inner.on_disconnect(callback)
+
     @property
     def dead_letters(self) -> DeadLetters:
         return ResigningDeadLetters(self.inner, self.stack)
