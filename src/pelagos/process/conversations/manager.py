@@ -114,6 +114,7 @@ class Conversations:
         self._late = 0
         self._overloaded = 0
         self._closed = False
+        self._heed_no_breaks = host.transport.on_disconnect(self.disconnected)
         self._drained: asyncio.Future[None] | None = None
 
     def __len__(self) -> int:
@@ -385,13 +386,14 @@ class Conversations:
             self._drained = None
         return max(0.0, timeout - (self.monotonic() - begun))
 
-    def disconnected(self, reason: str) -> None:
-        """The transport lost its connection: nothing more will come for what is open, on either side."""
-        self._lose_all(f"the exchange was disconnected: {reason}", tell=False)
+    def disconnected(self) -> None:
+        """The transport lost its connection: what the other sides said meanwhile is lost, so all that is open ends."""
+        self._lose_all("the connection to the exchange was lost", tell=False)
 
     def close(self) -> None:
         """The process ends: so do all conversations, and the other sides are told. Idempotent."""
         self._closed = True
+        self._heed_no_breaks()
         self._lose_all(f"{self.label} has ended", tell=True)
         self._watch.close()
         self._renewals.close()
