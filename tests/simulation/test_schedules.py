@@ -60,10 +60,10 @@ class Program:
     async def _live(self) -> None:
         await self.store.start()
         keeper = LeaseKeeper(self.store, self._world, Facts(), holder_id=self.name)
-        async with keeper.running():
-            async with Container(self._world, ContainerConfig(id=self.name, system=self.name)) as container:
-                await container.spawn(partial(SchedulerService, self.store, keeper))
-                await container.wait()
+        config = ContainerConfig(id=self.name, system=self.name)
+        async with keeper.running(), Container(self._world, config) as container:
+            await container.spawn(partial(SchedulerService, self.store, keeper))
+            await container.wait()
 
 
 async def story(loop: VirtualLoop, edges: list[int], seed: int) -> int:

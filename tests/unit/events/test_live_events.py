@@ -65,6 +65,22 @@ async def test_without_a_store_events_are_live(system):
     assert await node.store.read(partial(history, scope=DEFAULT_SCOPE)) == ([], 0)
 
 
+async def test_what_rooms_below_tell_is_an_event_too_and_rubbish_is_counted(system):
+    node = await system.node()
+    follower = following("container_lifecycle")
+    await node.container.spawn(follower)
+    edge = node.container.edge
+    edge.publish("topic:event.container_lifecycle.c.1", {"state": "dead"})
+    edge.publish("topic:event.container_lifecycle.c.2", 17)
+    edge.publish("topic:event.container_lifecycle.c.3", {"state": "alive"})
+    await until(lambda: len(follower.seen) == 2)
+    assert [(e.type, e.origin, e.data) for e in follower.seen] == [
+        ("container_lifecycle", "c.1", {"state": "dead"}),
+        ("container_lifecycle", "c.3", {"state": "alive"}),
+    ]
+    assert follower.subscription.snapshot().foreign == 1
+
+
 async def test_several_patterns_bring_an_event_once(system):
     node = await system.node()
     follower = following(("business_state.#", "*.a", "#"))

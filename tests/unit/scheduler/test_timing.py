@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -68,7 +69,7 @@ def test_cron_when_the_clocks_change():
     times = [next_firing(half_hours, None)]
     while len(times) < 5:
         times.append(next_firing(half_hours, times[-1]))
-    assert {b - a for a, b in zip(times, times[1:], strict=False)} == {1800.0}
+    assert {b - a for a, b in itertools.pairwise(times)} == {1800.0}
 
 
 @pytest.mark.parametrize(

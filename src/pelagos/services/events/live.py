@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 import msgspec
 
-from pelagos.exchange import Delivery, Receiver, Subscription, topic_matches
-from pelagos.model.scope import Scope
+from pelagos.exchange import Delivery, Envelope, Receiver, Subscription, topic_matches
+from pelagos.model.scope import DEFAULT_SCOPE, Scope
 from pelagos.process import Context, Process, current_context, get_logger, use_context
 from pelagos.services.events.messages import PublishedEvent
 from pelagos.services.events.topics import check_patterns
@@ -28,6 +29,7 @@ EventHandler = Callable[[PublishedEvent], Awaitable[None]]
 
 log = get_logger(__name__)
 _decode = msgspec.msgpack.Decoder(PublishedEvent).decode
+_decode_data = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
 class LiveSnapshot(msgspec.Struct, frozen=True):
@@ -68,6 +70,7 @@ class LiveSubscription:
         self._project = None if every_project else current_context().scope.project_id
         names = process.container.names
         self._addresses = [names.full(f"topic:event.{pattern}") for pattern in patterns]
+        self._prefix = len(names.full("topic:event.x").partition(":")[2]) - 1
         self._waiting: deque[Delivery] = deque()
         self._wake: asyncio.Future[None] | None = None
         self._subscriptions: list[Subscription] = []
@@ -131,11 +134,10 @@ class LiveSubscription:
 
     async def _handle(self, delivery: Delivery) -> None:
         envelope = delivery.envelope
-        try:
-            event = _decode(envelope.content)
-        except msgspec.DecodeError as error:
+        event = self._read(envelope)
+        if event is None:
             self._foreign += 1
-            log.warning("not an event", address=envelope.receiver, sender=envelope.sender, error=str(error))
+            log.warning("not an event", address=envelope.receiver, sender=envelope.sender)
             return
         if self._project is not None and event.project_id != self._project:
             self._foreign += 1
@@ -148,6 +150,21 @@ class LiveSubscription:
         except Exception as error:
             self._failed += 1
             log.error("event handler failed", type=event.type, origin=event.origin, exc_info=error)
+
+    def _read(self, envelope: Envelope) -> PublishedEvent | None:
+        """What rooms below this one tell is the data alone; the topic says the rest."""
+        try:
+            return _decode(envelope.content)
+        except msgspec.DecodeError:
+            pass
+        try:
+            data = _decode_data(envelope.content)
+        except msgspec.DecodeError:
+            return None
+        told = envelope.receiver.partition(":")[2][self._prefix :]
+        event_type, _, origin = told.partition(".")
+        scope = envelope.identity or DEFAULT_SCOPE
+        return PublishedEvent(event_type, origin, envelope.ts / 1000, scope.project_id, scope.user_id, 0, data)
 
     async def _close(self) -> None:
         while self._subscriptions:

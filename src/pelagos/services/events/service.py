@@ -17,12 +17,14 @@ from pelagos.services.events.messages import (
     EventTypeInfo,
     Publish,
     Published,
+    PublishedEvent,
     Seek,
     SubscriptionInfo,
     SubscriptionRef,
 )
-from pelagos.services.events.publishing import EventPublisher
+from pelagos.services.events.publishing import EventPublisher, append_event
 from pelagos.services.events.subscriptions import declare, list_subscriptions, remove, seek
+from pelagos.services.requests import repeatable
 from pelagos.store import Store
 
 __all__ = ["EventsService"]
@@ -58,7 +60,18 @@ class EventsService(ServiceProcess):
     @operation
     async def publish_event(self, request: Publish) -> Published:
         """Raises NotFound (type), InvalidInput (payload, origin)."""
-        event = await self._publisher.publish(request.type, request.origin, request.payload)
+        scope, now = current_context().scope, self.world.now()
+        write = partial(
+            append_event,
+            scope=scope,
+            event_type=request.type,
+            origin=request.origin,
+            payload=request.payload,
+            at=now,
+            catalogue=self._catalogue,
+        )
+        event = await self._store.run(repeatable("events.publish", now, write, PublishedEvent))
+        self._publisher.announce(event)
         return Published(event.position)
 
     @operation
@@ -84,10 +97,9 @@ class EventsService(ServiceProcess):
     @operation
     async def remove(self, request: SubscriptionRef) -> None:
         """Forget a durable subscription. Raises NotFound."""
-        scope = current_context().scope
-        self._publisher.announce(
-            await self._store.run(partial(remove, scope=scope, name=request.name, now=self.world.now()))
-        )
+        scope, now = current_context().scope, self.world.now()
+        forget = partial(remove, scope=scope, name=request.name, now=now)
+        self._publisher.announce(await self._store.run(repeatable("events.remove", now, forget, PublishedEvent)))
 
     @operation
     async def seek(self, request: Seek) -> SubscriptionInfo:

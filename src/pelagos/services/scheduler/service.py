@@ -13,6 +13,7 @@ from functools import partial
 from pelagos.model.errors import LeaseHeld, LeaseLost, StoreUnavailable
 from pelagos.process import ServiceProcess, current_context, get_logger, operation
 from pelagos.services.events import EventPublisher
+from pelagos.services.requests import repeatable
 from pelagos.services.scheduler.messages import (
     CreateSchedule,
     ListSchedules,
@@ -75,13 +76,15 @@ class SchedulerService(ServiceProcess):
     @operation
     async def update(self, request: UpdateSchedule) -> ScheduleInfo:
         """Raises NotFound, InvalidInput, Conflict (version)."""
-        scope = current_context().scope
-        return await self._store.run(partial(update_schedule, scope=scope, request=request, now=self.world.now()))
+        scope, now = current_context().scope, self.world.now()
+        change = partial(update_schedule, scope=scope, request=request, now=now)
+        return await self._store.run(repeatable("scheduler.update", now, change, ScheduleInfo))
 
     @operation
     async def delete(self, request: ScheduleRef) -> ScheduleInfo:
         """It fires no more. Returns what it was. Raises NotFound."""
-        return await self._store.run(partial(delete_schedule, scope=current_context().scope, name=request.name))
+        remove = partial(delete_schedule, scope=current_context().scope, name=request.name)
+        return await self._store.run(repeatable("scheduler.delete", self.world.now(), remove, ScheduleInfo))
 
     @operation
     async def get(self, request: ScheduleRef) -> ScheduleInfo:
