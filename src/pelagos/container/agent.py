@@ -99,6 +99,7 @@ class AgentProcess(ServiceProcess):
         host: str = "",
         pid: int = 0,
         set_log_level: Callable[[str, str], None] | None = None,
+        log_levels: Callable[[], dict[str, str]] | None = None,
     ) -> None:
         super().__init__()
         self._resident = container
@@ -107,7 +108,9 @@ class AgentProcess(ServiceProcess):
         self._host = host
         self._pid = pid
         self._set_log_level = set_log_level
+        self._log_levels = log_levels
         self.inventory = Inventory(self._settings)
+        self._announcing = False
 
     async def on_init(self) -> None:
         self._boot = self.world.new_id()
@@ -116,10 +119,17 @@ class AgentProcess(ServiceProcess):
         await self.listen(AGENTS_FANOUT, self._hear, Announcement | Identify)
 
     async def on_activate(self) -> None:
+        self._announcing = True
         self.start_task(self._live_on(), name="heartbeat")
 
     async def on_deactivate(self) -> None:
-        self._announce("stop")
+        self.leave()
+
+    def leave(self) -> None:
+        """Say good-bye: the others know at once, instead of after some silence. Nothing is announced any more."""
+        if self._announcing:
+            self._announce("stop")
+        self._announcing = False
 
     # -- operations: who is there --------------------------------------------------------------------------------
 
@@ -265,6 +275,13 @@ class AgentProcess(ServiceProcess):
         return sorted(container for answer in answers for container in answer)
 
     @operation
+    async def log_levels(self) -> dict[str, str]:
+        """Levels by package in this program; the empty name is all others'."""
+        if self._log_levels is None:
+            raise Unsupported("this container's program does not tell its log levels")
+        return self._log_levels()
+
+    @operation
     async def dead_letters(self, limit: int) -> list[DeadLetter]:
         """The dead letters of the system, the oldest first."""
         return await self.container.transport.dead_letters.list(limit)
@@ -320,6 +337,8 @@ class AgentProcess(ServiceProcess):
             self._announce("heartbeat")
 
     def _announce(self, event: str) -> None:
+        if not self._announcing:
+            return
         self.publish(AGENTS_FANOUT, Announcement(self._node(), self._boot, event), op="announce")
 
     def _tell(self, change: Change) -> None:

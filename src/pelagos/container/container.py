@@ -15,6 +15,7 @@ import msgspec
 
 from pelagos.container.config import ContainerConfig
 from pelagos.exchange import MemoryTransport, Names, Transport, TransportSnapshot
+from pelagos.exchange.interceptors.service_names import ServiceNames
 from pelagos.model.errors import Conflict, NotFound
 from pelagos.model.world import World
 from pelagos.process import (
@@ -55,6 +56,7 @@ class Container:
 
     ``transport`` belongs to the container, which starts and stops it, unless ``shared_transport`` says that somebody
     else does. It may be a function of the container's names, for a transport that needs them.
+    ``service_names`` is told which mailbox is of which service: interceptors with rules about services ask it.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Container:
         transport: Transport | Callable[[Names], Transport] | None = None,
         *,
         shared_transport: bool = False,
+        service_names: ServiceNames | None = None,
     ) -> None:
         self.config = ContainerConfig() if config is None else config
         self._world = world
@@ -77,6 +80,7 @@ class Container:
         else:
             self._transport = transport
         self._shared_transport = shared_transport
+        self._service_names = service_names
         self._processes: dict[str, Process] = {}
         self._count = 0
         self._root: Supervisor | None = None
@@ -297,6 +301,10 @@ class Container:
 
     def process_started(self, process: Process) -> None:
         self._processes[process.id] = process
+        if self._service_names is not None:
+            self._service_names.bind(process.id, process.name or process.label)
 
     def process_ended(self, process: Process) -> None:
         self._processes.pop(process.id, None)
+        if self._service_names is not None:
+            self._service_names.unbind(process.id)

@@ -1,18 +1,54 @@
-"""A container program: `pelagos container`. See :func:`host`."""
+"""A container program: what `pelagos container` runs until it is told to stop.
+
+Files -> plan -> container with exchange, agent, control socket -> apps -> ready. What can be wrong with files and flags
+is found before anything starts. A start that fails stops what it started, in reverse, and raises the cause.
+
+The first SIGTERM or SIGINT stops in good order: the agent says good-bye, so that nobody waits for this container to be
+suspected; the apps stop, the last started first; what runs may end; the exchange closes. A second one leaves at once.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import socket
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from pelagos.model.world import World
+from pelagos import __version__
+from pelagos.container import AgentProcess, Container, ContainerConfig
+from pelagos.container.apps import AppManager, find_apps, parse_arguments, resolve
+from pelagos.container.apps.files import AppFile
+from pelagos.container.apps.resolving import Argument, Catalogue, Place
+from pelagos.container.control import ContainerInfo, ControlProcess
+from pelagos.container.control.sockets import socket_path
+from pelagos.container.keys import KeyExchangeProcess
+from pelagos.exchange import MemoryTransport, Names, Transport
+from pelagos.exchange.interceptors.building import DEFAULT_STACK, Stack, StackEntry, Surroundings, build_stack
+from pelagos.exchange.interceptors.service_names import ServiceNames
+from pelagos.exchange.interceptors.transport import InterceptedTransport
+from pelagos.model.errors import InvalidInput
+from pelagos.model.world import SystemWorld, World
+from pelagos.process import get_logger
+from pelagos.runtime.home import prepare_home, write_private
+from pelagos.runtime.log_levels import LEVELS, set_log_level
+from pelagos.runtime.logs import configure_logs
+from pelagos.runtime.resources import HostResources
 from pelagos.runtime.settings import Settings
+from pelagos.runtime.stopping import handle_signals, notify_manager, until_stopped
 
 __all__ = ["HostReady", "host"]
+
+log = get_logger(__name__)
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class HostReady(msgspec.Struct, frozen=True):
@@ -34,7 +70,7 @@ async def host(
     system: str | None = None,
     container_id: str | None = None,
     broker: str | None = None,
-    arguments: Mapping[str, Any] | Sequence[str] = (),
+    arguments: Mapping[str, Mapping[str, Any]] | Sequence[str] = (),
     processes: Sequence[str] = (),
     ready: Callable[[HostReady], None] | None = None,
     ready_file: Path | None = None,
@@ -47,6 +83,212 @@ async def host(
     """Run a container until it is told to stop.
 
     ``files`` are app files, release files, lists of processes, or names of apps on the search path; ``processes`` are
-    ``[name=]module:Class[*count]``; ``arguments`` are texts ``app.key=value``, the value as YAML or JSON.
+    ``[name=]module:Class[*count]``; ``arguments`` are texts ``app.key=value``, the value as YAML or JSON, or mappings
+    by app. ``system``, ``container_id`` and ``broker`` go before the settings'. When all apps run, ``ready`` is called
+    (without it a line is written to standard output), ``ready_file`` is written, a line is written to ``notify_fd``,
+    which is then closed, and systemd is told. ``stop`` stops it like a first signal.
+
+    Raises DescriptionError with all mistakes in files and arguments, InvalidInput for flags, Conflict if a container
+    of that id lives, Unavailable if the broker cannot be reached, what made an app fail to start, and what made the
+    container fail for good.
     """
-    raise NotImplementedError
+    world = world or SystemWorld()
+    program = _Program(settings, world, system=system, container_id=container_id, broker=broker)
+    prepare_home(settings.home)
+    async with AsyncExitStack() as stack:
+        stack.callback(configure_logs(settings, mode="container"))
+        catalogue = find_apps(files, program.search, processes=processes)
+        plan = resolve(catalogue, _arguments(arguments, catalogue))
+        stopping = stop or asyncio.Event()
+        if signals:
+            stack.callback(handle_signals(stopping))
+        container = program.container()
+        await container.start()
+        stack.push_async_callback(container.stop)
+        await program.exchange_keys(container)
+        apps = AppManager(
+            container, HostResources(container, settings), search=program.search, spawn_any=allow_spawn_any
+        )
+        info = partial(program.info, apps, tuple(root.path for root in catalogue.roots))
+        await container.spawn(ControlProcess(container, settings.home, info), name="control")
+        await program.watch(container)
+        agent = AgentProcess(
+            container,
+            apps,
+            settings.agent,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            set_log_level=set_log_level,
+            log_levels=LEVELS.snapshot,
+        )
+        await container.spawn(agent, name="agent")
+        stack.push_async_callback(apps.stop_all)
+        stack.callback(agent.leave)
+        await apps.start(plan)
+        told = HostReady(
+            program.system,
+            container.id,
+            program.place,
+            str(socket_path(settings.home, program.system, container.id)),
+            tuple(app.name for app in plan.apps),
+        )
+        (ready or _say_ready)(told)
+        _leave_word(told, ready_file, notify_fd)
+        notify_manager("READY=1")
+        log.info("container ready", container=container.id, system=program.system, apps=list(told.apps))
+        await until_stopped(container, stopping)
+        notify_manager("STOPPING=1")
+        log.info("stopping", container=container.id)
+
+
+class _Program:
+    """What settings and flags come to."""
+
+    def __init__(
+        self, settings: Settings, world: World, *, system: str | None, container_id: str | None, broker: str | None
+    ) -> None:
+        self.settings = settings
+        self.system = system or settings.system
+        self.id = container_id or settings.container_id or _new_id(world)
+        self._world = world
+        self._started_at = world.now()
+        self._url = _with_variables(broker or settings.broker, world.environ)
+        self._tap: Any = None
+        self._stack: Stack | None = None
+        self._services = ServiceNames(system=self.system, container=self.id)
+        self.search = tuple(Path(directory).expanduser() for directory in settings.apps)
+        socket_path(settings.home, self.system, self.id)  # names that cannot be, before anything starts
+        self.place = "memory"
+        if self._url:
+            self.place = self._amqp_config(Names(self.id, self.system)).place
+
+    def container(self) -> Container:
+        settings = self.settings
+        config = ContainerConfig(
+            system=self.system, id=self.id, call_timeout=settings.call_timeout, settings=settings.app_config
+        )
+        return Container(self._world, config, self._transport, service_names=self._services)
+
+    def info(self, apps: AppManager, files: tuple[str, ...]) -> ContainerInfo:
+        return ContainerInfo(
+            id=self.id,
+            system=self.system,
+            pid=os.getpid(),
+            version=__version__,
+            broker=self.place,
+            started_at=self._started_at,
+            files=files,
+            classes=apps.startable,
+        )
+
+    async def exchange_keys(self, container: Container) -> None:
+        """Before all other processes: what they send is signed."""
+        if self._stack is not None and self._stack.sessions is not None:
+            await container.spawn(KeyExchangeProcess(self._stack.sessions), name="keys")
+
+    async def watch(self, container: Container) -> None:
+        """Have what passes the exchange observed on request."""
+        from pelagos.container.observer import ObserverProcess
+
+        tap = self._tap
+        await container.spawn(lambda: ObserverProcess(tap), name="observer")
+
+    def _transport(self, names: Names) -> Transport:
+        from pelagos.exchange.observing import Tap
+        from pelagos.model.redaction import redact
+
+        inner: Transport
+        if self._url:
+            from pelagos.exchange.amqp import AmqpTransport
+
+            inner = AmqpTransport(self._world, self._amqp_config(names))
+        else:
+            inner = MemoryTransport(self._world)
+        self._stack = self._interceptors()
+        intercepted = InterceptedTransport(inner, self._stack.interceptors, self._world)
+        self._tap = Tap(intercepted, self._world, redact=redact)
+        tapped: Transport = self._tap
+        return tapped
+
+    def _interceptors(self) -> Stack:
+        settings, local = self.settings, not self._url
+        entries: Sequence[StackEntry] | None = settings.interceptors or None
+        if entries is None and settings.policy:
+            with_file = {"policy": {"file": str(Path(settings.policy).expanduser().absolute())}}
+            entries = [
+                with_file if name == "policy" else name for name in DEFAULT_STACK if name != "signature" or not local
+            ]
+        keys = Path(settings.keys).expanduser() if settings.keys else settings.home / "keys" / self.system
+        surroundings = Surroundings(
+            self._world, self.id, self.system, self._services, local, keys=None if local and not entries else keys
+        )
+        return build_stack(entries, surroundings)
+
+    def _amqp_config(self, names: Names) -> Any:
+        from pelagos.exchange.amqp import AmqpConfig
+
+        options = self.settings.broker_options
+        return AmqpConfig(
+            url=self._url,
+            system=names.system,
+            container=names.container,
+            vhost=options.vhost or None,
+            credential_file=options.credential_file or None,
+            ca_file=options.ca_file or None,
+            certificate_file=options.certificate_file or None,
+            key_file=options.key_file or None,
+            verify=options.verify,
+            heartbeat=options.heartbeat,
+        )
+
+
+def _new_id(world: World) -> str:
+    """Host and a piece of chance: a pid alone comes again."""
+    name = re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname().partition(".")[0]).strip("-")[:24] or "container"
+    return f"{name}-{world.new_id()[:8]}"
+
+
+def _with_variables(url: str, environ: Mapping[str, str]) -> str:
+    def value(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in environ:
+            raise InvalidInput(
+                f"the broker's URL names the environment variable {name}, which is not set",
+                advice=f"Set {name}, or use broker_options.credential_file.",
+            )
+        return environ[name]
+
+    return _VARIABLE.sub(value, url)
+
+
+def _arguments(
+    given: Mapping[str, Mapping[str, Any]] | Sequence[str], catalogue: Catalogue
+) -> dict[str, dict[str, Argument]]:
+    if isinstance(given, Mapping):
+        return {
+            app: {key: Argument(value, Place(None, (), f"argument {app}.{key}"), True) for key, value in values.items()}
+            for app, values in given.items()
+        }
+    names = [root.file.name for root in catalogue.roots if isinstance(root.file, AppFile)]
+    only = names[0] if len(names) == 1 and len(catalogue.roots) == 1 else None
+    return parse_arguments(given, only)
+
+
+def _say_ready(told: HostReady) -> None:
+    print(  # noqa: T201 - the readiness line
+        f"pelagos: container {told.container} of system {told.system} is ready", file=sys.stdout, flush=True
+    )
+
+
+def _leave_word(told: HostReady, ready_file: Path | None, notify_fd: int | None) -> None:
+    if ready_file is not None:
+        try:
+            write_private(ready_file.absolute(), msgspec.json.encode(told).decode() + "\n")
+        except OSError as error:
+            raise InvalidInput(f"the file {ready_file} cannot be written: {error.strerror}") from error
+    if notify_fd is not None:
+        try:
+            with os.fdopen(notify_fd, "w", encoding="utf-8") as pipe:
+                pipe.write(f"ready {told.container}\n")
+        except OSError as error:
+            raise InvalidInput(f"nothing can be written to the descriptor {notify_fd}: {error.strerror}") from error

@@ -98,12 +98,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What all processes of a container see as ``self.container.settings``; an app's ``config`` goes over it."""
     agent: AgentSettings = AgentSettings()
     """How containers announce themselves and judge the silence of others."""
-    interceptors: tuple[str, ...] = ()
-    """The stack that messages pass, in the order of sending; empty: the default one."""
+    interceptors: tuple[str | dict[str, Any], ...] = ()
+    """The stack that messages pass, in the order of sending, each a name or a name with its options; empty: the default
+    one, which signs what leaves this program."""
     keys: str = ""
     """Directory of this system's key ring; empty: ``keys/<system>`` in the home."""
     policy: str = ""
-    """File of the rules that say who may do what; empty: those that come with Pelagos."""
+    """File of the rules that say who may do what; empty: only what is protected by itself is restricted. It goes into
+    the default stack; a list of ``interceptors`` names its own."""
 
     @property
     def store_target(self) -> str:
