@@ -202,7 +202,14 @@ class Scene:
         self.container = hosted = Container(world, ContainerConfig(system="demo", id="c-1"), tap)
         await hosted.start()
         await hosted.spawn(
-            AgentProcess(hosted, _Apps(self), host="host", pid=7, set_log_level=lambda *told: self.levels.append(told))
+            AgentProcess(
+                hosted,
+                _Apps(self),
+                host="host",
+                pid=7,
+                set_log_level=lambda *told: self.levels.append(told),
+                log_levels=lambda: {"": "info", "pelagos.exchange": "debug"},
+            )
         )
         await hosted.spawn(lambda: ObserverProcess(tap))
         await hosted.spawn(HelloService)

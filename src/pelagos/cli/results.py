@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pelagos.cli.exits import Exit
 from pelagos.cli.progress import outcome as outcome_line
 from pelagos.cli.runs import Outcome
 from pelagos.cli.trail import Trail
 from pelagos.model.states import RunState
-from pelagos.wire.infrastructures import RunView, StatusView
+from pelagos.wire.infrastructures import PlanView, RunView, StatusView
 
 if TYPE_CHECKING:
     from pelagos.cli.invocation import Invocation
     from pelagos.cli.session import Session
 
-__all__ = ["document", "show_state", "show_success", "succeeded"]
+__all__ = ["document", "show_planned", "show_state", "show_success", "succeeded"]
 
 _HISTORY = 5000
 """The most events that are looked through for the addresses of instances."""
@@ -43,6 +44,19 @@ async def show_success(invocation: Invocation, session: Session, status: StatusV
         invocation.note(f"{done.run.kind} of {status.name}: {outcome_line(done.trail, done.seconds)}.")
     invocation.note(_next(status, session))
     invocation.say(status.id)
+
+
+def show_planned(invocation: Invocation, plan: PlanView) -> int:
+    """A plan that is all that was asked for, on stdout; answers the exit code, which says whether there are changes."""
+    from pelagos.cli.failures import show_warnings
+    from pelagos.cli.views import plan_text
+
+    show_warnings(plan.warnings, invocation)
+    if invocation.plain:
+        invocation.say(plan_text(plan))
+    else:
+        invocation.document(plan)
+    return Exit.CHANGES if plan.changes else Exit.OK
 
 
 def show_state(invocation: Invocation, status: StatusView) -> None:

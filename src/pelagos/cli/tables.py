@@ -9,10 +9,14 @@ import click
 from pelagos.cli.texts import age, clean, table
 from pelagos.container.messages import AppInfo, NodeInfo, ProcessInfo, ServiceInfo
 from pelagos.exchange import DeadLetter
+from pelagos.process import Process
+from pelagos.process.operation import operations_of
 
 __all__ = ["apps", "dead_letters", "nodes", "processes", "services"]
 
 _COLORS = {"active": "green", "alive": "green", "suspect": "yellow", "dead": "red", "error": "red", "left": "magenta"}
+
+_COMMON = frozenset(operations_of(Process))
 
 
 def _state(value: str) -> str:
@@ -25,7 +29,7 @@ def processes(found: Sequence[ProcessInfo]) -> str:
     rows = [
         [
             one.id,
-            one.name or one.kind.rpartition(":")[2],
+            one.name or one.kind.rpartition(":")[2].lstrip("_"),
             _state(one.state),
             one.app,
             one.supervisor,
@@ -42,8 +46,15 @@ def processes(found: Sequence[ProcessInfo]) -> str:
 
 
 def services(found: Sequence[ServiceInfo]) -> str:
+    """A row a service; of its operations those that not every process has."""
     rows = [
-        [one.name, one.version, str(len(one.processes)), ", ".join(one.containers), ", ".join(one.operations)]
+        [
+            one.name,
+            one.version,
+            str(len(one.processes)),
+            ", ".join(dict.fromkeys(one.containers)),
+            ", ".join(op for op in one.operations if op not in _COMMON),
+        ]
         for one in found
     ]
     return table(["SERVICE", "VERSION", "PROCESSES", "CONTAINERS", "OPERATIONS"], rows)

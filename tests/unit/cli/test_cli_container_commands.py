@@ -196,7 +196,7 @@ class TestPs:
 
 def test_services(pelagos: Scene) -> None:
     rows = {line.split()[0]: line for line in pelagos("services").out.splitlines()}
-    assert re.match(r"hello +1\.0 +1 +c-1 +buy, describe, hello, lose, nothing, ping, wait$", rows["hello"])
+    assert re.match(r"hello +1\.0 +1 +c-1 +buy, hello, lose, nothing, wait$", rows["hello"])
     assert "hello" in [one["name"] for one in pelagos("services", "-o", "json").json]
 
 
@@ -258,6 +258,10 @@ class TestLogLevel:
             ("support.container_scene", "warning"),
             ("pelagos.exchange", ""),
         ]
+
+    def test_without_arguments_it_lists(self, pelagos: Scene) -> None:
+        assert pelagos("log-level").out == "PACKAGE           LEVEL\n(all others)      info\npelagos.exchange  debug\n"
+        assert pelagos("log-level", "-o", "json").json == {"": "info", "pelagos.exchange": "debug"}
 
     def test_mistakes(self, pelagos: Scene) -> None:
         result = pelagos("log-level", "exchnge", "debug")

@@ -40,20 +40,14 @@ def plan(invocation: Invocation, files: tuple[Path, ...], strategy: Literal["par
     It shows what is created, destroyed and replaced, the critical path, and an estimate of the time. Nothing is
     changed. The exit code says whether there is something to do: 0 nothing, 2 changes.
     """
-    from pelagos.cli.failures import show_warnings
-    from pelagos.cli.views import plan_text
+    from pelagos.cli.results import show_planned
     from pelagos.clients.bundle import read_bundle
     from pelagos.wire.infrastructures import PlanRequest
 
     sources, entries = read_bundle(files)
 
     async def work(session: Session) -> int:
-        view = await session.client.plan(PlanRequest(sources=sources, entries=tuple(entries), strategy=strategy))
-        show_warnings(view.warnings, invocation)
-        if invocation.plain:
-            invocation.say(plan_text(view))
-        else:
-            invocation.document(view)
-        return Exit.CHANGES if view.changes else Exit.OK
+        wanted = PlanRequest(sources=sources, entries=tuple(entries), strategy=strategy)
+        return show_planned(invocation, await session.client.plan(wanted))
 
     return invocation.run(work)

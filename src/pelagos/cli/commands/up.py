@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
 from pelagos.cli.exits import COMMON, Exit
 from pelagos.cli.invocation import Invocation, pass_invocation
 from pelagos.cli.lazy import command
-
-if TYPE_CHECKING:
-    from pelagos.cli.session import Session
-    from pelagos.wire.infrastructures import RunRequest, RunView
 
 __all__ = ["up"]
 
@@ -59,57 +55,10 @@ def up(
     stdout; with -o json the document is {"id", "name", "state", "run", "status"}, where status is what pelagos status
     prints and run is null when there was nothing to do.
     """
-    from pelagos.cli.asking import agreed, show_plan
-    from pelagos.cli.changing import change
-    from pelagos.cli.results import show_success
+    from pelagos.cli.bringing import bring
     from pelagos.clients.bundle import read_bundle
-    from pelagos.model.states import InfrastructureState
-    from pelagos.wire.infrastructures import PlanRequest, RunRequest
+    from pelagos.wire.infrastructures import PlanRequest
 
     sources, entries = read_bundle(files)
-    handed_over: list[tuple[RunRequest, Path]] = []
-
-    async def work(session: Session) -> int:
-        plan = await session.client.plan(PlanRequest(sources=sources, entries=tuple(entries), strategy=strategy))
-        show_plan(plan, invocation)
-        if plan.id is not None and not plan.changes and plan.state is InfrastructureState.READY:
-            await show_success(invocation, session, await session.client.infrastructures.status(plan.id), None)
-            return Exit.OK
-        if not await agreed(plan, invocation, yes=yes):
-            return Exit.FAILED
-        request = RunRequest(
-            kind="up",
-            request_id=invocation.world.new_id(),
-            sources=sources,
-            entries=tuple(entries),
-            strategy=strategy,
-            keep=keep,
-        )
-        if not detach:
-            return await change(invocation, session, request, plan)
-        if session.home is not None:
-            handed_over.append((request, session.home))
-        else:
-            _show_detached(invocation, await session.client.runs.start(request), None)
-        return Exit.OK
-
-    code = invocation.run(work)
-    for request, home in handed_over:  # after our own services have gone: the background process has its own
-        from pelagos.cli.detached import start_detached
-
-        _show_detached(invocation, *start_detached(invocation, request, home))
-    return code
-
-
-def _show_detached(invocation: Invocation, run: RunView, log: Path | None) -> None:
-    from pelagos.cli.results import document
-
-    if not invocation.plain:
-        invocation.document(document(None, run))
-        return
-    name = run.infrastructure
-    invocation.note(f"Run {run.id} of {name} goes on in the background.")
-    if log is not None:
-        invocation.note(f"Its log: {log}")
-    invocation.note(f"Follow it: pelagos events {name} --follow, or pelagos status {name} --watch.")
-    invocation.say(run.infrastructure_id)
+    wanted = PlanRequest(sources=sources, entries=tuple(entries), strategy=strategy)
+    return bring(invocation, wanted, yes=yes, keep=keep, detach=detach)
