@@ -20,13 +20,13 @@ from pelagos.model.errors import Conflict, NotFound, Retry, Unavailable
 from pelagos.model.scope import DEFAULT_SCOPE
 from pelagos.process.child import ChildSnapshot, ExitReason, Restart, RestartStrategy
 from pelagos.process.context import CONTEXT, Context, current_context
-from pelagos.process.conversations.speaking import Speaker
 from pelagos.process.dependencies import wait_for_dependencies
 from pelagos.process.host import Host
 from pelagos.process.lifecycle import IllegalTransition, Input, LifeCycle, State
 from pelagos.process.log import get_logger
 from pelagos.process.messaging import Messenger
 from pelagos.process.operation import operation, operations_of
+from pelagos.process.speaking import Speaker
 from pelagos.process.statistics import OperationStatistics, ProcessDescription, ProcessSnapshot, ServingSnapshot
 
 if TYPE_CHECKING:

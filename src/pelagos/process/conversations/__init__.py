@@ -9,7 +9,6 @@ from pelagos.process.conversations.manager import Conversations, ConversationsSn
 from pelagos.process.conversations.monitor import Breach, Monitor, MonitorSnapshot
 from pelagos.process.conversations.protocol import After, Lease, Outcome, Protocol, Says
 from pelagos.process.conversations.registry import Protocols
-from pelagos.process.conversations.speaking import Speaker
 
 __all__ = [
     "BUILT_IN",
@@ -34,7 +33,6 @@ __all__ = [
     "Protocols",
     "Said",
     "Says",
-    "Speaker",
     "TimedOut",
     "Violation",
     "decides",

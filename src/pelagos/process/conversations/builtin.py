@@ -71,7 +71,7 @@ REQUEST = Protocol(
     auto_agree=True,
 )
 
-_RENEW = "renew"
+_RENEW = "lease.renew"
 _LEASE = 30.0
 """Seconds after which a side that was not heard of is gone."""
 

@@ -29,6 +29,7 @@ from pelagos.model.errors import (
 from pelagos.process.context import Context
 from pelagos.process.conversations.machine import Said, TimedOut, Violation, after_saying, step
 from pelagos.process.conversations.protocol import Outcome, Protocol
+from pelagos.process.failures import too_large
 
 if TYPE_CHECKING:
     from pelagos.process.conversations.manager import Conversations
@@ -40,9 +41,9 @@ T = TypeVar("T")
 CURRENT: ContextVar[Conversation | None] = ContextVar("pelagos_conversation", default=None)
 """The conversation whose handler runs."""
 
-NOT_UNDERSTOOD = "not_understood"
+NOT_UNDERSTOOD = "conversation.not_understood"
 """The operation of an error reply to a message that the table does not allow. It changes no state, on either side."""
-LOST = "lost"
+LOST = "conversation.lost"
 """The operation of a farewell that the table does not know: the sender's side has gone."""
 
 _HISTORY = 16
@@ -274,6 +275,9 @@ class Conversation:
         except Unavailable as error:
             self.lose(error)
             raise
+        except PelagosError as error:  # this side has stepped and the other will not: they cannot go on
+            self.abandon(error)
+            raise
 
     async def inform(self, content: object = None, *, op: str = "") -> None:
         """:meth:`send` INFORM."""
@@ -354,6 +358,8 @@ class Conversation:
             encoded, status = encode_error(content), Status.ERROR
         else:
             encoded = _encode(content)
+        if len(encoded) > self._manager.most_bytes:
+            raise too_large(f"{performative} of {op}", len(encoded), self._manager.most_bytes)
         envelope = self._envelope(performative, op, encoded, status)
         self._note(True, performative, op, self.seq, to)
         self._enter(to, received=False)

@@ -28,6 +28,7 @@ from pelagos.model.errors import (
     Unsupported,
 )
 from pelagos.process.conversations.conversation import CURRENT, Conversation, ConversationError
+from pelagos.process.failures import single
 from pelagos.process.log import get_logger
 from pelagos.process.operation import Operation, operations_of
 
@@ -128,6 +129,7 @@ async def _serve(
     result: object = None
     error: PelagosError | None = None
     fatal: BaseException | None = None
+    defect: Exception | None = None
     try:
         arguments = _arguments(operation, content)
         if conversation.protocol.auto_agree and not getattr(method, _DECIDES, False):
@@ -146,7 +148,10 @@ async def _serve(
             error = _ended(manager, conversation)
             fatal = cancelled
     except Exception as raised:  # noqa: BLE001 - the edge between a handler and its callers: logged and sent
-        error = _single(raised) or _unexpected(manager, conversation, raised)
+        error = single(raised)
+        if error is None:
+            defect = raised
+            error = _unexpected(manager, conversation, raised)
     except BaseException as raised:  # noqa: BLE001 - answered, and raised again below
         error = _unexpected(manager, conversation, raised)
         fatal = raised
@@ -156,6 +161,8 @@ async def _serve(
             _conclude(conversation, result, error)
         except TypeError as problem:  # a value that msgpack cannot carry
             conversation.abandon(_unexpected(manager, conversation, problem))
+    if defect is not None and manager.process.fail_fast:
+        manager.process._fail(defect)
     if fatal is not None:
         raise fatal
 
@@ -211,10 +218,3 @@ def _unexpected(manager: Conversations, conversation: Conversation, raised: Base
         f"(the log has the traceback under trace {trace})",
         details={"trace": trace, "exception": type(raised).__name__},
     )
-
-
-def _single(raised: BaseException) -> PelagosError | None:
-    """The one error of ours in a task group's exception group, however deep."""
-    while isinstance(raised, BaseExceptionGroup) and len(raised.exceptions) == 1:
-        raised = raised.exceptions[0]
-    return raised if isinstance(raised, PelagosError) else None

@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pelagos.exchange import Address, Delivery, Envelope, Kind, Performative, Status, encode_error, kind_of
-from pelagos.model.errors import DeadlineExceeded, Gone, PelagosError, Refused, Retry, Unavailable, Unsupported
+from pelagos.model.errors import (
+    DeadlineExceeded,
+    Gone,
+    InvalidInput,
+    PelagosError,
+    Refused,
+    Retry,
+    Unavailable,
+    Unsupported,
+)
 from pelagos.model.scope import DEFAULT_SCOPE
 from pelagos.process.context import CONTEXT, Context
 from pelagos.process.conversations.conversation import NOT_UNDERSTOOD, Conversation
@@ -96,6 +105,7 @@ class Conversations:
         self.not_understood = 0
         self.strays = 0
         self.dropped = 0
+        self.most_bytes = host.max_message_bytes
         self._names = host.names
         self._default_timeout = host.call_timeout
         self._limit = type(process).max_conversations
@@ -154,6 +164,8 @@ class Conversations:
         if self._full():
             raise self._too_many()
         target = self._names.full(address)
+        if kind_of(target) not in (Kind.PROCESS, Kind.SERVICE):
+            raise InvalidInput(f"{address} is not a process or service", advice="One talks with one; publish to many.")
         here = CONTEXT.get()
         now = self.monotonic()
         if timeout is None and table.needs_deadline:
@@ -369,7 +381,7 @@ class Conversations:
 
     async def drain(self, timeout: float) -> float:
         """The process serves no more: end what is leased, which would never end by itself, and wait up to ``timeout``
-        seconds until no operation runs. Returns the seconds left."""
+        seconds until no operation runs; what does then is ended too. Returns the seconds left."""
         for conversation in list(self._taken.values()):
             if conversation.protocol.lease is not None:
                 conversation.abandon(Unavailable(f"{self.label} is stopping", advice="Subscribe again."))
@@ -382,6 +394,8 @@ class Conversations:
                 await self._drained
         except TimeoutError:
             log.warning("conversations cut at shutdown", process=self.process.id, name=self.label, open=len(self))
+            for conversation in list(self.handlers.values()):
+                conversation.abandon(_ended(conversation, f"{self.label} is stopping"))
         finally:
             self._drained = None
         return max(0.0, timeout - (self.monotonic() - begun))
@@ -404,8 +418,7 @@ class Conversations:
 
     def _lose_all(self, why: str, *, tell: bool) -> None:
         for conversation in [*self._initiated.values(), *self._taken.values()]:
-            gone = Unavailable(f"{why} while {conversation.op} of {conversation.target} was not done")
-            gone.retry = Retry.UNCERTAIN
+            gone = _ended(conversation, why)
             if tell and conversation.initiated and conversation.peer and conversation.may(Performative.CANCEL):
                 conversation.cancel()
                 conversation.lose(gone)
@@ -453,6 +466,12 @@ class Conversations:
             dropped=self.dropped,
             overloaded=self._overloaded,
         )
+
+
+def _ended(conversation: Conversation, why: str) -> Unavailable:
+    gone = Unavailable(f"{why} while {conversation.op} of {conversation.target} was not done")
+    gone.retry = Retry.UNCERTAIN
+    return gone
 
 
 def _opening(protocol: Protocol) -> Performative:

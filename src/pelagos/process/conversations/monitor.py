@@ -1,8 +1,9 @@
 """Conformance: watches messages that go by, and tells which of them their protocol's table does not allow.
 
 A monitor sees each message once, from outside, in the order in which they were sent: it needs no part in the
-conversation, and it works on a recording as well as on live traffic. It knows no time, so a conversation that timed out
-stays open to it until ``capacity`` newer ones have pushed it out.
+conversation, and it works on a recording as well as on live traffic, on envelopes as well as on a tap's observations
+(of which the sent ones suffice). Whoever speaks first is the initiator. It knows no time, so a conversation that timed
+out stays open to it until ``capacity`` newer ones have pushed it out.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterable
 import msgspec
 
 from pelagos.exchange import Envelope, Performative, Status
+from pelagos.exchange.observing import Observation
 from pelagos.process.conversations.builtin import BUILT_IN
 from pelagos.process.conversations.conversation import LOST, NOT_UNDERSTOOD
 from pelagos.process.conversations.machine import Said, Violation, step
@@ -44,12 +46,13 @@ class MonitorSnapshot(msgspec.Struct, frozen=True):
 
 
 class _Watched:
-    __slots__ = ("ended", "protocol", "seen", "state")
+    __slots__ = ("ended", "initiator", "protocol", "seen", "state")
 
-    def __init__(self, protocol: Protocol) -> None:
+    def __init__(self, protocol: Protocol, initiator: str) -> None:
         self.protocol = protocol
+        self.initiator = initiator
         self.state = protocol.initial
-        self.seen: dict[str, int] = {}
+        self.seen: dict[tuple[str, bool], int] = {}
         self.ended = False
 
 
@@ -67,15 +70,15 @@ class Monitor:
         self._duplicates = 0
         self._unknown = 0
 
-    def watch(self, envelopes: Iterable[Envelope]) -> list[Breach]:
+    def watch(self, messages: Iterable[Envelope | Observation]) -> list[Breach]:
         """All breaches in a recording."""
-        return [breach for envelope in envelopes if (breach := self.observe(envelope)) is not None]
+        return [breach for message in messages if (breach := self.observe(message)) is not None]
 
-    def __call__(self, envelope: Envelope) -> None:
+    def __call__(self, envelope: Envelope | Observation) -> None:
         """:meth:`observe`, as a callback."""
         self.observe(envelope)
 
-    def observe(self, envelope: Envelope) -> Breach | None:
+    def observe(self, envelope: Envelope | Observation) -> Breach | None:
         """A message went by; what was wrong with it, if so. The state does not follow a wrong message."""
         self._messages += 1
         protocol = self._protocols.get(envelope.protocol)
@@ -84,22 +87,26 @@ class Monitor:
             return None
         watched = self._watched.get(envelope.conv_id)
         if watched is None:
-            watched = self._watched[envelope.conv_id] = _Watched(protocol)
+            watched = self._watched[envelope.conv_id] = _Watched(protocol, envelope.sender)
             if len(self._watched) > self._capacity:
                 self._watched.popitem(last=False)
         if watched.protocol is not protocol:
             return self._breach(envelope, f"it was {watched.protocol.name} and is now {protocol.name}")
-        if envelope.conv_seq <= watched.seen.get(envelope.sender, 0):
+        asks = envelope.sender == watched.initiator
+        if envelope.sender == envelope.receiver and isinstance(envelope, Envelope):
+            asks = envelope.reply_to is not None  # it talks to itself
+        side = (envelope.sender, asks)
+        if envelope.conv_seq <= watched.seen.get(side, 0):
             self._duplicates += 1
             return None
-        watched.seen[envelope.sender] = envelope.conv_seq
+        watched.seen[side] = envelope.conv_seq
         if envelope.status is Status.ERROR and envelope.op in (NOT_UNDERSTOOD, LOST):
             if envelope.op == LOST:
                 self._end(watched, Outcome.LOST)
             return None
         if watched.ended:
             return self._breach(envelope, f"{envelope.performative} after the end ({watched.state})")
-        role = protocol.roles[0 if envelope.reply_to is not None else 1]
+        role = protocol.roles[0 if asks else 1]
         to = step(protocol, watched.state, Said(role, envelope.performative, envelope.op))
         if isinstance(to, Violation):
             if envelope.performative is Performative.FAILURE and envelope.status is Status.ERROR:
@@ -126,7 +133,7 @@ class Monitor:
             watched.ended = True
             self._outcomes[outcome] += 1
 
-    def _breach(self, envelope: Envelope, reason: str, violation: Violation | None = None) -> Breach:
+    def _breach(self, envelope: Envelope | Observation, reason: str, violation: Violation | None = None) -> Breach:
         self._breaches += 1
         breach = Breach(envelope.conv_id, envelope.sender, envelope.receiver, reason, violation)
         self.breaches.append(breach)

@@ -431,7 +431,7 @@ async def test_what_is_out_of_the_table_is_answered_and_changes_nothing(
     assert (answer.receiver, answer.performative, answer.op, answer.status) == (
         shop.address,
         Performative.FAILURE,
-        "not_understood",
+        "conversation.not_understood",
         Status.ERROR,
     )
     assert container.edge.conversations.snapshot().violations == 1
@@ -464,7 +464,7 @@ async def test_duplicates_gaps_strangers_and_what_comes_late(
     assert container.edge.conversations.snapshot().tombstones == 0, "tombstones age"
     sent = len(transport.sent)
     transport.post(forged(conversation, Performative.INFORM_RESULT, 7, sender=shop.address))
-    assert transport.sent[sent + 1].op == "not_understood", (
+    assert transport.sent[sent + 1].op == "conversation.not_understood", (
         "after that nobody knows it any more, and the sender is told"
     )
 
