@@ -37,6 +37,12 @@ def _rpc(_: bool) -> list[Row]:
     ]
 
 
+def _rpc_amqp(quick: bool) -> list[Row]:
+    from benchmarks import rpc_amqp
+
+    return rpc_amqp.measure(quick)
+
+
 def _plan(quick: bool) -> list[Row]:
     from benchmarks import plans
 
@@ -74,6 +80,7 @@ def _local(_: bool) -> list[Row]:
 GROUPS: dict[str, Group] = {
     "startup": _startup,
     "rpc": _rpc,
+    "rpc-amqp": _rpc_amqp,
     "local": _local,
     "plan": _plan,
     "instant": _instant,

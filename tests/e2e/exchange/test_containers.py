@@ -111,7 +111,10 @@ async def test_what_a_lost_container_held_goes_to_another(make: MakeTransport) -
         await b.publish(event(op, STORE))
     await lost.wait_for(2)
     await b.subscribe(Receiver(STORE), other)
+    broken = asyncio.Event()
+    a.on_disconnect(broken.set)
     a._link.wire.abort()
+    await broken.wait()
     again = await other.wait_for(3)
     assert {d.envelope.op: d.redelivered for d in again} == {"a": True, "b": True, "c": False}
     for delivery in lost.deliveries:
