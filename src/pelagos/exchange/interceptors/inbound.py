@@ -75,8 +75,8 @@ class _Case:
         self.until: asyncio.Future[Any] | None = None
         self.error: PelagosError | None = None
         self.timer: asyncio.TimerHandle | None = None
-        self.at: float | None = None
-        """When its time is up."""
+        self.at = 0.0
+        """When its time is up, counted from its arrival, also for what waits behind another."""
 
 
 class InboundWay:
@@ -109,9 +109,9 @@ class InboundWay:
         else:
             self._holding.pop(subscription, None)
 
-    def give_back_all(self) -> None:
+    def forget_all(self) -> None:
         for subscription in list(self._holding):
-            subscription.give_back()
+            subscription.forget()
 
 
 class InterceptedSubscription:
@@ -177,18 +177,23 @@ class InterceptedSubscription:
     async def close(self) -> None:
         assert self.inner is not None
         await self.inner.cancel()
-        self.give_back()
+        self.forget()
         await self.inner.close()
 
     def give_back(self) -> None:
         """Requeue all that is parked, the newest first, so that the oldest is at the queue's head again."""
-        lines = [case for line in self._lines.values() for case in line]
-        self._lines.clear()
-        self._way.parked -= len(lines)
-        self._way.holds(self, something=False)
-        for case in reversed(lines):
-            _stop_waiting(case)
+        for case in reversed(self.forget()):
             _settle(case.delivery.requeue)
+
+    def forget(self) -> list[_Case]:
+        """Decide nothing more about what is parked; returns it. The transport beneath still holds it, unsettled."""
+        cases = [case for line in self._lines.values() for case in line]
+        self._lines.clear()
+        self._way.parked -= len(cases)
+        self._way.holds(self, something=False)
+        for case in cases:
+            _stop_waiting(case)
+        return cases
 
     # -- when an interceptor raised --------------------------------------------------------------------------------
 
@@ -276,16 +281,14 @@ class InterceptedSubscription:
             line = self._lines[sender] = deque()
             way.holds(self, something=True)
         line.append(case)
+        case.at = asyncio.get_running_loop().time() + way.park_seconds
         if case.until is not None:
             self._watch(case)
 
     def _watch(self, case: _Case) -> None:
         """Have the first of a line looked at again when it can be decided, or when its time is up."""
-        loop = asyncio.get_running_loop()
-        if case.at is None:
-            case.at = loop.time() + self._way.park_seconds
         assert case.until is not None
-        case.timer = timer = loop.call_at(case.at, self._too_long, case)
+        case.timer = timer = asyncio.get_running_loop().call_at(case.at, self._too_long, case)
 
         def decided(_: object) -> None:
             if case.timer is timer:

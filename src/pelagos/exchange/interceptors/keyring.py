@@ -78,6 +78,14 @@ class KeyRing:
         """Fingerprints, this ring's own among them."""
         return tuple(self._trusted)
 
+    def believe(self, public: Ed25519PublicKey) -> None:
+        """Trust a key from now on, in memory; :func:`trust` does it in files."""
+        self._trusted[fingerprint_of(raw_public(public))] = public
+
+    def disbelieve(self, fingerprint: str) -> None:
+        """Trust a key no more, in memory; :func:`revoke` does it in files."""
+        self._trusted.pop(fingerprint, None)
+
     def reload(self) -> bool:
         """Read ``trusted`` again; whether anything changed. Raises as :func:`load_keyring`. Blocking."""
         if self.path is None:

@@ -235,14 +235,11 @@ class InterceptedTransport:
         await self.inner.start()
 
     async def stop(self) -> None:
-        self._inbound.give_back_all()
+        self._inbound.forget_all()  # the transport beneath has it still, and does with it what it does with the rest
         await self.inner.stop()
 
     async def wait_served(self, address: str, timeout: float) -> bool:
         return await self.inner.wait_served(address, timeout)
-
-    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
-        return self.inner.on_disconnect(callback)
 
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         return self.inner.on_disconnect(callback)
