@@ -10,17 +10,16 @@ Only events of the subscriber's own project come, unless it asks for every proje
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
 
-from pelagos.exchange import Delivery, Envelope, Receiver, Subscription, topic_matches
+from pelagos.exchange import Envelope
 from pelagos.model.scope import DEFAULT_SCOPE, Scope
 from pelagos.process import Context, Process, current_context, get_logger, use_context
 from pelagos.services.events.messages import PublishedEvent
+from pelagos.services.events.reading import TopicReader
 from pelagos.services.events.topics import check_patterns
 
 __all__ = ["EventHandler", "LiveSnapshot", "LiveSubscription", "subscribe"]
@@ -55,85 +54,32 @@ async def subscribe(
 
     ``capacity``: how many may wait. A handler that raises is logged, and the next event comes all the same. Raises
     InvalidInput (patterns), Unavailable (the exchange has stopped)."""
-    subscription = LiveSubscription(process, check_patterns(patterns), handler, every_project)
-    await subscription._begin(capacity)
+    subscription = LiveSubscription(process, check_patterns(patterns), handler, every_project, capacity)
+    await subscription.begin()
     return subscription
 
 
-class LiveSubscription:
+class LiveSubscription(TopicReader):
     """Made by :func:`subscribe`."""
 
-    def __init__(self, process: Process, patterns: tuple[str, ...], handler: EventHandler, every_project: bool) -> None:
-        self._process = process
+    def __init__(
+        self, process: Process, patterns: tuple[str, ...], handler: EventHandler, every_project: bool, capacity: int
+    ) -> None:
+        addresses = [f"topic:event.{pattern}" for pattern in patterns]
+        super().__init__(process, addresses, capacity, f"events {' '.join(patterns)}")
         self._patterns = patterns
         self._handler = handler
         self._project = None if every_project else current_context().scope.project_id
-        names = process.container.names
-        self._addresses = [names.full(f"topic:event.{pattern}") for pattern in patterns]
-        self._prefix = len(names.full("topic:event.x").partition(":")[2]) - 1
-        self._waiting: deque[Delivery] = deque()
-        self._wake: asyncio.Future[None] | None = None
-        self._subscriptions: list[Subscription] = []
-        self._task: asyncio.Task[None] | None = None
+        self._prefix = len(process.container.names.full("topic:event.x").partition(":")[2]) - 1
         self._handled = 0
         self._failed = 0
         self._foreign = 0
 
-    async def cancel(self) -> None:
-        """No event comes any more; the one being handled is cancelled. Idempotent. Not for the handler itself to call:
-        it would wait for its own end."""
-        await self._close()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-
     def snapshot(self) -> LiveSnapshot:
         return LiveSnapshot(self._patterns, len(self._waiting), self._handled, self._failed, self._foreign)
 
-    async def _begin(self, capacity: int) -> None:
-        transport = self._process.container.transport
-        prefetch = max(1, min(64, capacity))
-        try:
-            for index, address in enumerate(self._addresses):
-                receiver = Receiver(address, prefetch=prefetch, capacity=capacity)
-                self._subscriptions.append(await transport.subscribe(receiver, self._admitter(index)))
-            self._task = self._process.start_task(self._run(), name=f"events {' '.join(self._patterns)}")
-        except BaseException:
-            await self._close()
-            raise
-
-    def _admitter(self, index: int) -> Callable[[Delivery], None]:
-        earlier = [address.partition(":")[2] for address in self._addresses[:index]]
-
-        def admit(delivery: Delivery) -> None:
-            # Each pattern has its own queue; what fits several comes through the first of them alone.
-            topic = delivery.envelope.receiver.partition(":")[2]
-            if earlier and any(topic_matches(pattern, topic) for pattern in earlier):
-                delivery.ack()
-                return
-            self._waiting.append(delivery)
-            if self._wake is not None and not self._wake.done():
-                self._wake.set_result(None)
-
-        return admit
-
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        waiting = self._waiting
-        try:
-            while True:
-                if not waiting:
-                    self._wake = loop.create_future()
-                    await self._wake
-                    continue
-                delivery = waiting.popleft()
-                await self._handle(delivery)
-                delivery.ack()
-        finally:
-            await self._close()
-
-    async def _handle(self, delivery: Delivery) -> None:
-        envelope = delivery.envelope
+    async def handle(self, envelope: Envelope) -> None:
+        """Decode it, and give it to the handler in its own scope."""
         event = self._read(envelope)
         if event is None:
             self._foreign += 1
@@ -165,8 +111,3 @@ class LiveSubscription:
         event_type, _, origin = told.partition(".")
         scope = envelope.identity or DEFAULT_SCOPE
         return PublishedEvent(event_type, origin, envelope.ts / 1000, scope.project_id, scope.user_id, 0, data)
-
-    async def _close(self) -> None:
-        while self._subscriptions:
-            await self._subscriptions.pop().close()
-        self._waiting.clear()
