@@ -21,8 +21,8 @@ __all__ = ["pairs", "read_content", "show_result"]
 def read_content(text: str | None) -> Any:
     """Plain values; None for nothing given. Raises InvalidInput for what is no YAML, OSError for a file that cannot be
     read."""
-    if text is None:
-        return None
+    if not text:
+        return text  # an empty word that was given is one, though YAML would call it null
     where = "--content"
     if text == "-":
         where, text = "stdin", sys.stdin.read()

@@ -1,21 +1,18 @@
 """The tutorial says the truth: its commands run as they stand on the page, and say what the page says they do.
 
-Each `console` block is a list of commands (`$ ...`, with `# exit code N` where it is not 0) and of lines that their
-output must hold. Ids, addresses, times and numbers of seconds are compared by shape, runs of blanks as one.
+Ids, addresses, times and numbers of seconds are compared by shape, runs of blanks as one.
 """
 
-import contextlib
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from support.console_pages import check, commands, run_in_one_shell
 
 ROOT = Path(__file__).parents[3]
 TUTORIAL = ROOT / "docs" / "tutorials" / "guestbook.md"
@@ -31,49 +28,6 @@ pytestmark = [
         for name in ("bash", "curl", "pkill")
     ),
 ]
-
-SHAPES = (
-    (r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "<uuid>"),
-    (r"\b\d{1,3}(\.\d{1,3}){3}\b", "<address>"),
-    (r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z", "<time>"),
-    (r"(?<=/)[0-9a-f]{8}\b|\b[0-9a-f]{8}(?= )", "<id>"),
-    (r"\b\d+(\.\d+)? ?[sm]\b", "<seconds>"),
-    (r'"(pid|position)":\d+', "<number>"),
-    (r"\s+", " "),
-)
-
-
-@dataclass
-class Command:
-    line: int
-    text: str
-    exit_code: int = 0
-    output: list[str] = field(default_factory=list)
-
-
-def commands() -> list[Command]:
-    found: list[Command] = []
-    inside = False
-    for number, line in enumerate(TUTORIAL.read_text().splitlines(), 1):
-        if line.startswith("```"):
-            inside = line == "```console"
-        elif inside and line.startswith("$ "):
-            text, _, comment = line[2:].partition("   # exit code ")
-            found.append(Command(number, text, int(comment or 0)))
-        elif inside:
-            found[-1].output.append(line)
-    return found
-
-
-def shape(line: str) -> str:
-    for pattern, name in SHAPES:
-        line = re.sub(pattern, name, line)
-    return line.strip()
-
-
-def script(work: list[Command]) -> str:
-    """One shell for all, as the reader has one; after each command a line that says its exit code."""
-    return "\n".join(f"{command.text}\nprintf '\\n@@ %s %s\\n' {index} $?" for index, command in enumerate(work))
 
 
 def environment_in(place: Path) -> dict[str, str]:
@@ -101,40 +55,13 @@ def destroy(environment: dict[str, str], place: Path) -> None:
 def test_the_tutorials_commands_do_what_it_says(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     environment = environment_in(tmp_path)
-    work = commands()
-    process = subprocess.Popen(
-        ["bash", "-c", script(work)],
-        env=environment,
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    work = commands(TUTORIAL.read_text())
     try:
-        transcript, _ = process.communicate(timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        transcript, _ = process.communicate()
-        pytest.fail(f"the tutorial takes longer than {SECONDS} s:\n{transcript}")
+        transcript = run_in_one_shell(work, environment, tmp_path, SECONDS)
     finally:
-        with contextlib.suppress(ProcessLookupError):  # a daemon that the script did not come to stop
-            os.killpg(process.pid, signal.SIGKILL)
         if (tmp_path / ".pelagos" / "pelagos.db").exists():
             destroy(environment, tmp_path)
-
-    parts = re.split(r"^@@ (\d+) (\d+)\n", transcript, flags=re.MULTILINE)
-    said = {
-        int(index): (text, int(code)) for text, index, code in zip(parts[0::3], parts[1::3], parts[2::3], strict=False)
-    }
-    assert sorted(said) == list(range(len(work))), transcript
-    for index, command in enumerate(work):
-        text, code = said[index]
-        place = f"{TUTORIAL.name}:{command.line}: $ {command.text}"
-        assert code == command.exit_code, f"{place}\nexit code {code}, expected {command.exit_code}\n{text}"
-        missing = Counter(map(shape, command.output)) - Counter(map(shape, text.splitlines()))
-        assert not missing, f"{place}\nnot in the output: {list(missing)}\n{text}"
+    check(work, transcript, TUTORIAL.name)
     assert not (tmp_path / ".pelagos").exists()
 
 
@@ -163,7 +90,7 @@ def test_the_guides_first_description_is_built_and_answers(tmp_path: Path) -> No
 
 
 def test_the_tutorial_is_read_as_it_is_meant() -> None:
-    work = commands()
+    work = commands(TUTORIAL.read_text())
     assert len(work) > 20
     assert {"plan", "up", "status", "scale", "maintain", "explain", "serve", "down"} <= {
         command.text.split()[1] for command in work if command.text.startswith("pelagos ")

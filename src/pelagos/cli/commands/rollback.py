@@ -26,9 +26,7 @@ __all__ = ["rollback"]
 )
 @click.argument("infrastructure", metavar="INFRA")
 @click.argument("revision", metavar="REV")
-@click.option(
-    "--plan", "only_plan", is_flag=True, help="Show what it would do, and do nothing."
-)
+@click.option("--plan", "only_plan", is_flag=True, help="Show what it would do, and do nothing.")
 @click.option(
     "--strategy",
     type=click.Choice(["parallel", "sequential"]),
