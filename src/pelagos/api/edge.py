@@ -27,11 +27,14 @@ from pelagos.store.port import Store
 from pelagos.wire.doctor import DoctorView
 from pelagos.wire.infrastructures import (
     DefinitionView,
+    DiffView,
     EventView,
     ExplainView,
     InfrastructureSummary,
     PlanRequest,
     PlanView,
+    RevisionFiles,
+    RevisionView,
     RunRequest,
     RunView,
     ServerView,
@@ -72,6 +75,11 @@ class Queries(Protocol):
     ) -> ExplainView: ...
     def run(self, connection: Connection, scope: Scope, run_id: str, /) -> RunView: ...
     def runs(self, connection: Connection, scope: Scope, name_or_id: str, /) -> list[RunView]: ...
+    def history(
+        self, connection: Connection, scope: Scope, name_or_id: str, /, *, limit: int = 1000
+    ) -> list[RevisionView]: ...
+    def revision(self, connection: Connection, scope: Scope, name_or_id: str, revision: str, /) -> RevisionFiles: ...
+    def diff(self, connection: Connection, scope: Scope, name_or_id: str, old: str, new: str, /) -> DiffView: ...
     def events(
         self,
         connection: Connection,

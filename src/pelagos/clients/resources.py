@@ -17,10 +17,13 @@ from pelagos.model.world import World
 from pelagos.wire.infrastructures import (
     DefinitionsRequest,
     DefinitionView,
+    DiffView,
     EventView,
     ExplainView,
     InfrastructureSummary,
     LogView,
+    RevisionFiles,
+    RevisionView,
     RunRequest,
     RunView,
     ServerView,
@@ -31,6 +34,7 @@ from pelagos.wire.pages import (
     EventPage,
     InfrastructureList,
     LogList,
+    RevisionList,
     RunCancel,
     RunList,
     ServerList,
@@ -73,6 +77,19 @@ class Infrastructures:
     async def runs(self, ref: str) -> tuple[RunView, ...]:
         """Its runs, as the server orders them."""
         return (await self._connection.get(_one(ref, "runs"), RunList)).items
+
+    async def history(self, ref: str, *, limit: int = 1000) -> tuple[RevisionView, ...]:
+        """The versions of its description, newest first."""
+        found = await self._connection.get(_one(ref, "history"), RevisionList, params={"limit": str(limit)})
+        return found.items
+
+    async def revision(self, ref: str, revision: str) -> RevisionFiles:
+        """One version's texts: its number, the first digits of its id, ``HEAD~2`` or ``@2026-01-31``."""
+        return await self._connection.get(_one(ref, f"revisions/{_part(revision)}"), RevisionFiles)
+
+    async def diff(self, ref: str, old: str = "HEAD~1", new: str = "HEAD") -> DiffView:
+        """What changed from one version to another."""
+        return await self._connection.get(_one(ref, "diff"), DiffView, params={"old": old, "new": new})
 
     async def attach(self, ref: str) -> InfrastructureSummary:
         """The daemon keeps it alive from now on."""

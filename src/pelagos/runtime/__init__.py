@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from pelagos.runtime.home import daemon_pid
     from pelagos.runtime.loading import default_home, load_settings
     from pelagos.runtime.logs import configure_logs
-    from pelagos.runtime.redaction import redact, redact_text
     from pelagos.runtime.runtime import Runtime
     from pelagos.runtime.settings import HttpSettings, Settings
 
@@ -24,8 +23,6 @@ _HOME = {
     "daemon_pid": "home",
     "default_home": "loading",
     "load_settings": "loading",
-    "redact": "redaction",
-    "redact_text": "redaction",
 }
 
 __all__ = [
@@ -38,8 +35,6 @@ __all__ = [
     "daemon_pid",
     "default_home",
     "load_settings",
-    "redact",
-    "redact_text",
 ]
 
 

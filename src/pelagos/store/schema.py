@@ -109,7 +109,6 @@ infrastructures = Table(
     Column("updated_at", Float, nullable=False),
     Column("deleted_at", Float, nullable=True),
     # Last: what stands behind a long value is read by walking through all of it.
-    Column("sources_blob", LargeBinary, nullable=False, comment="dict[str, str]: the bundle it was described by"),
     Column("compiled_blob", LargeBinary, nullable=False, comment="CompiledInfrastructure"),
     Index(None, "project_id", "name"),
 )
@@ -183,9 +182,8 @@ node_definitions = Table(
     Column("project_id", ID, nullable=False),
     Column("type", String(200), nullable=False),
     Column("user_id", ID, nullable=False),
-    Column("file", Text, nullable=False, comment="name of the file in the bundle that defines it"),
-    Column("sources_blob", LargeBinary, nullable=False, comment="dict[str, str]: the bundle"),
     Column("updated_at", Float, nullable=False),
+    Column("digest", String(64), nullable=False, comment="of the object that holds it"),
     PrimaryKeyConstraint("project_id", "type"),
 )
 

@@ -16,6 +16,8 @@ from pelagos.model.states import InfrastructureState, InstanceState, RunState, S
 __all__ = [
     "DefinitionView",
     "DefinitionsRequest",
+    "DescriptionChange",
+    "DiffView",
     "EventView",
     "ExplainStep",
     "ExplainView",
@@ -26,6 +28,8 @@ __all__ = [
     "PlanAction",
     "PlanRequest",
     "PlanView",
+    "RevisionFiles",
+    "RevisionView",
     "RunRequest",
     "RunView",
     "ScalingStatus",
@@ -49,6 +53,8 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     down: bool = False
     """Plan its destruction."""
     strategy: Strategy = "parallel"
+    revision: str = ""
+    """Instead of ``sources``: what ``infrastructure`` was described by then, as :class:`RevisionView` numbers it."""
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -71,6 +77,9 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Always a new infrastructure, even if one of that name exists (POST /infrastructures/)."""
     maintained: bool | None = None
     """Whether the daemon keeps it alive afterwards; None: as it is, true for a new one."""
+    revision: str = ""
+    """For ``up``, instead of ``sources``: what ``infrastructure`` was described by then. A revision is its number, the
+    first digits of its id, ``HEAD~2`` or ``@2026-01-31``."""
 
 
 class PlanAction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -119,6 +128,47 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     """Events of this run have higher positions."""
     warnings: tuple[Diagnostic, ...] = ()
+
+
+class RevisionView(msgspec.Struct, frozen=True, kw_only=True):
+    """A version of an infrastructure's description. The first has number 1."""
+
+    number: int
+    id: str
+    """SHA-256, hexadecimal; its first digits will do where a revision is asked for."""
+    at: str
+    user_id: str
+    message: str
+    """Why it became the wanted one, with the run's id."""
+
+
+class RevisionFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """A revision's texts, without secrets."""
+
+    revision: RevisionView
+    entries: tuple[str, ...]
+    files: dict[str, str]
+    definitions: dict[str, dict[str, str]] = {}
+    """Type -> texts, of node definitions that were the project's."""
+
+
+class DescriptionChange(msgspec.Struct, frozen=True, kw_only=True):
+    """``path`` is a place in the description, as ``nodes["web"].scaling.min``; null is a value that is not there."""
+
+    change: Literal["added", "removed", "changed"]
+    path: str
+    old: Any = None
+    new: Any = None
+
+
+class DiffView(msgspec.Struct, frozen=True, kw_only=True):
+    """From one revision to another. Secrets are hidden, also where they differ."""
+
+    old: RevisionView
+    new: RevisionView
+    changes: tuple[DescriptionChange, ...]
+    files: dict[str, str]
+    """Name -> unified diff, for those that differ."""
 
 
 class ScalingStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from pelagos.wire.infrastructures import (
     EventView,
     InfrastructureSummary,
     LogView,
+    RevisionView,
     RunView,
     ServerView,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "EventPage",
     "InfrastructureList",
     "LogList",
+    "RevisionList",
     "RunAccepted",
     "RunCancel",
     "RunList",
@@ -38,6 +40,10 @@ class InfrastructureList(msgspec.Struct, frozen=True, kw_only=True):
 
 class RunList(msgspec.Struct, frozen=True):
     items: tuple[RunView, ...]
+
+
+class RevisionList(msgspec.Struct, frozen=True):
+    items: tuple[RevisionView, ...]
 
 
 class DefinitionList(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ import pytest
 
 from pelagos.model import DEFAULT_SCOPE
 from pelagos.model.states import InfrastructureState, InstanceState, RunState, ServerState
-from pelagos.services.infrastructure import queries
+from pelagos.services.infrastructure import queries, revisions
 from pelagos.store.schema import runs as run_rows
 from support.infrastructure_world import describe
 
@@ -178,7 +178,11 @@ async def test_a_failed_update_leaves_the_description_and_the_targets_before(mak
     assert after.nodes == before.nodes and after.state is InfrastructureState.READY
     assert site.alive() == ["store", "web", "web"]
     stored = await site.read(lambda c: queries.infrastructure(c, DEFAULT_SCOPE, "shop"))
-    assert stored.sources == good and [node.name for node in stored.compiled.nodes] == ["store", "web"]
+    assert [node.name for node in stored.compiled.nodes] == ["store", "web"]
+    _, texts = await site.read(lambda c: revisions.read_revision(c, DEFAULT_SCOPE, stored.id, "HEAD"))
+    assert texts.sources == good
+    told = [item.message for item in await site.read(lambda c: queries.history(c, DEFAULT_SCOPE, "shop"))]
+    assert [text.partition(" run ")[0] for text in told] == ["as it was before", "up,", "up,"], "nothing is hidden"
     plan = await program.plan(sources=good)
     assert not plan.changes
 

@@ -1,12 +1,18 @@
 """The schema's way up and down, on both engines; the fast way for a fresh database ends in the same place."""
 
 import asyncio
+import contextlib
 import sys
 
 import pytest
+from msgspec.msgpack import decode, encode
 from sqlalchemy import inspect, text
 
+from pelagos.model import Scope
 from pelagos.model.errors import StoreUnavailable
+from pelagos.services.infrastructure.importing import stored_definitions
+from pelagos.services.infrastructure.revisions import read_revision, want
+from pelagos.services.infrastructure.values import RunParameters
 from pelagos.store import open_store
 from pelagos.store.container_schema import metadata
 from pelagos.store.migrating import HEAD, bring_up_to_date, downgrade, upgrade
@@ -151,3 +157,91 @@ async def test_processes_that_start_at_once_on_an_empty_database_all_succeed(dat
     answers = await asyncio.gather(*[process.communicate(b"go\n") for process in processes])
     # A fresh database, and one that is up to date, need no Alembic.
     assert [(out.strip(), err) for out, err in answers] == [(b"False", b"")] * 3
+
+
+SOURCES = {"infra.yaml": "infra_name: shop\nnodes: []\n", "nodes.yaml": "é" * 300_000, "note.txt": ""}
+
+
+def test_descriptions_move_into_repositories_and_back(connect, engine):
+    """What a store of 0002 holds is read through the repository by this program, and by the older one afterwards."""
+    connection, control = connect()
+    with written(connection, control):
+        upgrade(connection, "0002")
+        old_rows(connection)
+    with written(connection, control):
+        upgrade(connection)
+    scope = Scope("default", "ann")
+    info, bundle = read_revision(connection, scope, "i-1", "HEAD")
+    assert (info.generation, info.user_id) == (1, "ann") and bundle.entries == ("infra.yaml", "nodes.yaml")
+    assert bundle.sources == SOURCES and list(bundle.definitions) == ["db"]
+    assert bundle.definitions == stored_definitions(connection, scope), "the same object"
+    assert bundle.definitions["db"].sources == {"d.yaml": "'node_def:db': []"}
+    with written(connection, control):
+        made = want(connection, scope, "i-1", "shop", bundle, message="again", at=9.0)
+    assert made == info.digest, "our own digests are those that the migration made"
+    parameters = decode(connection.execute(text("SELECT parameters_blob FROM runs")).scalar(), type=RunParameters)
+    assert parameters.previous is not None and parameters.previous.bundle is not None
+    assert parameters.previous.bundle.sources == {"x.yaml": "x"}
+    with written(connection, control):
+        downgrade(connection, "0002")
+    found = connection.execute(text("SELECT sources_blob FROM infrastructures")).scalar()
+    assert decode(found) == SOURCES
+    row = connection.execute(text("SELECT file, sources_blob FROM node_definitions")).one()
+    assert (row.file, decode(row.sources_blob)) == ("d.yaml", {"d.yaml": "'node_def:db': []"})
+    back = decode(connection.execute(text("SELECT parameters_blob FROM runs")).scalar())
+    assert back["previous"]["sources"] == {"x.yaml": "x"}
+
+
+@contextlib.contextmanager
+def written(connection, control):
+    control("BEGIN")
+    yield
+    control("COMMIT")
+
+
+def old_rows(connection) -> None:
+    place = {"position": {"file": "infra.yaml", "line": 1, "column": 1}}
+    elsewhere = {"resource_type": "simulated", "position": {"file": "d.yaml", "line": 1, "column": 1}}
+    here = {"resource_type": "simulated", "position": {"file": "nodes.yaml", "line": 1, "column": 1}}
+    compiled = {
+        "name": "shop",
+        "nodes": [{"name": "web", "type": "web", **place}],
+        "definitions": {"web": [here], "db": [elsewhere]},
+    }
+    run = {"previous": {"compiled": compiled, "sources": {"x.yaml": "x"}, "targets": {}}}
+    rows = {
+        "infrastructures": {
+            "id": "i-1",
+            "name": "shop",
+            "state": "ready",
+            "reason": "",
+            "generation": 1,
+            "maintained": True,
+            "created_at": 1.0,
+            "updated_at": 2.0,
+            "sources_blob": encode(SOURCES),
+            "compiled_blob": encode(compiled),
+        },
+        "node_definitions": {
+            "type": "db",
+            "file": "d.yaml",
+            "sources_blob": encode({"d.yaml": "'node_def:db': []"}),
+            "updated_at": 1.0,
+        },
+        "runs": {
+            "id": "r-1",
+            "infrastructure_id": "i-1",
+            "kind": "up",
+            "state": "running",
+            "request_id": "q",
+            "position": 0,
+            "cancel_requested": False,
+            "keep": False,
+            "created_at": 1.0,
+            "parameters_blob": encode(run),
+        },
+    }
+    for table, values in rows.items():
+        values = {"project_id": "default", "user_id": "ann", **values}
+        columns, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
+        connection.execute(text(f"INSERT INTO {table} ({columns}) VALUES ({marks})"), values)

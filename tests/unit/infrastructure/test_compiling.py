@@ -12,7 +12,7 @@ from pelagos.clouds.simulated import SimulatedPlugin
 from pelagos.model import SystemWorld
 from pelagos.model.errors import DescriptionError
 from pelagos.services.infrastructure.compiling import Compiler
-from pelagos.services.infrastructure.description import StoredDefinition
+from pelagos.services.infrastructure.values import StoredDefinition
 
 pytestmark = pytest.mark.anyio
 

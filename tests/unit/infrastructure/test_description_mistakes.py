@@ -6,8 +6,9 @@ import pytest
 
 from pelagos.model.diagnostics import Diagnostic, Position, Severity
 from pelagos.model.errors import DescriptionError
-from pelagos.services.infrastructure.description import StoredDefinition, compile_definitions, compile_description
+from pelagos.services.infrastructure.description import compile_definitions, compile_description
 from pelagos.services.infrastructure.source.problems import Problems
+from pelagos.services.infrastructure.values import StoredDefinition
 
 DEFINITION = "node_def:t:\n- resource: {type: local, image: host}\n"
 GOOD = "infra_name: a\nnodes:\n- {name: n, type: t}\n"

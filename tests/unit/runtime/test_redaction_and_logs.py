@@ -16,7 +16,8 @@ from pelagos.container import Container, ContainerConfig
 from pelagos.model import Scope
 from pelagos.model.errors import InvalidInput
 from pelagos.process import Context, ServiceProcess, client, get_logger, operation, use_context
-from pelagos.runtime import Settings, configure_logs, redact, redact_text
+from pelagos.model.redaction import redact, redact_text
+from pelagos.runtime import Settings, configure_logs
 from pelagos.simulation import SimulatedWorld
 
 

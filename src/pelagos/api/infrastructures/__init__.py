@@ -1,7 +1,7 @@
 """The dialect of infrastructures: their own resources, runs and plans, definitions, and the ancestor's paths."""
 
-from pelagos.api.infrastructures import ancestor, definitions, resources, runs
+from pelagos.api.infrastructures import ancestor, definitions, history, resources, runs
 
 __all__ = ["ENDPOINTS"]
 
-ENDPOINTS = (*resources.ENDPOINTS, *runs.ENDPOINTS, *definitions.ENDPOINTS, *ancestor.ENDPOINTS)
+ENDPOINTS = (*resources.ENDPOINTS, *history.ENDPOINTS, *runs.ENDPOINTS, *definitions.ENDPOINTS, *ancestor.ENDPOINTS)

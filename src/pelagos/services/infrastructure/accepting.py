@@ -13,10 +13,15 @@ from sqlalchemy import Connection, insert, select
 from pelagos.model.errors import Ambiguous, Conflict, InvalidInput, NotFound
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState, RunState
-from pelagos.services.infrastructure import queries, records
+from pelagos.services.infrastructure import queries, records, revisions
 from pelagos.services.infrastructure.records import InfrastructureRow, NodeRow, RunHead, encode
 from pelagos.services.infrastructure.running import scaled_target
-from pelagos.services.infrastructure.values import CompiledInfrastructure, Desired, RunParameters
+from pelagos.services.infrastructure.values import (
+    CompiledInfrastructure,
+    Desired,
+    RunParameters,
+    StoredBundle,
+)
 from pelagos.services.infrastructure.views import run_view
 from pelagos.store import events
 from pelagos.store.schema import infrastructures, runs
@@ -105,12 +110,14 @@ def accept_run(
     scope: Scope,
     request: RunRequest,
     compiled: CompileResult | None,
+    bundle: StoredBundle | None = None,
     *,
     run_id: str,
     infrastructure_id: str,
     now: float,
 ) -> RunView:
-    """``run_id`` and ``infrastructure_id`` are new ids, used if a new run or infrastructure is to be made.
+    """``compiled`` of ``bundle`` is what an ``up`` wants. ``run_id`` and ``infrastructure_id`` are new ids, used if a
+    new run or infrastructure is to be made.
 
     Raises NotFound, Ambiguous, Conflict, InvalidInput."""
     request_id = request.request_id or run_id
@@ -126,9 +133,9 @@ def accept_run(
         maintained=request.maintained,
     )
     if request.kind == "up":
-        assert compiled is not None
+        assert compiled is not None and bundle is not None
         target_id = _target_of_up(connection, scope, request, compiled.compiled)
-        desired = Desired(compiled=compiled.compiled, sources=request.sources, targets={})
+        desired = Desired(compiled=compiled.compiled, bundle=bundle, targets={})
         parameters = msgspec.structs.replace(
             parameters,
             desired=desired,
@@ -240,11 +247,11 @@ def _insert_infrastructure(
             reason="",
             generation=0,
             maintained=True if maintained is None else maintained,
-            sources_blob=encode(desired.sources),
             compiled_blob=encode(desired.compiled),
             created_at=now,
             updated_at=now,
         )
     )
+    revisions.open_history(connection, scope, infrastructure_id, now)
     rows = [NodeRow(name=node.name, target=node.min) for node in desired.compiled.nodes]
     records.upsert_nodes(connection, infrastructure_id, rows)

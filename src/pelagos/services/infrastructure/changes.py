@@ -14,8 +14,9 @@ from sqlalchemy import Connection
 from pelagos.model.errors import ErrorPayload
 from pelagos.model.scope import Fence, Scope
 from pelagos.model.states import RunState
-from pelagos.services.infrastructure import records
+from pelagos.services.infrastructure import records, revisions
 from pelagos.services.infrastructure.records import InstanceRow, NodeRow, RunRow
+from pelagos.services.infrastructure.values import Desired
 from pelagos.store.events import append_many, event_row
 from pelagos.store.leases import check_fence
 from pelagos.store.port import Store
@@ -34,6 +35,7 @@ class Changes:
         self._events: list[dict[str, Any]] = []
         self._runs: dict[str, dict[str, Any]] = {}
         self._infrastructure: dict[str, Any] = {}
+        self._wanted: list[tuple[Scope, Desired, str, float]] = []
         self._drop_at: float | None = None
 
     def new(self, row: InstanceRow) -> None:
@@ -55,6 +57,10 @@ class Changes:
 
     def infrastructure(self, **values: Any) -> None:
         self._infrastructure.update(values)
+
+    def want(self, scope: Scope, desired: Desired, message: str, at: float) -> None:
+        """A new revision: what is wanted from now on, on whose behalf and why."""
+        self._wanted.append((scope, desired, message, at))
 
     def drop(self, at: float) -> None:
         """The infrastructure is gone, unless an ``up`` waits that wants it."""
@@ -91,7 +97,7 @@ class Changes:
 
     def __bool__(self) -> bool:
         written = self._new or self._instances or self._nodes or self._events or self._runs or self._infrastructure
-        return bool(written) or self._drop_at is not None
+        return bool(written or self._wanted) or self._drop_at is not None
 
     async def flush(self, store: Store, fence: Fence, scope: Scope) -> bool:
         """Write and forget; true if the infrastructure is dropped by that.
@@ -102,6 +108,7 @@ class Changes:
         new, changed = list(self._new.values()), list(self._instances.values())
         nodes, events = list(self._nodes.values()), self._events
         runs, infrastructure, drop_at = self._runs, self._infrastructure, self._drop_at
+        wanted = self._wanted
 
         def write(connection: Connection) -> bool:
             check_fence(connection, fence)
@@ -112,14 +119,26 @@ class Changes:
                 records.update_run(connection, run_id, **dict(values))
             if infrastructure:
                 records.update_infrastructure(connection, self.infrastructure_id, **dict(infrastructure))
+            for by, desired, message, at in wanted:
+                _revise(connection, self.infrastructure_id, by, desired, message, at)
             append_many(connection, events)
             return drop_at is not None and _drop(connection, self.infrastructure_id, scope, drop_at)
 
         dropped = await store.run(write)
         self._new, self._instances, self._nodes = {}, {}, {}
-        self._events, self._runs, self._infrastructure = [], {}, {}
+        self._events, self._runs, self._infrastructure, self._wanted = [], {}, {}, []
         self._drop_at = None
         return dropped
+
+
+def _revise(
+    connection: Connection, infrastructure_id: str, scope: Scope, desired: Desired, message: str, at: float
+) -> None:
+    if desired.bundle is not None:
+        name = desired.compiled.name
+        revisions.want(connection, scope, infrastructure_id, name, desired.bundle, message=message, at=at)
+    elif desired.revision:
+        revisions.revert_to(connection, scope, infrastructure_id, desired.revision, message=message, at=at)
 
 
 def _drop(connection: Connection, infrastructure_id: str, scope: Scope, at: float) -> bool:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from pelagos.clouds.pool import Pool
 from pelagos.model.errors import PelagosError
 from pelagos.model.world import World
-from pelagos.services.infrastructure.values import Implementation
+from pelagos.services.infrastructure.values import Implementation, StoredDefinition
 
 if TYPE_CHECKING:  # the compiler brings parsers that most commands do not need
-    from pelagos.services.infrastructure.description import CompileResult, StoredDefinition
+    from pelagos.services.infrastructure.description import CompileResult
 
 __all__ = ["Compiler"]
 

@@ -11,17 +11,20 @@ from sqlalchemy import Connection, func, select
 from pelagos.model.errors import Ambiguous, NotFound
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState, InstanceState, ServerState
-from pelagos.services.infrastructure import records
+from pelagos.services.infrastructure import records, revisions
 from pelagos.services.infrastructure.records import InfrastructureRow
-from pelagos.services.infrastructure.views import instance_status, run_view
+from pelagos.services.infrastructure.views import instance_status, revision_view, run_view
 from pelagos.store import events as store_events
 from pelagos.store.schema import infrastructure_nodes, infrastructures, instances, node_definitions, servers
 from pelagos.wire.infrastructures import (
     DefinitionView,
+    DiffView,
     EventView,
     ExplainView,
     InfrastructureSummary,
     NodeStatus,
+    RevisionFiles,
+    RevisionView,
     RunView,
     ScalingStatus,
     StatusView,
@@ -30,14 +33,17 @@ from pelagos.wire.times import rfc3339
 
 __all__ = [
     "definitions",
+    "diff",
     "events",
     "explain",
+    "history",
     "infrastructure",
     "last_position",
     "learned_seconds",
     "list_infrastructures",
     "missing_instances",
     "resolve",
+    "revision",
     "run",
     "runs",
     "server_states",
@@ -278,7 +284,43 @@ def definitions(connection: Connection, scope: Scope) -> list[DefinitionView]:
         .where(node_definitions.c.project_id == scope.project_id)
         .order_by(node_definitions.c.type)
     ).all()
-    return definition_views(rows)
+    return definition_views(connection, rows)
+
+
+def history(connection: Connection, scope: Scope, name_or_id: str, *, limit: int = 1000) -> list[RevisionView]:
+    """The versions of its description, newest first. Raises as :func:`resolve`."""
+    infrastructure_id = resolve(connection, scope, name_or_id)
+    return [revision_view(info) for info in revisions.revisions(connection, scope, infrastructure_id, limit)]
+
+
+def revision(connection: Connection, scope: Scope, name_or_id: str, revision: str) -> RevisionFiles:
+    """One version's texts, without secrets. Raises as :func:`resolve`, and NotFound, Ambiguous, InvalidInput for the
+    revision."""
+    from pelagos.services.infrastructure.comparing import shown_files
+
+    infrastructure_id = resolve(connection, scope, name_or_id)
+    info, bundle = revisions.read_revision(connection, scope, infrastructure_id, revision)
+    return RevisionFiles(
+        revision=revision_view(info),
+        entries=bundle.entries,
+        files=shown_files(bundle.sources),
+        definitions={type_: shown_files(found.sources) for type_, found in bundle.definitions.items()},
+    )
+
+
+def diff(connection: Connection, scope: Scope, name_or_id: str, old: str, new: str) -> DiffView:
+    """From one version to another. Raises as :func:`revision`."""
+    from pelagos.services.infrastructure.comparing import changes_between, file_diffs
+
+    infrastructure_id = resolve(connection, scope, name_or_id)
+    first, before = revisions.read_revision(connection, scope, infrastructure_id, old)
+    second, after = revisions.read_revision(connection, scope, infrastructure_id, new)
+    return DiffView(
+        old=revision_view(first),
+        new=revision_view(second),
+        changes=changes_between(before, after),
+        files=file_diffs(before, after),
+    )
 
 
 def learned_seconds(connection: Connection, scope: Scope, fingerprints: Mapping[str, str]) -> dict[str, float] | None:

@@ -52,7 +52,6 @@ class InfrastructureRow(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     maintained: bool
     compiled: CompiledInfrastructure
-    sources: dict[str, str]
     created_at: float
     updated_at: float
     deleted_at: float | None
@@ -240,7 +239,6 @@ def load_infrastructure(connection: Connection, infrastructure_id: str) -> Infra
         generation=row.generation,
         maintained=bool(row.maintained),
         compiled=decode(row.compiled_blob, type=CompiledInfrastructure),
-        sources=decode(row.sources_blob, type=dict[str, str]),
         created_at=row.created_at,
         updated_at=row.updated_at,
         deleted_at=row.deleted_at,
@@ -248,11 +246,9 @@ def load_infrastructure(connection: Connection, infrastructure_id: str) -> Infra
 
 
 def update_infrastructure(connection: Connection, infrastructure_id: str, **values: Any) -> None:
-    """``values`` are columns; ``compiled`` and ``sources`` are encoded here."""
+    """``values`` are columns; ``compiled`` is encoded here."""
     if "compiled" in values:
         values["compiled_blob"] = encode(values.pop("compiled"))
-    if "sources" in values:
-        values["sources_blob"] = encode(values.pop("sources"))
     connection.execute(update(infrastructures).where(infrastructures.c.id == infrastructure_id).values(**values))
 
 

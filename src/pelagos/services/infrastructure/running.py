@@ -7,13 +7,14 @@ whoever maintains next either carries it on (nothing newer waits) or ends it as 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from pelagos.model.errors import ErrorPayload, Retry
 from pelagos.model.states import InfrastructureState, InstanceState, RunState
-from pelagos.services.infrastructure import records
+from pelagos.services.infrastructure import records, revisions
 from pelagos.services.infrastructure.records import NodeRow, RunRow
 from pelagos.services.infrastructure.values import CompiledInfrastructure, Desired
 
@@ -144,11 +145,13 @@ class Running:
         row = maintainer.row
         parameters = run.parameters
         old_targets = {name: node.record.target for name, node in maintainer.reality.nodes.items()}
-        previous = Desired(compiled=row.compiled, sources=row.sources, targets=old_targets)
+        revision = await maintainer.store.read(partial(revisions.wanted, scope=row.scope, infrastructure_id=row.id))
+        previous = Desired(compiled=row.compiled, revision=revision, targets=old_targets)
         if parameters.maintained is not None and parameters.maintained != row.maintained:
             maintainer.note_row(maintained=parameters.maintained)
         if run.kind == "up" and parameters.desired is not None:
-            self._want(parameters.desired.compiled, parameters.desired.sources, old_targets)
+            self._want(parameters.desired.compiled, old_targets)
+            maintainer.changes.want(run.scope, parameters.desired, f"up, run {run.id}", now)
         elif run.kind == "scale":
             self._scale(parameters.scale, old_targets)
         if not parameters.creates_infrastructure and run.kind in ("up", "scale"):
@@ -193,7 +196,7 @@ class Running:
         if self.current.kind == "maintain":
             maintainer.health.probe_all(maintainer.world.now())
 
-    def _want(self, new: CompiledInfrastructure, sources: dict[str, str], targets: dict[str, int]) -> None:
+    def _want(self, new: CompiledInfrastructure, targets: dict[str, int]) -> None:
         """A new description: targets stay as they are within the new limits; a new node starts at its minimum."""
         maintainer = self._maintainer
         alive = {name for name, node in maintainer.reality.nodes.items() if node.instances}
@@ -214,7 +217,7 @@ class Running:
         described = {node.name for node in new.nodes}
         rows += [NodeRow(name=name, target=0) for name in targets if name not in described]
         maintainer.changes.nodes(rows)
-        maintainer.note_row(compiled=compiled, sources=sources, generation=maintainer.row.generation + 1)
+        maintainer.note_row(compiled=compiled, generation=maintainer.row.generation + 1)
 
     def _scale(self, scale: dict[str, str], targets: dict[str, int]) -> None:
         for name, text in scale.items():
@@ -300,7 +303,11 @@ class Running:
             alive = {name for name, node in maintainer.reality.nodes.items() if node.instances}
             described = {node.name for node in previous.compiled.nodes}
             compiled = with_retired(previous.compiled, maintainer.row.compiled, alive - described)
-            maintainer.note_row(compiled=compiled, sources=previous.sources)
+            maintainer.note_row(compiled=compiled)
+            how = "failed" if run.error is not None else "was cancelled"
+            maintainer.changes.want(
+                run.scope, previous, f"as it was before run {run.id}, which {how}", maintainer.world.now()
+            )
             maintainer.changes.nodes(self._records_before(previous))
             maintainer.reload = True
             before = self._state_after(previous, run.error)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import structlog
 from sqlalchemy import Connection, select, update
 
@@ -24,7 +25,7 @@ from pelagos.model.states import InfrastructureState
 from pelagos.process import Context, ServiceProcess, client, current_context, operation, use_context
 from pelagos.services.compute import ComputeService
 from pelagos.services.compute.messages import ConsoleRequest, ExecuteRequest, ListenerCheck, RefreshAccounts
-from pelagos.services.infrastructure import importing, queries, records
+from pelagos.services.infrastructure import importing, queries, records, revisions
 from pelagos.services.infrastructure.accepting import accept_run
 from pelagos.services.infrastructure.compiling import Compiler
 from pelagos.services.infrastructure.health import NetworkProber, Prober
@@ -42,6 +43,7 @@ from pelagos.services.infrastructure.planning import plan_of
 from pelagos.services.infrastructure.rendering import Renderer
 from pelagos.services.infrastructure.running import lacking
 from pelagos.services.infrastructure.settings import MaintainerSettings
+from pelagos.services.infrastructure.values import StoredBundle
 from pelagos.store import events
 from pelagos.store.keeper import HeldLease, LeaseKeeper
 from pelagos.store.port import Store
@@ -114,7 +116,7 @@ class InfrastructureService(ServiceProcess):
         self._renderer = Renderer(pool, run_command)
         self._prober = prober
         self._network_prober: NetworkProber | None = None
-        self._hosted: dict[str, asyncio.Event] = {}
+        self._at_work: dict[str, asyncio.Event] = {}
         self._asked: set[str] = set()
         """Infrastructures to be looked at (again) by whoever hosts them."""
         self._maintainers: dict[str, Maintainer] = {}
@@ -139,7 +141,7 @@ class InfrastructureService(ServiceProcess):
         self._ending = True
         for maintainer in self._maintainers.values():
             maintainer.stop()
-        ended = [event.wait() for event in self._hosted.values()]
+        ended = [event.wait() for event in self._at_work.values()]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5.0):
                 await asyncio.gather(*ended)
@@ -158,14 +160,15 @@ class InfrastructureService(ServiceProcess):
     async def start_run(self, request: RunRequest) -> RunView:
         """Accept a run and see that somebody works on it. Answers before it begins."""
         scope = current_context().scope
-        compiled = None
+        compiled, bundle = None, None
         if request.kind == "up":
-            compiled = await self._compile(scope, request.sources, request.entries)
+            compiled, bundle = await self._compile(scope, request)
         accept = partial(
             accept_run,
             scope=scope,
             request=request,
             compiled=compiled,
+            bundle=bundle,
             run_id=self.world.new_id(),
             infrastructure_id=self.world.new_id(),
             now=self.world.now(),
@@ -211,8 +214,8 @@ class InfrastructureService(ServiceProcess):
         """What would change, after a look at the clouds. Changes nothing."""
         scope = current_context().scope
         compiled = None
-        if request.sources or request.entries:
-            compiled = await self._compile(scope, request.sources, request.entries)
+        if request.sources or request.entries or request.revision:
+            compiled, _ = await self._compile(scope, request)
         plan = partial(plan_of, scope=scope, request=request, compiled=compiled)
         first = await self._store.read(plan)
         if first.id is not None:
@@ -270,6 +273,7 @@ class InfrastructureService(ServiceProcess):
             definitions=found,
             sources=dict(request.sources),
             entries=request.entries,
+            repository_id=self.world.new_id(),
             now=self.world.now(),
         )
 
@@ -283,7 +287,8 @@ class InfrastructureService(ServiceProcess):
     async def delete_definition(self, request: DeleteDefinition) -> None:
         """Forget a stored node definition. Raises NotFound."""
         scope = current_context().scope
-        await self._store.run(partial(importing.delete_definition, scope=scope, type_=request.type))
+        delete = partial(importing.delete_definition, scope=scope, type_=request.type, now=self.world.now())
+        await self._store.run(delete)
 
     @operation
     async def logs(self, request: LogsRequest) -> Logs:
@@ -328,9 +333,21 @@ class InfrastructureService(ServiceProcess):
 
     # -- compiling -------------------------------------------------------------------------------------------------
 
-    async def _compile(self, scope: Scope, sources: dict[str, str], entries: Sequence[str]) -> CompileResult:
-        stored = await self._store.read(lambda connection: importing.stored_definitions(connection, scope))
-        return await self._compiler.description(sources, entries, stored)
+    async def _compile(self, scope: Scope, request: RunRequest | PlanRequest) -> tuple[CompileResult, StoredBundle]:
+        """What the request brings, or the revision it names: compiled, and as texts with all they were made of."""
+
+        def find(connection: Connection) -> StoredBundle:
+            if request.revision:
+                infrastructure_id = queries.resolve(connection, scope, request.infrastructure)
+                _, bundle = revisions.read_revision(connection, scope, infrastructure_id, request.revision)
+                return bundle
+            stored = importing.stored_definitions(connection, scope)
+            return StoredBundle(request.entries, dict(request.sources), stored)
+
+        bundle = await self._store.read(find)
+        result = await self._compiler.description(bundle.sources, bundle.entries, bundle.definitions)
+        used = {type_: bundle.definitions[type_] for type_ in result.used}
+        return result, msgspec.structs.replace(bundle, definitions=used)
 
     async def _refresh(self, scope: Scope, infrastructure_id: str) -> dict[str, str]:
         """Account -> error, for those that could not be listed."""
@@ -401,12 +418,12 @@ class InfrastructureService(ServiceProcess):
         if maintainer is not None:
             maintainer.hint(runs=True)
         self._asked.add(infrastructure_id)
-        if infrastructure_id not in self._hosted:
-            self._hosted[infrastructure_id] = asyncio.Event()
+        if infrastructure_id not in self._at_work:
+            self._at_work[infrastructure_id] = asyncio.Event()
             self.start_task(self._maintain_one(infrastructure_id), name=f"maintain {infrastructure_id}")
 
     async def _maintain_one(self, infrastructure_id: str) -> None:
-        ended = self._hosted[infrastructure_id]
+        ended = self._at_work[infrastructure_id]
         pauses = _Pauses()
         try:
             while not self._ending:
@@ -423,7 +440,7 @@ class InfrastructureService(ServiceProcess):
                 except PelagosError as error:
                     await pauses.after(error, f"maintaining {infrastructure_id} pauses")
         finally:
-            del self._hosted[infrastructure_id]
+            del self._at_work[infrastructure_id]
             self._asked.discard(infrastructure_id)
             ended.set()
 

@@ -23,6 +23,8 @@ __all__ = [
     "Implementation",
     "MysqlCheck",
     "RunParameters",
+    "StoredBundle",
+    "StoredDefinition",
     "TemplatePlace",
 ]
 
@@ -139,12 +141,30 @@ class CompiledInfrastructure(msgspec.Struct, frozen=True, kw_only=True):
         return next((node for node in self.nodes if node.name == name), None)
 
 
-class Desired(msgspec.Struct, frozen=True, kw_only=True):
-    """What an infrastructure should be: the description, the bundle it came from, and each node's target number."""
+class StoredDefinition(msgspec.Struct, frozen=True):
+    """A node definition kept in the project: the file that holds its ``node_def:`` key, and all texts it needs."""
+
+    file: str
+    sources: dict[str, str]
+
+
+class StoredBundle(msgspec.Struct, frozen=True):
+    """A description as texts, complete: what an ``up`` brought, and what it took from the project's definitions."""
+
+    entries: tuple[str, ...]
+    """Names of the texts that were given, in order; the others are included by them."""
+    sources: dict[str, str]
+    definitions: dict[str, StoredDefinition] = {}
+
+
+class Desired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an infrastructure should be: the description and each node's target number; and as texts, either the bundle
+    or the revision that keeps it."""
 
     compiled: CompiledInfrastructure
-    sources: dict[str, str]
     targets: dict[str, int]
+    bundle: StoredBundle | None = None
+    revision: str = ""
 
 
 class RunParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

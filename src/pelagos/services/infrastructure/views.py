@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pelagos.model.states import InstanceState, ServerState
+from pelagos.repository import CommitInfo
 from pelagos.services.infrastructure.records import InstanceRow, RunHead
-from pelagos.wire.infrastructures import InstanceStatus, RunKind, RunView
+from pelagos.wire.infrastructures import InstanceStatus, RevisionView, RunKind, RunView
 from pelagos.wire.times import rfc3339
 
-__all__ = ["instance_status", "run_view", "shown_state"]
+__all__ = ["instance_status", "revision_view", "run_view", "shown_state"]
 
 _KINDS: dict[str, RunKind] = {"up": "up", "down": "down", "scale": "scale", "maintain": "maintain"}
 
@@ -27,6 +28,13 @@ def run_view(row: RunHead, infrastructure: str) -> RunView:
         finished_at=rfc3339(row.finished_at) if row.finished_at is not None else None,
         position=row.position,
         warnings=row.warnings,
+    )
+
+
+def revision_view(info: CommitInfo) -> RevisionView:
+    """A description's history is one line, so a commit's generation is its number."""
+    return RevisionView(
+        number=info.generation, id=info.digest, at=rfc3339(info.at), user_id=info.user_id, message=info.message
     )
 
 

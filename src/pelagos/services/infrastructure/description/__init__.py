@@ -3,7 +3,6 @@
 from pelagos.services.infrastructure.description.compile import (
     CompileOptions,
     CompileResult,
-    StoredDefinition,
     compile_definitions,
     compile_description,
 )
@@ -13,7 +12,6 @@ __all__ = [
     "CompileOptions",
     "CompileResult",
     "ResourceChecker",
-    "StoredDefinition",
     "compile_definitions",
     "compile_description",
 ]

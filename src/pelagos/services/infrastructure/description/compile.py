@@ -20,16 +20,9 @@ from pelagos.services.infrastructure.description.resources import ResourceChecke
 from pelagos.services.infrastructure.source.bundle import Bundle
 from pelagos.services.infrastructure.source.nodes import MAPPING, Node, kind_of
 from pelagos.services.infrastructure.source.problems import Problems, did_you_mean, listing
-from pelagos.services.infrastructure.values import CompiledInfrastructure, Implementation
+from pelagos.services.infrastructure.values import CompiledInfrastructure, Implementation, StoredDefinition
 
-__all__ = ["CompileOptions", "CompileResult", "StoredDefinition", "compile_definitions", "compile_description"]
-
-
-class StoredDefinition(msgspec.Struct, frozen=True):
-    """A node definition kept in the project: the file that holds its ``node_def:`` key, and all texts it needs."""
-
-    file: str
-    sources: dict[str, str]
+__all__ = ["CompileOptions", "CompileResult", "compile_definitions", "compile_description"]
 
 
 class CompileResult(msgspec.Struct, frozen=True):
@@ -37,6 +30,8 @@ class CompileResult(msgspec.Struct, frozen=True):
 
     compiled: CompiledInfrastructure
     warnings: tuple[Diagnostic, ...] = ()
+    used: tuple[str, ...] = ()
+    """Types whose definition is one of the project's."""
 
 
 class CompileOptions(TypedDict, total=False):
@@ -74,10 +69,10 @@ def compile_description(
             )
         problems.raise_if_failed()
         raise AssertionError("a description that cannot be read has errors")
-    _add_stored(draft.nodes, definitions, stored or {}, reader, problems)
+    used = _add_stored(draft.nodes, definitions, stored or {}, reader, problems)
     compiled = Resolver(draft, definitions, texts.broken, known_types, problems).compiled()
     problems.raise_if_failed()
-    return CompileResult(compiled, problems.sorted())
+    return CompileResult(compiled, problems.sorted(), used)
 
 
 def compile_definitions(
@@ -194,8 +189,9 @@ def _add_stored(
     stored: Mapping[str, StoredDefinition],
     reader: DefinitionReader,
     problems: Problems,
-) -> None:
-    """Read the stored definitions of the types that are used and that no entry defines."""
+) -> tuple[str, ...]:
+    """Read the stored definitions of the types that are used and that no entry defines; returns these types."""
+    used: list[str] = []
     bundles: list[tuple[StoredDefinition, Bundle]] = []
     for name in dict.fromkeys(node.type for node in nodes):
         definition = stored.get(name)
@@ -211,3 +207,5 @@ def _add_stored(
             problems.error(f"the stored node definition {name!r} cannot be found in {definition.file!r}")
             continue
         definitions[name] = reader.read(PREFIX + name, value)
+        used.append(name)
+    return tuple(used)
