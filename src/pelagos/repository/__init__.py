@@ -1,5 +1,16 @@
 """Versioned structured objects: types, commits, branches, merges, synchronisation, associations. See README.md."""
 
+from pelagos.repository.associations import (
+    Association,
+    add_association,
+    association_exists,
+    association_history,
+    delete_association,
+    end_association,
+    find_associations,
+    find_subjects,
+)
+from pelagos.repository.collect import GRACE, Collected, collect
 from pelagos.repository.commits import (
     ANY_HEAD,
     Checkout,
@@ -47,9 +58,11 @@ from pelagos.repository.values import MISSING
 
 __all__ = [
     "ANY_HEAD",
+    "GRACE",
     "MISSING",
     "TYPES",
     "Added",
+    "Association",
     "BothAdded",
     "BothChanged",
     "Change",
@@ -57,6 +70,7 @@ __all__ = [
     "ChangedAndRemoved",
     "Checkout",
     "Choice",
+    "Collected",
     "Commit",
     "CommitGraph",
     "CommitInfo",
@@ -78,14 +92,22 @@ __all__ = [
     "Repository",
     "TypeRegistry",
     "Use",
+    "add_association",
+    "association_exists",
+    "association_history",
     "branches",
     "checkout",
+    "collect",
     "commit",
     "compare",
     "create_repository",
+    "delete_association",
     "delete_repository",
     "diff",
+    "end_association",
+    "find_associations",
     "find_repository",
+    "find_subjects",
     "get",
     "get_many",
     "get_repository",

@@ -8,6 +8,7 @@ index: of the subject, the object, or the predicate. Subjects and objects are te
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, insert, or_, select, update
@@ -51,9 +52,8 @@ _SELECT = select(*(_TABLE[field] for field in Association.__struct_fields__))
 def add_association(
     connection: Connection, scope: Scope, subject: str, predicate: str, object: str, *, id: str, at: float
 ) -> Association:
-    """State that it holds from now on. If it does already, the one that is there is returned. ``id``: made by the caller.
-
-    Raises :class:`InvalidInput` for an empty or too long part."""
+    """State that it holds from now on; ``id`` is made by the caller. If it does already, the one that is there is
+    returned. Raises :class:`InvalidInput` for an empty or too long part."""
     for name, text, most in (("subject", subject, 255), ("predicate", predicate, 128), ("object", object, 255)):
         if not 0 < len(text) <= most:
             raise InvalidInput(f"the {name} has {len(text)} characters", advice=f"Give 1 to {most}.")
@@ -106,7 +106,7 @@ def find_query(
     predicate: str | None = None,
     object: str | None = None,
     as_of: float | None = None,
-) -> Select[Association]:
+) -> Select[Any]:
     """The query behind :func:`find_associations`."""
     return _SELECT.where(*_parts(scope, subject, predicate, object), _holds(as_of))
 
@@ -146,7 +146,7 @@ def find_subjects(
     after: str = "",
     limit: int = 100,
 ) -> list[str]:
-    """A star query: the subjects that have every one of the (predicate, object) pairs, by name, those after ``after``."""
+    """A star query: a page, by name, of the subjects that have every one of the (predicate, object) pairs."""
     query = star_query(scope, pairs, as_of=as_of).where(_TABLE.subject > after)
     return list(connection.execute(query.order_by(_TABLE.subject).limit(limit)).scalars())
 

@@ -4,8 +4,8 @@ The problem: a full mark of a large store takes long, and while it runs, others 
 held for garbage. The way chosen: mark and sweep with a second look. Marking reads in many small queries, on whatever
 state each meets. Each sweep is one transaction that reads all refs anew, walks on from those the marking did not know,
 and only then deletes, parents before their children, so that what remains never links into nothing. Transactions are
-serializable, so a commit that uses an object either is seen by the sweep, or makes it run again, or finds the object gone
-and is told so.
+serializable, so a commit that uses an object either is seen by the sweep, or makes it run again, or finds the object
+gone and is told so.
 
 What no commit reaches yet (chunks of a pull under way, objects put beforehand) is kept by its time: a put renews the
 time of all it finds and links to, and younger than the grace stays, with all below it.
