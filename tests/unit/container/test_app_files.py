@@ -22,7 +22,8 @@ def write(directory: Path, **files: str) -> Path:
 
 
 def app(name: str, *, version: str = "1.0", depends: str = "[]", more: str = "") -> str:
-    return f'name: {name}\nversion: "{version}"\ndepends: {depends}\nprocesses:\n  - "{name}:{name.title()}Service"\n{more}'
+    kind = f"{name}:{name.title()}Service"
+    return f'name: {name}\nversion: "{version}"\ndepends: {depends}\nprocesses:\n  - "{kind}"\n{more}'
 
 
 def plan(directory: Path, *files: str, arguments: tuple[str, ...] = (), search: tuple[Path, ...] = ()) -> StartPlan:

@@ -1,0 +1,223 @@
+"""Container programs in this process: what they say, what reaches them, how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pelagos.container import AgentProcess
+from pelagos.container.control import Control, connect_control
+from pelagos.container.messages import AppRequest, LogLevelRequest, ProcessQuery, SpawnRequest
+from pelagos.model import SystemWorld
+from pelagos.model.errors import Conflict, DescriptionError, InvalidInput, NotFound, Unavailable
+from pelagos.process import client
+from pelagos.runtime import Settings
+from pelagos.runtime.hosting import HostReady, host
+from pelagos.runtime.log_levels import LEVELS
+
+pytestmark = pytest.mark.anyio
+
+HELLO = """
+from pelagos.process import ServiceProcess, operation
+
+class HelloService(ServiceProcess):
+    name = "hello"
+
+    def __init__(self, greeting: str = "Hello", fails: bool = False) -> None:
+        super().__init__()
+        self.greeting = greeting
+        self.fails = fails
+
+    async def on_activate(self) -> None:
+        if self.fails:
+            raise OSError("it was told to fail")
+
+    @operation
+    async def hello(self, name: str) -> str:
+        return f"{self.greeting}, {name}{self.container.settings.get('mark', '')}"
+
+    @operation
+    async def die(self) -> None:
+        async def fail() -> None:
+            raise OSError("dead")
+        self.start_task(fail())
+"""
+APP = """
+name: hello
+version: "1.0"
+processes:
+  - {name: hello, class: "hello_of_test_hosting:HelloService"}
+supervision: {max_restarts: 0}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "hello_of_test_hosting.py").write_text(HELLO)
+    (tmp_path / "hello.yaml").write_text(APP)
+    path = list(sys.path)
+    yield tmp_path
+    sys.path[:] = path
+    sys.modules.pop("hello_of_test_hosting", None)
+
+
+class Hosted:
+    def __init__(self, told: HostReady, control: Control, stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+        self.told = told
+        self.control = control
+        self.stop = stop
+        self.task = task
+
+    @property
+    def agent(self) -> AgentProcess:
+        return client(AgentProcess, self.control)
+
+
+@asynccontextmanager
+async def hosted(
+    folder: Path, *files: str, settings: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[Hosted]:
+    made = Settings(home=folder / "home", **(settings or {}))
+    world = SystemWorld(environ=options.pop("environ", {}))
+    stop = asyncio.Event()
+    ready: asyncio.Future[HostReady] = asyncio.get_running_loop().create_future()
+    task = asyncio.ensure_future(
+        host(
+            made,
+            [folder / f"{name}.yaml" for name in files],
+            ready=ready.set_result,
+            world=world,
+            stop=stop,
+            signals=False,
+            **options,
+        )
+    )
+    await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
+    if not ready.done():
+        await task
+    told = ready.result()
+    control = await connect_control(folder / "home", told.system, told.container)
+    try:
+        yield Hosted(told, control, stop, task)
+    finally:
+        await control.close()
+        stop.set()
+        await asyncio.wait([task])
+        world.close()
+    await task
+
+
+async def test_an_app_with_arguments_and_settings_alone_in_memory(folder: Path) -> None:
+    settings = {"app_config": {"mark": "!"}, "log_levels": {"exchange": "debug"}}
+    options = {"system": "demo", "container_id": "one", "arguments": ["hello.greeting=Ahoy"]}
+    async with hosted(folder, "hello", settings=settings, **options) as it:
+        assert it.told == HostReady(
+            "demo", "one", "memory", str(folder / "home" / "control" / "demo" / "one.sock"), ("hello",)
+        )
+        assert stat.S_IMODE(os.stat(it.told.socket).st_mode) == 0o600
+        assert await it.control.call("service:hello", "hello", "you") == "Ahoy, you!"
+        assert it.control.info.files == (str(folder / "hello.yaml"),)
+        assert it.control.info.classes == {"hello": "hello_of_test_hosting:HelloService"}
+        assert [(n.id, n.state, n.pid) for n in await it.agent.nodes()] == [("one", "alive", os.getpid())]
+        made = await it.agent.spawn(SpawnRequest("hello", arguments={"greeting": "Moin"}))
+        other: Any = await it.control.call(f"process:{made.processes[0]}", "hello", "you")
+        assert other == "Moin, you!"
+        assert {p.name for p in await it.agent.processes(ProcessQuery())} >= {"hello", "agent", "observer"}
+        assert LEVELS.snapshot()["pelagos.exchange"] == "debug"
+        await it.agent.set_log_level(LogLevelRequest("exchange", "error"))
+        assert LEVELS.snapshot()["pelagos.exchange"] == "error"
+        await it.agent.set_log_level(LogLevelRequest("exchange", ""))
+        assert LEVELS.snapshot()["pelagos.exchange"] == "debug"
+        with pytest.raises(InvalidInput, match="no log level"):
+            await it.agent.set_log_level(LogLevelRequest("exchange", "loud"))
+    assert not (folder / "home" / "control" / "demo" / "one.sock").exists()
+    with pytest.raises(Unavailable):
+        await connect_control(folder / "home", "demo")
+
+
+async def test_readiness_is_told_by_file_descriptor_and_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reading, writing = os.pipe()
+    stop = asyncio.Event()
+    stop.set()  # it starts, is ready, and ends
+    await host(
+        Settings(home=folder / "home"),
+        [folder / "hello.yaml"],
+        container_id="c",
+        ready_file=folder / "ready",
+        notify_fd=writing,
+        stop=stop,
+        signals=False,
+    )
+    assert capsys.readouterr().out == "pelagos: container c of system pelagos is ready\n"
+    assert json.loads((folder / "ready").read_text())["apps"] == ["hello"]
+    with os.fdopen(reading) as pipe:
+        assert pipe.read() == "ready c\n"
+
+
+async def test_mistakes_come_before_anything_starts(folder: Path) -> None:
+    (folder / "wrong.yaml").write_text("name: wrong\nprocesses: [{class: 'a:B', cuont: 1}]\n")
+    with pytest.raises(DescriptionError):
+        async with hosted(folder, "hello", "wrong"):
+            pass
+    for options, message in (
+        ({"system": "a b"}, "system's name"),
+        ({"container_id": "../x"}, "container's id"),
+        ({"broker": "http://x"}, "amqp://"),
+        ({"broker": "amqp://${NO_SUCH}@x"}, "environment variable NO_SUCH"),
+        ({"processes": ["nonsense"]}, "no process to start"),
+    ):
+        with pytest.raises(InvalidInput, match=message):
+            async with hosted(folder, "hello", **options):
+                pass
+    assert not (folder / "home" / "control").exists() or not list((folder / "home" / "control").rglob("*.sock"))
+
+
+async def test_a_start_that_fails_leaves_nothing_and_raises_the_cause(folder: Path) -> None:
+    with pytest.raises(OSError, match="told to fail"):
+        async with hosted(folder, "hello", arguments=["fails=true"]):
+            pass
+    assert list((folder / "home" / "control").rglob("*.sock")) == []
+
+
+async def test_a_container_that_fails_for_good_raises_the_cause(folder: Path) -> None:
+    with pytest.raises(Unavailable, match="gave up"):
+        async with hosted(folder, "hello") as it:
+            for _ in range(10):
+                try:
+                    await it.control.call("service:hello", "die", timeout=1.0)
+                except Unavailable:
+                    pass
+                await asyncio.wait([it.task], timeout=0.2)
+                if it.task.done():
+                    break
+            assert it.task.done()
+
+
+async def test_one_container_of_an_id(folder: Path) -> None:
+    async with hosted(folder, container_id="one"):
+        with pytest.raises(Conflict, match="'one' of system 'pelagos' runs already"):
+            async with hosted(folder, container_id="one"):
+                pass
+
+
+async def test_apps_are_started_by_name_while_it_runs(folder: Path) -> None:
+    (folder / "more").mkdir()
+    (folder / "more" / "late.yaml").write_text("name: late\nprocesses: ['pelagos.process:Process']\n")
+    async with hosted(folder, settings={"apps": (str(folder / "more"),)}) as it:
+        assert await it.agent.apps() == []
+        told = await it.agent.start_app(AppRequest("late"))
+        assert (told.name, len(told.processes)) == ("late", 1)
+        await it.agent.stop_app(AppRequest("late"))
+        with pytest.raises(DescriptionError):
+            await it.agent.start_app(AppRequest("late", arguments={"no": 1}))
+        with pytest.raises((NotFound, InvalidInput)):
+            await it.agent.start_app(AppRequest("later"))
