@@ -43,6 +43,12 @@ def _rpc_amqp(quick: bool) -> list[Row]:
     return rpc_amqp.measure(quick)
 
 
+def _processes(quick: bool) -> list[Row]:
+    from benchmarks import processes
+
+    return processes.measure(1_000 if quick else processes.MANY)
+
+
 def _plan(quick: bool) -> list[Row]:
     from benchmarks import plans
 
@@ -80,6 +86,7 @@ def _local(_: bool) -> list[Row]:
 GROUPS: dict[str, Group] = {
     "startup": _startup,
     "rpc": _rpc,
+    "processes": _processes,
     "rpc-amqp": _rpc_amqp,
     "local": _local,
     "plan": _plan,
