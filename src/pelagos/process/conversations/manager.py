@@ -49,6 +49,8 @@ log = get_logger(__name__)
 
 _TOMBSTONES = 1024
 _TOMBSTONE_AGE = 120.0
+_SWEEP_GRAIN = 1.0
+"""Seconds between two sweeps at the least; what is left may round to no time at all."""
 _BUFFER = 256
 """Messages that may wait in a participant's side."""
 
@@ -130,6 +132,10 @@ class Conversations:
     def __len__(self) -> int:
         """How many are open."""
         return len(self._initiated) + len(self._taken)
+
+    def open_ones(self) -> tuple[Conversation, ...]:
+        """All that are open, those of this process's asking first."""
+        return (*self._initiated.values(), *self._taken.values())
 
     def register(self, protocol: Protocol) -> None:
         """Speak one more protocol; see :meth:`Protocols.register`."""
@@ -367,7 +373,8 @@ class Conversations:
         while graves:
             oldest = next(iter(graves.values()))
             if now - oldest < _TOMBSTONE_AGE:
-                self._sweeper = self.loop.call_later(oldest + _TOMBSTONE_AGE - now, self._sweep)
+                left = oldest + _TOMBSTONE_AGE - now
+                self._sweeper = self.loop.call_later(max(left, _SWEEP_GRAIN), self._sweep)
                 return
             graves.popitem(last=False)
 
@@ -417,7 +424,7 @@ class Conversations:
         self._tombstones.clear()
 
     def _lose_all(self, why: str, *, tell: bool) -> None:
-        for conversation in [*self._initiated.values(), *self._taken.values()]:
+        for conversation in self.open_ones():
             gone = _ended(conversation, why)
             if tell and conversation.initiated and conversation.peer and conversation.may(Performative.CANCEL):
                 conversation.cancel()
@@ -447,7 +454,7 @@ class Conversations:
         self.renew_later(conversation)
 
     def snapshot(self) -> ConversationsSnapshot:
-        everyone = [*self._initiated.values(), *self._taken.values()]
+        everyone = self.open_ones()
         return ConversationsSnapshot(
             open=tuple(f"{c.id} {c.protocol.name} {c.role} {c.state}" for c in everyone[:100]),
             initiated=len(self._initiated),
