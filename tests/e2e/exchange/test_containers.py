@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from pamqp import commands as spec
 
 from e2e.exchange.conftest import Caller, Inbox, MakeTransport, ack, answering
-from pelagos.exchange import Envelope, Performative, Receiver
+from pelagos.exchange import Delivery, Envelope, Performative, Receiver
 from pelagos.model.errors import Unavailable
 
 pytestmark = [pytest.mark.anyio, pytest.mark.amqp, pytest.mark.e2e]
@@ -188,3 +189,48 @@ async def test_load_on_a_connection_that_keeps_breaking(make: MakeTransport) -> 
     assert a.snapshot().disconnects + b.snapshot().disconnects == 3
     assert await a.wait_served(STORE, 10)
     assert await caller.outcome(STORE, "at last", timeout=5) == "ok"
+
+
+async def test_a_receiver_whose_queue_was_deleted_is_restored_on_the_same_connection(make: MakeTransport) -> None:
+    a, b = await make("a"), await make("b")
+    inbox = Inbox(ack)
+    await a.subscribe(Receiver(STORE), inbox)
+    channel = await b._link.wire.channel()
+    await channel.call(spec.Queue.Delete(queue=a.topology.service_queue(STORE)))
+    assert await b.wait_served(STORE, 10)
+    await b.publish(event("x", STORE))
+    await inbox.wait_for(1)
+    assert (inbox.ops, a.snapshot().disconnects) == (["x"], 0)
+
+
+async def test_a_defect_of_a_receiver_holds_up_no_other(make: MakeTransport) -> None:
+    a = await make("a")
+    inbox = Inbox(ack)
+
+    def fail(delivery: Delivery) -> None:
+        raise RuntimeError("a handler must not raise")
+
+    await a.subscribe(Receiver(STORE), fail)
+    await a.subscribe(Receiver("topic:test.#"), inbox)
+    await a.publish(event("bad", STORE))
+    await a.publish(event("good", "topic:test.x"))
+    await inbox.wait_for(1)
+    assert a.snapshot().disconnects == 0
+
+
+async def test_somebody_deletes_an_exchange(make: MakeTransport) -> None:
+    a, b = await make("a"), await make("b")
+    inbox = Inbox(ack)
+    await a.subscribe(Receiver("topic:test.#"), inbox)
+    channel = await b._link.wire.channel()
+    await channel.call(spec.Exchange.Delete(exchange=a.topology.events))
+    with pytest.raises(Unavailable):
+        await a.publish(event("lost", "topic:test.x"))
+    async with asyncio.timeout(10):
+        while not inbox.ops:
+            try:
+                await a.publish(event("again", "topic:test.x"))
+            except Unavailable:
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(0.01)
+    assert set(inbox.ops) == {"again"}

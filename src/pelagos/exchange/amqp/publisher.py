@@ -211,7 +211,7 @@ class Publisher:
         if not name.startswith(self._prefix):
             name = message.properties.correlation_id or ""
         tag = name.rpartition("-")[2]
-        entry = self._pending.pop(int(tag), None) if tag.isdigit() else None
+        entry = self._pending.pop(int(tag), None) if tag.isascii() and tag.isdigit() else None
         if entry is not None:
             self._end(entry[0], _RETURNED)
 
@@ -256,6 +256,8 @@ class Publisher:
             self._sweeper = None
         if self._settled is not None and not self._settled.done():
             self._settled.set_result(None)
+        # Closed by the broker (somebody deleted an exchange): nothing can be sent any more, so all begins anew.
+        self._channel.wire.abort()
 
 
 @functools.lru_cache(4096)

@@ -54,6 +54,10 @@ class ServiceKeeper(Protocol):
         """Make a dead letter of it; the future ends when the broker has it."""
         ...
 
+    def restore(self, consumer: ServiceConsumer, reason: str) -> None:
+        """The broker ended its channel or consumer while the connection stands: to be attached again."""
+        ...
+
     @property
     def max_message_bytes(self) -> int: ...
 
@@ -106,9 +110,10 @@ class ServiceConsumer:
         self.active = True
         self._handler = handler
         self._forget = forget
-        self._wire: Wire | None = None
         self._channel: Channel | None = None
         self._tags: list[str] = []
+        self._attached: Channel | None = None
+        """The channel, once it consumes."""
         self._late: list[tuple[Channel, Message]] = []
         self._last = False
         self._cancelling = asyncio.Lock()
@@ -125,7 +130,6 @@ class ServiceConsumer:
     async def attach(self, wire: Wire) -> None:
         """Declare, bind and consume on a connection. Raises :class:`Conflict` if others receive at the address in
         another way, :class:`WireLost`."""
-        self._wire = wire
         await self._check_kind(wire)
         for attempt in range(_ATTEMPTS):
             try:
@@ -160,19 +164,16 @@ class ServiceConsumer:
     async def _attach_once(self, wire: Wire) -> None:
         (main, _), (nested, _) = self._queues
         channel = await self._declare(wire)
-        try:
-            self._channel = channel
-            channel.on_closed = self._closed
-            channel.on_cancelled = self._consumer_gone
-            await self._bind(channel)
-            prefetch = self.receiver.prefetch
-            tags = [await channel.consume(main, lambda m: self._take(channel, m), prefetch=prefetch)]
-            tags.append(await channel.consume(nested, lambda m: self._take(channel, m)))
-            self._tags = tags
-            await self._bind(channel)
-        except asyncio.CancelledError:
-            channel.wire.send(b"")
-            raise
+        self._channel = channel
+        channel.on_closed = self._closed
+        await self._bind(channel)
+        prefetch = self.receiver.prefetch
+        tags = [await channel.consume(main, lambda m: self._take(channel, m), prefetch=prefetch)]
+        tags.append(await channel.consume(nested, lambda m: self._take(channel, m)))
+        self._tags = tags
+        await self._bind(channel)
+        channel.on_cancelled = self._consumer_gone
+        self._attached = channel
 
     async def _declare(self, wire: Wire) -> Channel:
         """The queues, with our arguments or, if they are there with another capacity, as they are."""
@@ -210,7 +211,7 @@ class ServiceConsumer:
         if envelope is None:
             return
         headers = properties.headers
-        deliveries = 1 if not headers else int(headers.get("x-delivery-count") or 0) + 1
+        deliveries = _deliveries(headers)
         tag = method.delivery_tag
         deadline = None
         if envelope.remaining_ms is not None:
@@ -232,8 +233,7 @@ class ServiceConsumer:
         except InvalidInput as error:
             self.keeper.refuse(address, len(body), error.message)
             if self.receiver.durable:
-                deliveries = int((properties.headers or {}).get("x-delivery-count") or 0) + 1
-                self._bury(channel, tag, body, error.message, deliveries)
+                self._bury(channel, tag, body, error.message, _deliveries(properties.headers))
             else:
                 channel.ack(tag)
             return None
@@ -358,16 +358,25 @@ class ServiceConsumer:
             del self.unsettled[key]
         self._late = [entry for entry in self._late if entry[0].failure is None]
         self.let_go()
-        if isinstance(error, ChannelClosed) and error.code != 200:
-            self._consumer_gone(str(error))
+        attached = self._attached is not None and self._attached.failure is error
+        if attached and self.active and isinstance(error, ChannelClosed):
+            self.keeper.restore(self, error.text)
 
-    def _consumer_gone(self, reason: str) -> None:
-        """The broker ended the consumer (somebody deleted its queue): a new connection sets everything right."""
-        if self.active and self._wire is not None and not self._wire.lost.done():
-            self._wire.abort()
+    def _consumer_gone(self, tag: str) -> None:
+        """The broker ended the consumer: somebody deleted its queue."""
+        if self.active and self._attached is not None and self._attached.failure is None:
+            self._attached.drop()
+            self._attached = None
+            self.keeper.restore(self, "its queue was deleted")
 
     def snapshot(self) -> QueueSnapshot:
         return QueueSnapshot(self.receiver.address, 1 if self.active else 0, 0, len(self.unsettled), 0)
+
+
+def _deliveries(headers: Any) -> int:
+    """How often a message was handed out, this time included: quorum queues count those before."""
+    before = headers.get("x-delivery-count") if headers else None
+    return before + 1 if isinstance(before, int) else 1
 
 
 def deadline_of(envelope: Envelope, expiration: str | None, now: float) -> float | None:
@@ -376,6 +385,6 @@ def deadline_of(envelope: Envelope, expiration: str | None, now: float) -> float
     remaining = envelope.remaining_ms
     if remaining is None:
         return None
-    if expiration and expiration.isdigit():
+    if expiration and expiration.isascii() and expiration.isdigit():
         remaining = min(remaining, int(expiration))
     return now + remaining / 1000

@@ -59,7 +59,7 @@ _PROBE = "probe"
 """The type of a message that only asks whether somebody takes it."""
 
 _WRITE_BUFFER = 64 * 1024 * 1024
-"""Bytes that the socket has not taken, beyond which hints are dropped."""
+"""Bytes that the socket has not taken, beyond which nothing more is sent; replies get twice as much."""
 
 
 class AmqpTransport:
@@ -80,6 +80,9 @@ class AmqpTransport:
         self._keeper: asyncio.Task[None] | None = None
         self._open = False
         self._services: dict[ServiceConsumer, None] = {}
+        self._broken: dict[ServiceConsumer, None] = {}
+        """To be attached again on the connection that stands."""
+        self._wake: asyncio.Future[None] | None = None
         self._bindings: dict[Binding, int] = {}
         self._mailbox_keys: dict[str, None] = {self.topology.mailbox_key: None}
         self._gates: dict[str, deque[asyncio.Future[None]]] = {}
@@ -167,25 +170,64 @@ class AmqpTransport:
                 await consumer.attach(link.wire)
         except BaseException:
             self._link = None
+            self._tell_of_break()
             await link.wire.close()
             raise
 
     async def _keep_connected(self) -> None:
         while True:
-            link = self._link
-            assert link is not None
-            reason = await asyncio.shield(link.wire.lost)
-            self._disconnected(reason)
+            try:
+                await self._watch_link()
+            except Exception as error:
+                log.error("keeping the connection to the broker failed", broker=self._config.place, exc_info=error)
+                if self._link is not None:
+                    self._link.wire.abort()
+                await asyncio.sleep(self._config.retry_at_most)
+
+    async def _watch_link(self) -> None:
+        """Until the connection breaks and stands again, or some receivers have been restored."""
+        link = self._link
+        if link is not None:
+            self._wake = asyncio.get_running_loop().create_future()
+            if not self._broken:
+                either: tuple[asyncio.Future[Any], ...] = (link.wire.lost, self._wake)
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not link.wire.lost.done():
+                await self._attach_broken(link)
+                return
+            self._disconnected(link.wire.lost.result())
             await link.wire.close()
-            await self._reconnect()
-            log.info("connected to the broker again", broker=self._config.place)
-            self._connected()
+        await self._reconnect()
+        log.info("connected to the broker again", broker=self._config.place)
+        self._connected()
+
+    async def _attach_broken(self, link: Link) -> None:
+        while self._broken:
+            consumer = next(iter(self._broken))
+            del self._broken[consumer]
+            if consumer.active:
+                try:
+                    await consumer.attach(link.wire)
+                except (PelagosError, WireLost, ChannelClosed) as error:
+                    log.warning("a receiver was not restored", address=consumer.receiver.address, error=str(error))
+                    link.wire.abort()  # what cannot be mended one by one begins anew, with pauses between attempts
+                    return
+
+    def restore(self, consumer: ServiceConsumer, reason: str) -> None:
+        log.warning("the broker ended a receiver", address=consumer.receiver.address, reason=reason)
+        self._broken[consumer] = None
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
 
     def _disconnected(self, reason: str) -> None:
         log.warning("the connection to the broker is lost", broker=self._config.place, reason=reason)
         self._link = None
         self._disconnects += 1
+        self._broken.clear()
         self._up = asyncio.get_running_loop().create_future()
+        self._tell_of_break()
+
+    def _tell_of_break(self) -> None:
         for callback in tuple(self._listeners.values()):
             callback()
 
@@ -218,6 +260,7 @@ class AmqpTransport:
             return
         route = self.topology.route(receiver)
         body = self._encode(envelope)
+        self._published += 1
         remaining = envelope.remaining_ms
         now = self.monotonic()
         until = now + (_NO_DEADLINE_PATIENCE if remaining is None else remaining / 1000)
@@ -243,7 +286,12 @@ class AmqpTransport:
         else:
             expiration = str(max(1, int((until - self.monotonic()) * 1000)))
         key = NESTED + route.key if envelope.depth > 0 and route.kind is Kind.SERVICE else route.key
-        self._published += 1
+        if link.wire.backlog > _WRITE_BUFFER:
+            raise Unavailable(
+                f"the broker at {self._config.place} takes nothing at the moment; nothing was done",
+                advice="Look at the broker: it stops taking messages when its memory or disk is short.",
+                details={"overloaded": True},
+            )
         try:
             await link.publisher.confirm(
                 route.exchange,
@@ -325,7 +373,7 @@ class AmqpTransport:
         link = self._link
         try:
             route = self.topology.route(envelope.receiver)
-            if link is None or (link.wire.backlog > _WRITE_BUFFER and not envelope.is_reply):
+            if link is None or link.wire.backlog > (2 * _WRITE_BUFFER if envelope.is_reply else _WRITE_BUFFER):
                 self._undeliverable += 1
                 return
             link.publisher.send(
@@ -441,8 +489,8 @@ class AmqpTransport:
         envelope = self._decode(message, "the mailboxes")
         if envelope is None:
             return
-        if not envelope.receiver.startswith("process:"):
-            self.refuse("the mailboxes", len(message.body), "it is meant for no process")
+        if mailbox_key(envelope.receiver) not in self._mailbox_keys:
+            self.refuse("the mailboxes", len(message.body), "it is meant for no process of this container")
             return
         self._local.accept(envelope, deadline_of(envelope, message.properties.expiration, self.monotonic()))
 
@@ -450,7 +498,8 @@ class AmqpTransport:
         envelope = self._decode(message, "events")
         if envelope is None:
             return
-        if not envelope.receiver.startswith(("topic:", "fanout:")):
+        kind, _, name = envelope.receiver.partition(":")
+        if kind not in (Kind.TOPIC, Kind.FANOUT) or not name:
             self.refuse("events", len(message.body), "it is no event")
             return
         self._local.accept(envelope, deadline_of(envelope, message.properties.expiration, self.monotonic()))
@@ -487,7 +536,7 @@ class AmqpTransport:
         queue = _death(message, "queue").removesuffix("." + NESTED[:-1])
         address = f"service:{queue.removeprefix(self.topology.work_queue('service:'))}"
         limit = message.method.routing_key.removeprefix(FAILED)
-        deliveries = int(limit) if limit.isdigit() else 0
+        deliveries = int(limit) if limit.isascii() and limit.isdigit() else 0
         reason = f"it was handed out {limit} times and never finished"
 
         def safe(future: asyncio.Future[None]) -> None:

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import aiormq
 import pamqp.frame
+import structlog
 from aiormq.connection import Connection, TCPTransportFactory, TLSTransportFactory
 from pamqp import commands as spec
 from pamqp.base import Frame
@@ -28,6 +29,8 @@ from pelagos.exchange.amqp.config import AmqpConfig
 from pelagos.model.errors import Unavailable
 
 __all__ = ["Channel", "ChannelClosed", "Message", "Wire", "WireLost"]
+
+log = structlog.get_logger(__name__)
 
 # It logs each lost connection with a traceback; we log it ourselves, once.
 logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)
@@ -303,7 +306,11 @@ class Channel:
         if kind is spec.Basic.Deliver:
             take = self._consumers.get(method.consumer_tag)
             if take is not None:
-                take(message)
+                try:
+                    take(message)
+                except Exception as error:
+                    # A defect of a receiver must not end the connection of all.
+                    log.error("a message could not be taken", queue=method.consumer_tag, exc_info=error)
         elif kind is spec.Basic.Return:
             if self.on_return is not None:
                 self.on_return(message)
