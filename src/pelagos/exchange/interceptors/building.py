@@ -116,7 +116,9 @@ class _Builder:
         self._verifier: AssertionVerifier | None = None
         self._shipped: dict[str, Callable[[Any], Interceptor]] = {
             "trace": lambda options: Trace(surroundings.world, _options("trace", options, TraceOptions)),
-            "deadline": lambda options: Deadline(surroundings.world, _options("deadline", options, DeadlineOptions)),
+            "deadline": lambda options: Deadline(
+                surroundings.world, _options("deadline", options, DeadlineOptions), local=surroundings.local
+            ),
             "statistics": lambda options: Statistics(
                 surroundings.world, _options("statistics", options, StatisticsOptions)
             ),

@@ -2,7 +2,7 @@
 
 The transport expires what waits in its queues; this one refuses what has no time left when it is sent, and what was so
 long on its way that its sender cannot wait for it any more. The latter goes by the clocks of two hosts, so it allows
-for their difference.
+for their difference; where messages stay in one interpreter there is only one clock, which the transport has looked at.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ class Deadline:
     name = "deadline"
     replies = False
 
-    def __init__(self, world: World, options: DeadlineOptions | None = None) -> None:
+    def __init__(self, world: World, options: DeadlineOptions | None = None, *, local: bool = False) -> None:
         self._now = world.now
         self._skew = (options or DeadlineOptions()).skew
+        self._local = local
         self._refused = 0
 
     def outbound(self, envelope: Envelope) -> Envelope:
@@ -44,7 +45,8 @@ class Deadline:
     def inbound(self, envelope: Envelope, receiver: Receiver, redelivered: bool) -> Envelope:
         remaining = envelope.remaining_ms
         if remaining is not None and (
-            remaining <= 0 or (envelope.ts and envelope.ts + remaining < (self._now() - self._skew) * 1000)
+            remaining <= 0
+            or (not self._local and envelope.ts and envelope.ts + remaining < (self._now() - self._skew) * 1000)
         ):
             raise self._too_late(envelope)
         return envelope

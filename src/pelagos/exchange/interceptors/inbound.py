@@ -28,6 +28,9 @@ __all__ = ["InboundWay", "InterceptedSubscription"]
 
 log = structlog.get_logger(__name__)
 
+# Looking a member up in its enum costs more than comparing it.
+_REQUEST, _RESULT = Performative.REQUEST, Performative.INFORM_RESULT
+
 Inbound = Callable[[Envelope, Receiver, bool], Envelope]
 Answer = Callable[[Envelope, PelagosError, Receiver, int], None]
 """(request, error, receiver, position of the interceptor that refused it): sends the error reply."""
@@ -149,12 +152,10 @@ class InterceptedSubscription:
             self._park(_Case(delivery, envelope, len(self._way.stack) - 1))
             return
         performative = envelope.performative
-        if performative is Performative.INFORM_RESULT or (
-            performative is not Performative.REQUEST and envelope.is_reply
-        ):
-            way = self._replies
-        else:
+        if performative is _REQUEST or not (performative is _RESULT or envelope.is_reply):
             way = self._messages
+        else:
+            way = self._replies
         inbound = None
         try:
             if len(envelope.content) > self._max_content:

@@ -49,6 +49,9 @@ __all__ = ["InterceptedTransport"]
 
 log = structlog.get_logger(__name__)
 
+# Looking a member up in its enum costs more than comparing it.
+_REQUEST, _RESULT = Performative.REQUEST, Performative.INFORM_RESULT
+
 Outbound = Callable[[Envelope], Envelope]
 
 
@@ -101,7 +104,7 @@ class InterceptedTransport:
         try:
             if len(envelope.content) > self._max_content:
                 check_size(envelope, self._max_content)
-            for outbound in self._messages if envelope.performative is Performative.REQUEST else self._way(envelope):
+            for outbound in self._messages if envelope.performative is _REQUEST else self._way(envelope):
                 envelope = outbound(envelope)
         except Exception as raised:  # noqa: BLE001 - the edge of interceptors: sorted out there
             return self._publish_stopped(envelope, outbound, raised)
@@ -112,7 +115,7 @@ class InterceptedTransport:
         try:
             if len(envelope.content) > self._max_content:
                 check_size(envelope, self._max_content)
-            way = self._replies if envelope.performative is Performative.INFORM_RESULT else self._way(envelope)
+            way = self._replies if envelope.performative is _RESULT else self._way(envelope)
             for outbound in way:
                 envelope = outbound(envelope)
         except Exception as raised:  # noqa: BLE001 - the edge of interceptors: sorted out there
@@ -269,5 +272,5 @@ def _outbound_methods(stack: tuple[Interceptor, ...], *, replies: bool) -> tuple
         interceptor.outbound
         for interceptor in stack
         if getattr(type(interceptor), "outbound", None) is not unchanged_outbound
-        and (not replies or getattr(interceptor, "replies", True))
+        and (not replies or (getattr(interceptor, "replies", True) and getattr(interceptor, "sent_replies", True)))
     )
