@@ -34,6 +34,7 @@ from pelagos.store.port import Store
 from pelagos.wire.doctor import DoctorView, Fact
 from pelagos.wire.infrastructures import (
     DefinitionView,
+    DiffView,
     EventView,
     ExplainStep,
     ExplainView,
@@ -44,6 +45,8 @@ from pelagos.wire.infrastructures import (
     PlanAction,
     PlanRequest,
     PlanView,
+    RevisionFiles,
+    RevisionView,
     RunRequest,
     RunView,
     ScalingStatus,
@@ -56,6 +59,7 @@ INFRA = "11111111-1111-4111-8111-111111111111"
 RUN = "22222222-2222-4222-8222-222222222222"
 INSTANCE = "33333333-3333-4333-8333-333333333333"
 OTHER = Scope(project_id="other", user_id="somebody")
+REVISION = RevisionView(number=1, id="ab" * 32, at=NOW, user_id="default", message=f"up, run {RUN}")
 
 
 def run_view(state: RunState = RunState.RUNNING, **changes: Any) -> RunView:
@@ -145,6 +149,21 @@ class Domain:
     async def refresh_live(self, request: RefreshLive, /) -> None:
         self._command(request)
         self._known(current_context().scope, request.infrastructure, INFRA, "shop")
+
+    def history(self, connection: Any, scope: Scope, name_or_id: str, /, *, limit: int = 1000) -> list[RevisionView]:
+        self._known(scope, name_or_id, INFRA, "shop")
+        return [REVISION][:limit]
+
+    def revision(self, connection: Any, scope: Scope, name_or_id: str, revision: str, /) -> RevisionFiles:
+        self._known(scope, name_or_id, INFRA, "shop")
+        self._known(scope, revision, "1", "HEAD")
+        return RevisionFiles(revision=REVISION, entries=("infra.yaml",), files={"infra.yaml": "infra_name: shop\n"})
+
+    def diff(self, connection: Any, scope: Scope, name_or_id: str, old: str, new: str, /) -> DiffView:
+        self._known(scope, name_or_id, INFRA, "shop")
+        for revision in (old, new):
+            self._known(scope, revision, "1", "HEAD")
+        return DiffView(old=REVISION, new=REVISION, changes=(), files={})
 
     async def delete_definition(self, type: str) -> None:
         self._known(current_context().scope, type, "web")

@@ -8,6 +8,7 @@ own store would wait for half a minute, and its stop with it.)
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from pelagos.model.errors import PelagosError
 from pelagos.model.world import World
 from pelagos.process import Process, get_logger
+from pelagos.repository.collect import collect
 from pelagos.store import Store, open_store, prune
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ class Housekeeping(Process):
         self._store = store
         self._retention = retention_days * DAY
         self._renew_token = renew_token
+        self._collected: float | None = None
+        """When objects were collected last; once a day is often enough for what has a grace of a day."""
 
     async def on_activate(self) -> None:
         self.start_task(self._run(), name="housekeeping")
@@ -69,6 +73,11 @@ class Housekeeping(Process):
             await asyncio.sleep(_BREATH)
         if total:
             log.info("old records pruned", rows=total)
+        if self._collected is None or self.world.now() - self._collected >= DAY:
+            self._collected = self.world.now()
+            collected = await collect(self._store, self.world.now())
+            if collected.removed:
+                log.info("unreachable objects collected", objects=collected.removed)
         return total
 
 
@@ -103,8 +112,13 @@ async def _prune_for_a_moment(settings: Settings, world: World) -> tuple[int, bo
     try:
         while gone := await store.run(lambda connection: prune(connection, before, _SMALL)):
             total += gone
+            if gone < _SMALL:
+                break
             if world.monotonic() >= end:
                 return total, False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_MOMENT):  # it may be broken off anywhere; what it has not done waits a day
+                await collect(store, world.now())
         return total, True
     finally:
         await store.stop()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, not_, or_, select, tuple_
 
-from pelagos.store.container_schema import request_records
+from pelagos.store.container_schema import repositories, request_records
 from pelagos.store.schema import (
     attempts,
     events,
@@ -122,6 +122,18 @@ def _rules(before: float) -> list[tuple[Table, ColumnElement[bool]]]:
                     exists().where(
                         operations.c.infrastructure_id == infrastructures.c.id, operations.c.finished_at.is_(None)
                     )
+                ),
+            ),
+        ),
+        (
+            repositories,
+            or_(
+                repositories.c.deleted_at < before,
+                # An infrastructure's history goes with its tombstone. Its objects are collected afterwards.
+                and_(
+                    repositories.c.kind == "infrastructure",
+                    repositories.c.updated_at < before,
+                    not_(exists().where(infrastructures.c.id == repositories.c.id)),
                 ),
             ),
         ),

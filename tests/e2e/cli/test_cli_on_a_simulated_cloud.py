@@ -397,3 +397,41 @@ def test_at_a_terminal_progress_is_live_and_questions_are_asked(desk: Desk) -> N
     code, text = _at_a_terminal(desk, ["down", "shop"], agree)
     assert code == 0
     assert "shop is gone." in text
+
+
+def test_looking_back_and_going_back(desk: Desk) -> None:
+    """Two versions, what differs, and back: also when the rollback is killed in the middle."""
+    assert desk("up", *FILES).returncode == 0
+    first = desk.status()
+    more = INFRASTRUCTURE.replace("dependencies:", "  - {name: cache, type: shop_node}\ndependencies:")
+    (desk.directory / "shop.yaml").write_text(more)
+    assert desk("up", *FILES).returncode == 0
+    assert list(desk.status()["nodes"]) == ["store", "web", "cache"]
+
+    items = json.loads(desk("history", "shop", "-o", "json").stdout)["items"]
+    assert [item["number"] for item in items] == [2, 1]
+    assert desk("history", "shop", "1").stdout == f"# shop.yaml\n{INFRASTRUCTURE}\n# nodes.yaml\n{NODES}\n"
+    diff = desk("diff", "shop")
+    assert "+ nodes.cache: {'name': 'cache', 'type': 'shop_node'}\n" in diff.stdout
+    assert "\n+  - {name: cache, type: shop_node}\n" in diff.stdout
+
+    assert desk("rollback", "shop", "1", "--plan").returncode == 2
+    assert desk("rollback", "shop", "1").returncode == 64, "it destroys something, and nobody can be asked"
+    assert desk("rollback", "shop", "9").returncode == 66
+    assert list(desk.status()["nodes"]) == ["store", "web", "cache"]
+
+    desk.slow(0.05, deletes=30.0)
+    killed = desk.start("rollback", "shop", items[1]["id"][:8], "--yes")
+    _until_line(killed, "destroy")
+    killed.kill()
+    killed.communicate()
+    desk.slow(0.05)
+    done = desk("rollback", "shop", "1", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert desk.status()["nodes"].keys() == first["nodes"].keys()
+    assert {name: set(node["instances"]) for name, node in desk.status()["nodes"].items()} == {
+        name: set(node["instances"]) for name, node in first["nodes"].items()
+    }, "what both versions have was never touched"
+    assert [item["number"] for item in json.loads(desk("history", "shop", "-o", "json").stdout)["items"]] == [3, 2, 1]
+    assert desk("history", "shop", "3").stdout == desk("history", "shop", "1").stdout
+    assert desk("down", "shop", "--yes").returncode == 0
