@@ -408,31 +408,31 @@ class Conversations:
         return max(0.0, timeout - (self.monotonic() - begun))
 
     def disconnected(self) -> None:
-        """The transport lost its connection: what the other sides said meanwhile is lost, so all that is open ends."""
-        self._lose_all("the connection to the exchange was lost", tell=False)
+        """The transport lost its connection: answers to what this process asked for may be lost, so all that ends.
+
+        What others asked of it goes on. Whoever asked over a connection that holds gets the answer once this one is
+        back; for the rest there are deadlines and leases.
+        """
+        for conversation in list(self._initiated.values()):
+            conversation.lose(_ended(conversation, "the connection to the exchange was lost"))
 
     def close(self) -> None:
         """The process ends: so do all conversations, and the other sides are told. Idempotent."""
         self._closed = True
         self._heed_no_breaks()
-        self._lose_all(f"{self.label} has ended", tell=True)
+        for conversation in self.open_ones():
+            gone = _ended(conversation, f"{self.label} has ended")
+            if conversation.initiated and conversation.peer is not None and conversation.may(Performative.CANCEL):
+                conversation.cancel()
+                conversation.lose(gone)
+            else:
+                conversation.abandon(gone)
         self._watch.close()
         self._renewals.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
         self._tombstones.clear()
-
-    def _lose_all(self, why: str, *, tell: bool) -> None:
-        for conversation in self.open_ones():
-            gone = _ended(conversation, why)
-            if tell and conversation.initiated and conversation.peer and conversation.may(Performative.CANCEL):
-                conversation.cancel()
-                conversation.lose(gone)
-            elif tell:
-                conversation.abandon(gone)
-            else:
-                conversation.lose(gone)
 
     # -- time --------------------------------------------------------------------------------------------------
 

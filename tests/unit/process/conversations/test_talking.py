@@ -11,6 +11,7 @@ import pytest
 
 from pelagos.container import Container
 from pelagos.exchange import Envelope, Performative, Status
+from pelagos.exchange.observing import Direction, Observation
 from pelagos.model.errors import (
     Cancelled,
     Conflict,
@@ -383,12 +384,18 @@ async def test_an_initiator_that_ends_has_its_requests_cancelled(container: Cont
     await nothing_left(container)
 
 
-async def test_a_disconnected_transport_ends_all(container: Container, shop: Shop) -> None:
-    conversation = await container.edge.converse("request", "service:shop", "hold")
+async def test_a_lost_connection_ends_what_this_process_asked_for(container: Container, shop: Shop) -> None:
+    conversation = await container.edge.converse("request", "service:shop", "hold", timeout=20)
+    await conversation.agreed()
+    shop.conversations.disconnected()
+    assert conversation.outcome is None, "the shop goes on: whoever asked may still hear of it"
     container.edge.conversations.disconnected()
-    with pytest.raises(Unavailable, match="connection to the exchange was lost"):
+    with pytest.raises(Unavailable, match="connection to the exchange was lost") as told:
         await conversation.result()
-    assert conversation.outcome is Outcome.LOST
+    assert (conversation.outcome, told.value.retry) == (Outcome.LOST, Retry.UNCERTAIN)
+    await asyncio.sleep(21)
+    assert shop.cancelled == 1, "at its deadline"
+    await nothing_left(container)
 
 
 # -- the table holds -------------------------------------------------------------------------------------------
@@ -670,3 +677,147 @@ async def test_the_monitor_tells_a_second_reply_and_a_wrong_one(
     (late,) = monitor.watch([replace(reply, conv_seq=9)])
     assert "after the end" in late.reason
     assert monitor.snapshot().duplicates == 1
+
+
+def test_what_can_be_subscribed_to_is_an_async_generator() -> None:
+    async def plain(self: Any) -> None: ...
+
+    async def three(self: Any, a: int, b: int) -> AsyncIterator[int]:
+        yield a + b
+
+    for function in (plain, three):
+        with pytest.raises(TypeError, match="a subscription"):
+            subscription(function)  # type: ignore[type-var]
+
+
+async def test_two_processes_ask_each_other_within_their_answers(container: Container) -> None:
+    class Player(Process):
+        other: str
+
+        @operation
+        async def play(self, left: int) -> list[str]:
+            if not left:
+                return [self.id]
+            async with await self.converse("request", self.other, "play", left - 1) as deeper:
+                return [self.id, *await deeper.result(list[str])]
+
+    one, two = Player(), Player()
+    await container.spawn(one)
+    await container.spawn(two)
+    one.other, two.other = two.address, one.address
+    conversation = await container.edge.converse("request", one.address, "play", 5)
+    assert await conversation.result(list[str]) == [one.id, two.id] * 3
+    endless = await container.edge.converse("request", one.address, "play", 1000)
+    with pytest.raises(Refused, match="calls nested 17 deep"):
+        await endless.result()
+    await nothing_left(container)
+
+
+# -- limits, ends, and observers -------------------------------------------------------------------------------
+
+
+async def test_only_a_process_or_service_is_talked_to(container: Container, shop: Shop) -> None:
+    with pytest.raises(InvalidInput, match="not a process or service"):
+        await container.edge.converse("request", "fanout:shops", "buy")
+
+
+async def test_what_is_too_large_is_vetoed(container: Container, shop: Shop, transport: RecordingTransport) -> None:
+    conversation = await container.edge.converse("generic", "service:shop", "chat", "hi")
+    await settle()
+    before = len(transport.sent)
+    with pytest.raises(InvalidInput, match="a message carries at most"):
+        await conversation.inform(b"x" * (container.max_message_bytes + 1))
+    assert len(transport.sent) == before
+    await conversation.inform("bye")
+    assert await conversation.result(str) == "bye bye", "the conversation goes on"
+    with pytest.raises(InvalidInput):
+        await container.edge.converse("generic", "service:shop", "chat", "x" * (container.max_message_bytes + 1))
+    await nothing_left(container)
+
+
+async def test_a_message_that_was_not_taken_ends_the_conversation(
+    container: Container, shop: Shop, transport: RecordingTransport
+) -> None:
+    conversation = await container.edge.converse("generic", "service:shop", "chat", "hi")
+    await settle()
+    conversation.peer = "process:nobody"
+    with pytest.raises(Unavailable):
+        await conversation.inform("are you there")
+    assert conversation.outcome is Outcome.LOST
+    with pytest.raises(Unavailable):
+        await conversation.result()
+
+
+async def test_the_other_side_is_told_when_its_conversation_is_unknown(
+    container: Container, shop: Shop, transport: RecordingTransport
+) -> None:
+    conversation = await container.edge.converse("request", "service:shop", "hold")
+    await conversation.agreed()
+    edge = container.edge.conversations
+    edge._initiated.clear()  # as after a restart under the same id
+    (theirs,) = shop.conversations.open_ones()
+    shop.gate.set()
+    await settle()
+    assert theirs.outcome is Outcome.DONE
+    assert transport.sent[-1].op == "conversation.not_understood"
+    conversation.lose(Unavailable("forgotten"))
+
+
+async def test_a_process_that_is_deactivated_drains(container: Container, shop: Shop) -> None:
+    conversation = await container.edge.converse("request", "service:shop", "hold")
+    await conversation.agreed()
+    stopping = asyncio.ensure_future(container.terminate(shop.id))
+    await asyncio.sleep(1)
+    assert conversation.outcome is None, "what has begun may finish"
+    refused = await container.edge.converse("request", shop.address, "buy", Order("x"))
+    with pytest.raises(Unavailable, match="not active"):
+        await refused.result()
+    shop.gate.set()
+    assert await conversation.result(str) == "held"
+    await stopping
+    await nothing_left(container)
+
+
+async def test_a_defect_ends_a_process_that_fails_fast(container: Container) -> None:
+    class Brittle(Shop):
+        fail_fast = True
+
+    brittle = Brittle()
+    await container.spawn(brittle, restart=Restart.TEMPORARY)
+    conversation = await container.edge.converse("request", "service:shop", "fail", "defect")
+    with pytest.raises(InternalError, match="ZeroDivisionError"):
+        await conversation.result()
+    await asyncio.sleep(1)
+    assert isinstance(brittle.cause, ZeroDivisionError)
+
+
+async def test_a_monitor_takes_what_a_tap_observes(
+    container: Container, shop: Shop, transport: RecordingTransport
+) -> None:
+    await client(Shop, container.edge).buy(Order("bolt"))
+    shop.gate.set()
+    await (await container.edge.converse("request", "service:shop", "hold")).result()
+
+    def seen(envelope: Envelope, number: int) -> Observation:
+        return Observation(
+            number,
+            0.0,
+            Direction.SENT,
+            "c",
+            envelope.sender,
+            envelope.receiver,
+            envelope.op,
+            envelope.performative,
+            envelope.conv_id,
+            envelope.conv_seq,
+            envelope.protocol,
+            envelope.status,
+        )
+
+    observed = [seen(envelope, number) for number, envelope in enumerate(transport.sent)]
+    monitor = Monitor()
+    assert monitor.watch(observed) == []
+    assert monitor.snapshot().ended == {Outcome.DONE: 2}
+    without_agree = [one for one in observed if one.performative is not Performative.AGREE]
+    (breach,) = Monitor().watch(without_agree)
+    assert "inform_result/hold by participant in state 'requested'" in breach.reason
