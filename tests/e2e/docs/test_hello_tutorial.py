@@ -105,6 +105,8 @@ def test_the_lines_of_the_shell(place: Path) -> None:
     try:
         assert container.stdout is not None
         assert "is ready" in container.stdout.readline()
+        mistake = [PELAGOS, "call", "hello", "hello", "--content", ""]  # as the reader has made it by then
+        assert subprocess.run(mistake, env=environment, capture_output=True, check=False).returncode == 64
         typed = "\n".join(f"print('@@ {number}')\n{line.text}" for number, line in enumerate(lines))
         shell = subprocess.run(
             [PELAGOS, "shell"],
