@@ -1,0 +1,105 @@
+"""The streams service: names of streams, their durable subscriptions, and what is bound to what."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pelagos.exchange import Delivery, Receiver
+from pelagos.process import ServiceProcess, current_context, operation
+from pelagos.services.events import EventPublisher, PublishedEvent
+from pelagos.services.requests import repeatable
+from pelagos.services.streams.messages import (
+    Bind,
+    DeclareStream,
+    FindStreams,
+    Stream,
+    StreamRef,
+    StreamSubscription,
+    SubscribeStream,
+    SubscriptionName,
+)
+from pelagos.services.streams.rows import (
+    bind,
+    declare_stream,
+    find_streams,
+    subscribe_stream,
+    unbind,
+    undeclare_stream,
+    unsubscribe_stream,
+)
+from pelagos.store import Store
+
+__all__ = ["StreamsService"]
+
+
+class StreamsService(ServiceProcess):
+    """See :mod:`pelagos.services.streams.messages` for what it is asked and answers."""
+
+    name = "streams"
+    version = "1.0"
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self._store = store
+        self._publisher = EventPublisher(self, store)
+
+    @operation
+    async def declare(self, request: DeclareStream) -> Stream:
+        """Raises InvalidInput."""
+        scope, now = current_context().scope, self.world.now()
+        return await self._store.run(
+            partial(declare_stream, scope=scope, id=self.world.new_id(), request=request, now=now)
+        )
+
+    @operation
+    async def undeclare(self, request: StreamRef) -> None:
+        """Remove a stream with its subscriptions. Raises NotFound."""
+        scope, now = current_context().scope, self.world.now()
+        effect = partial(undeclare_stream, scope=scope, name=request.name, now=now)
+        told = await self._store.run(repeatable("streams.undeclare", now, effect, list[PublishedEvent]))
+        self._publisher.announce(*told)
+
+    @operation
+    async def find(self, request: FindStreams) -> tuple[Stream, ...]:
+        """A page of the project's streams, with their subscriptions."""
+        return tuple(await self._store.read(partial(find_streams, scope=current_context().scope, request=request)))
+
+    @operation
+    async def subscribe(self, request: SubscribeStream) -> StreamSubscription:
+        """When this has answered, what is published waits for its workers. Raises NotFound (stream), InvalidInput."""
+        scope, now = current_context().scope, self.world.now()
+        subscription, told = await self._store.run(
+            partial(subscribe_stream, scope=scope, id=self.world.new_id(), request=request, now=now)
+        )
+        if told is not None:
+            await self._make_queue(subscription.address)
+            self._publisher.announce(told)
+        return subscription
+
+    @operation
+    async def unsubscribe(self, request: SubscriptionName) -> None:
+        """Raises NotFound."""
+        scope, now = current_context().scope, self.world.now()
+        effect = partial(unsubscribe_stream, scope=scope, request=request, now=now)
+        told = await self._store.run(repeatable("streams.unsubscribe", now, effect, PublishedEvent))
+        self._publisher.announce(told)
+
+    @operation
+    async def bind(self, request: Bind) -> StreamSubscription:
+        """Add patterns. Raises NotFound, InvalidInput."""
+        return await self._store.run(partial(bind, scope=current_context().scope, request=request))
+
+    @operation
+    async def unbind(self, request: Bind) -> StreamSubscription:
+        """Take patterns away. Raises NotFound."""
+        return await self._store.run(partial(unbind, scope=current_context().scope, request=request))
+
+    async def _make_queue(self, address: str) -> None:
+        """A durable queue is there from its first consumer on; this one goes at once and takes nothing."""
+        receiver = Receiver(self.container.names.full(address), prefetch=1, durable=True)
+        subscription = await self.container.transport.subscribe(receiver, _give_back)
+        await subscription.close()
+
+
+def _give_back(delivery: Delivery) -> None:
+    """Left unsettled: closing the subscription gives it back."""
