@@ -8,9 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from support.brokers import skip_without_broker, throw_away_system
-from support.databases import throw_away_postgresql
-from support.infrastructure_world import describe
+from sqlalchemy import Connection
 
 from pelagos.clouds import AccountConfig
 from pelagos.container import AgentProcess
@@ -24,6 +22,9 @@ from pelagos.runtime.hosting import HostReady, host
 from pelagos.services.infrastructure import InfrastructureService, queries
 from pelagos.store import open_store
 from pelagos.wire.infrastructures import RunRequest, RunView
+from support.brokers import skip_without_broker, throw_away_system
+from support.databases import throw_away_postgresql
+from support.infrastructure_world import describe
 
 pytestmark = [pytest.mark.anyio, pytest.mark.amqp, pytest.mark.postgresql]
 
@@ -95,7 +96,7 @@ async def test_an_infrastructure_is_built_by_services_on_three_hosts(tmp_path: P
             try:
                 async with asyncio.timeout(60):
                     while not (now := await store.read(lambda c: _run(c, run.id))).state.final:
-                        await asyncio.sleep(0.1)
+                        await asyncio.sleep(0.1)  # the run's row is what there is to look at
                 assert now.state is RunState.SUCCEEDED, now.error
                 status = await store.read(lambda c: queries.status(c, DEFAULT_SCOPE, "spread"))
                 assert {name: len(node.instances) for name, node in status.nodes.items()} == {"db": 1, "web": 3}
@@ -109,5 +110,5 @@ async def test_an_infrastructure_is_built_by_services_on_three_hosts(tmp_path: P
             assert {container for name, container in homes if name == "compute"} == {"clouds"}
 
 
-def _run(connection, run_id: str) -> RunView:  # type: ignore[no-untyped-def]
+def _run(connection: Connection, run_id: str) -> RunView:
     return queries.run(connection, DEFAULT_SCOPE, run_id)
