@@ -95,8 +95,8 @@ async def test_an_infrastructure_is_built_by_services_on_three_hosts(tmp_path: P
             await store.start()
             try:
                 async with asyncio.timeout(60):
-                    while not (now := await store.read(lambda c: _run(c, run.id))).state.final:
-                        await asyncio.sleep(0.1)  # the run's row is what there is to look at
+                    while not (now := await store.read(lambda c: _run(c, run.id))).state.final:  # noqa: ASYNC110 - a row
+                        await asyncio.sleep(0.1)
                 assert now.state is RunState.SUCCEEDED, now.error
                 status = await store.read(lambda c: queries.status(c, DEFAULT_SCOPE, "spread"))
                 assert {name: len(node.instances) for name, node in status.nodes.items()} == {"db": 1, "web": 3}
