@@ -420,7 +420,7 @@ def test_looking_back_and_going_back(desk: Desk) -> None:
     assert desk("rollback", "shop", "9").returncode == 66
     assert list(desk.status()["nodes"]) == ["store", "web", "cache"]
 
-    desk.slow(0.05, deletes=30.0)
+    desk.slow(0.05, deletes=3.0)
     killed = desk.start("rollback", "shop", items[1]["id"][:8], "--yes")
     _until_line(killed, "destroy")
     killed.kill()

@@ -193,9 +193,11 @@ def read_revision(
     assert isinstance(description, Description)
     found: dict[str, Definition] = get_many(connection, description.definitions.values())
     definitions = {type_: found[digest.digest] for type_, digest in description.definitions.items()}
+    texts = _texts(connection, description.files)
+    order = dict.fromkeys([*description.entries, *texts])
     return info, StoredBundle(
         entries=description.entries,
-        sources=_texts(connection, description.files),
+        sources={name: texts[name] for name in order},
         definitions=definitions_in(connection, definitions),
     )
 
