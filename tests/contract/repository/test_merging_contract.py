@@ -110,10 +110,6 @@ async def test_a_criss_cross_is_merged_on_both_its_bases(make_store):
         done = merge(connection, repository, "main", "side", at=6.0)
         assert done.kind is MergeKind.MERGED and done.resolved == ()
         assert checkout(connection, repository, types=TYPES).root == Site("one", 5)
-        # Had they decided otherwise, somebody is asked again.
-        save(connection, repository, "side", Site("three", 1), at=7.0)
-        with pytest.raises(MergeConflicts, match="name"):
-            merge(connection, repository, "main", "side", at=8.0)
 
     await store.run(look)
 
