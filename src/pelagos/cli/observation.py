@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from pelagos.cli.texts import clean
 from pelagos.container.observer import (
@@ -23,14 +24,15 @@ from pelagos.container.observer import (
     WatchRequest,
     observer_of,
 )
-from pelagos.exchange.observing import Observation, ObservationFilter
+from pelagos.exchange.observing import Direction, Observation, ObservationFilter
 from pelagos.exchange.sequences import Row, Sequence, arrange
 from pelagos.model.errors import DeadlineExceeded, Unavailable
+from pelagos.process.conversations import Breach, Monitor
 
 if TYPE_CHECKING:
     from pelagos.cli.system import System
 
-__all__ = ["Stream", "line"]
+__all__ = ["Stream", "breaches", "line"]
 
 _HOLD = 0.4
 """Seconds that a message waits for what others saw of it."""
@@ -60,8 +62,9 @@ class Stream:
 
     @property
     def sequence(self) -> Sequence:
-        """All that was seen, for a chart."""
-        return arrange(self._kept, self._system.name)
+        """All that was seen, for a chart, and which conversations broke their protocol."""
+        notes = tuple(f"{one.conversation}: {one.reason}" for one in breaches(self._kept))
+        return msgspec.structs.replace(arrange(self._kept, self._system.name), notes=notes)
 
     @property
     def title(self) -> str:
@@ -196,6 +199,22 @@ class Stream:
     def label(self, address: str) -> str:
         """What a participant is called, as far as is known by now."""
         return self._labels.get(address, address)
+
+
+def breaches(observations: Iterable[Observation]) -> list[Breach]:
+    """What their protocols do not allow, of the conversations that were seen from their beginning."""
+    sent: dict[str, dict[tuple[str, int, str, str], Observation]] = {}
+    for one in sorted(observations, key=lambda one: (one.at, one.conv_seq)):
+        if one.direction is Direction.SENT:
+            sent.setdefault(one.conv_id, {}).setdefault(one.key, one)
+    monitor = Monitor()
+    found: list[Breach] = []
+    for messages in sent.values():
+        # By their numbers: clocks of two hosts differ by more than an answer takes.
+        ordered = sorted(messages.values(), key=lambda one: one.conv_seq)
+        if ordered[0].conv_seq == 1:
+            found.extend(monitor.watch(ordered))
+    return found
 
 
 def line(row: Row, label: Callable[[str], str]) -> str:

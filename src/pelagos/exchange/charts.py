@@ -50,6 +50,8 @@ def mermaid(sequence: Sequence, *, title: str = "") -> str:
         else:
             arrow = "-x" if bad else "-)"
         lines.append(f"    {short[row.source]}{arrow}{short[row.target]}: {_mermaid_text(caption(row))}")
+    if sequence.participants:
+        lines.extend(f"    Note over p1: {_mermaid_text(note)}" for note in sequence.notes)
     return "\n".join(lines) + "\n"
 
 
@@ -62,7 +64,7 @@ def svg(sequence: Sequence, *, title: str = "") -> str:
     first_row = top + _HEAD + 30
     width = left + _COLUMN * max(1, len(participants)) + _MARGIN
     bottom = first_row + _ROW * len(sequence.rows)
-    height = bottom + _MARGIN
+    height = bottom + _MARGIN + 18 * len(sequence.notes)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         f'role="img" font-family="system-ui, sans-serif" font-size="12">',
@@ -93,6 +95,9 @@ def svg(sequence: Sequence, *, title: str = "") -> str:
     start = sequence.rows[0].at if sequence.rows else 0.0
     for number, row in enumerate(sequence.rows):
         parts.extend(_arrow(row, first_row + _ROW * number, at, start))
+    for number, note in enumerate(sequence.notes):
+        y = bottom + 18 * (number + 1)
+        parts.append(f'<text x="{_MARGIN}" y="{y}" fill="#b3261e">{_xml(note)}</text>')
     if not sequence.rows:
         parts.append(f'<text x="{_MARGIN}" y="{top + 14}" fill="#5a6b7b">No message was seen.</text>')
     parts.append("</svg>")

@@ -55,6 +55,8 @@ class Sequence(msgspec.Struct, frozen=True):
     participants: tuple[Participant, ...]
     """In the order in which they appear."""
     rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+    """What is to be said of the whole, for example which conversations broke their protocol."""
 
     def label(self, address: str) -> str:
         return next((one.label for one in self.participants if one.address == address), address)

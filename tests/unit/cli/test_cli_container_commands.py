@@ -12,9 +12,10 @@ import msgspec
 import pytest
 
 from pelagos.cli.main import ENTRIES
-from pelagos.cli.observation import line
+from pelagos.cli.observation import breaches, line
 from pelagos.container import Container
 from pelagos.exchange import Performative, Status
+from pelagos.exchange.observing import Direction, Observation
 from pelagos.exchange.sequences import Row
 from pelagos.model.errors import NotFound
 from pelagos.process import client
@@ -367,6 +368,19 @@ class TestObserve:
 
     def test_follow_goes_on_after_last(self, pelagos: Scene) -> None:
         assert pelagos("observe", "--follow").code == 64
+
+    def test_a_breach_of_the_protocol_is_found_where_the_beginning_was_seen(self) -> None:
+        def seen(seq: int, sender: str, receiver: str, performative: Performative, conversation: str) -> Observation:
+            values = {"performative": performative, "conv_id": conversation, "conv_seq": seq, "op": "hello"}
+            return Observation(
+                seq, float(seq), Direction.SENT, "c-1", f"process:{sender}", f"process:{receiver}", **values
+            )
+
+        ask, result, agree = Performative.REQUEST, Performative.INFORM_RESULT, Performative.AGREE
+        good = [seen(1, "a", "b", ask, "good"), seen(2, "b", "a", result, "good")]
+        late = [seen(2, "b", "a", agree, "late")]
+        bad = [seen(1, "a", "b", ask, "bad"), seen(2, "b", "a", result, "bad"), seen(3, "b", "a", result, "bad")]
+        assert [one.conversation for one in breaches([*good, *late, *reversed(bad), *good])] == ["bad"]
 
     def test_a_line_has_no_control_characters_of_others(self) -> None:
         row = Row(

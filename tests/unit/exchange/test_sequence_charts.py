@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 
 from pelagos.exchange import Performative, Status
@@ -106,9 +107,14 @@ def hostile() -> list[Observation]:
     ]
 
 
+def noted() -> Sequence:
+    return msgspec.structs.replace(arrange(story()[:1], "demo"), notes=("c-1.1#1: inform_result <after> the end",))
+
+
 CASES = {
     "story": lambda: arrange(story(), "demo"),
     "hostile": lambda: arrange(hostile(), "demo"),
+    "noted": noted,
     "nothing": lambda: Sequence((), ()),
 }
 

@@ -63,7 +63,7 @@ def observe(
     container: str | None,
 ) -> int:
     """Follow the messages of all containers: when, who, to whom, operation, performative, status, time taken,
-    conversation. With -o json a document a message.
+    conversation. With -o json a document a message. Conversations that broke their protocol are told at the end.
 
     Containers remember their last messages (--last). Without --last it follows what passes from now on, and with
     --conversation shows first what is remembered of it. Ctrl+C ends it with exit code 0, and the charts are drawn of
@@ -129,6 +129,8 @@ def _draw(invocation: Invocation, stream: Stream, mermaid: Path | None, svg: Pat
     from pelagos.exchange import charts
 
     sequence = stream.sequence
+    for note in sequence.notes:
+        invocation.note(f"Not as its protocol says: {note}")
     for path, draw in ((mermaid, charts.mermaid), (svg, charts.svg)):
         if path is not None:
             path.write_text(draw(sequence, title=stream.title), encoding="utf-8")
