@@ -15,85 +15,35 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import msgspec
 
-from pelagos.exchange import Envelope, Performative, Status, decode_error, encode_error
+from pelagos.exchange import Envelope, Performative, Status, encode_error
 from pelagos.model.errors import (
     Cancelled,
-    Conflict,
     DeadlineExceeded,
     InternalError,
     PelagosError,
     Refused,
     Unavailable,
-    from_payload,
 )
 from pelagos.process.context import Context
 from pelagos.process.conversations.machine import Said, TimedOut, Violation, after_saying, step
+from pelagos.process.conversations.message import LOST, NOT_UNDERSTOOD, ConversationError, Line, Message, granted
 from pelagos.process.conversations.protocol import Outcome, Protocol
 from pelagos.process.failures import too_large
 
 if TYPE_CHECKING:
     from pelagos.process.conversations.manager import Conversations
 
-__all__ = ["CURRENT", "Conversation", "ConversationError", "Line", "Message"]
+__all__ = ["CURRENT", "Conversation", "Values"]
 
 T = TypeVar("T")
 
 CURRENT: ContextVar[Conversation | None] = ContextVar("pelagos_conversation", default=None)
 """The conversation whose handler runs."""
 
-NOT_UNDERSTOOD = "conversation.not_understood"
-"""The operation of an error reply to a message that the table does not allow. It changes no state, on either side."""
-LOST = "conversation.lost"
-"""The operation of a farewell that the table does not know: the sender's side has gone."""
-
 _HISTORY = 16
 _GRACE = 5.0
 """Seconds in which an operation may finish when the other side has ended a conversation without a deadline."""
 _encode = msgspec.msgpack.Encoder().encode
-
-
-class ConversationError(Conflict):
-    """The protocol does not allow this now; nothing was sent, and the state has not changed."""
-
-    code = "conversation_error"
-
-
-class Line(msgspec.Struct, frozen=True, gc=False):
-    """A message in the history: its headers, without content."""
-
-    at: float
-    """World seconds."""
-    sent: bool
-    performative: Performative
-    op: str
-    seq: int
-    state: str
-    """After it."""
-    note: str = ""
-    """duplicate, gap, out of the table."""
-
-
-class Message(msgspec.Struct, frozen=True, gc=False):
-    """What the other side said."""
-
-    performative: Performative
-    op: str
-    content: bytes
-    status: Status = Status.OK
-
-    def value(self, kind: type[T] | Any = Any) -> T:
-        """The content as ``kind``. Raises :class:`InternalError` if it is something else."""
-        try:
-            decoded: T = msgspec.msgpack.decode(self.content, type=kind)
-        except msgspec.DecodeError as problem:
-            raise InternalError(
-                f"{self.performative} of {self.op} has other content than expected: {problem}"
-            ) from problem
-        return decoded
-
-    def error(self) -> PelagosError | None:
-        """The error that it carries."""
-        return from_payload(decode_error(self.content)) if self.status is Status.ERROR else None
 
 
 class Conversation:
@@ -457,7 +407,7 @@ class Conversation:
         lease = self.protocol.lease
         if lease is not None and message.op == lease.op:
             if not self.initiated:
-                self.credit = min(self.credit + _granted(message), lease.window)
+                self.credit = min(self.credit + granted(message), lease.window)
                 if self.may(Performative.AGREE, lease.op):
                     self.post(Performative.AGREE, op=lease.op)
             return
@@ -622,14 +572,6 @@ class Conversation:
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
-
-
-def _granted(message: Message) -> int:
-    """How many more messages the initiator has room for; content that is no number grants none."""
-    try:
-        return max(0, message.value(int))
-    except InternalError:
-        return 0
 
 
 class Values(Generic[T]):

@@ -27,7 +27,8 @@ from pelagos.model.errors import (
     Unavailable,
     Unsupported,
 )
-from pelagos.process.conversations.conversation import CURRENT, Conversation, ConversationError
+from pelagos.process.conversations.conversation import CURRENT, Conversation
+from pelagos.process.conversations.message import ConversationError
 from pelagos.process.failures import single
 from pelagos.process.log import get_logger
 from pelagos.process.operation import Operation, operations_of

@@ -32,9 +32,10 @@ from pelagos.model.errors import (
 )
 from pelagos.model.scope import DEFAULT_SCOPE
 from pelagos.process.context import CONTEXT, Context
-from pelagos.process.conversations.conversation import NOT_UNDERSTOOD, Conversation
+from pelagos.process.conversations.conversation import Conversation
 from pelagos.process.conversations.handling import start_handler
 from pelagos.process.conversations.machine import Said, Violation, step
+from pelagos.process.conversations.message import NOT_UNDERSTOOD
 from pelagos.process.conversations.protocol import Outcome, Protocol
 from pelagos.process.conversations.registry import Protocols
 from pelagos.process.deadlines import DeadlineWatch

@@ -16,8 +16,8 @@ import msgspec
 from pelagos.exchange import Envelope, Performative, Status
 from pelagos.exchange.observing import Observation
 from pelagos.process.conversations.builtin import BUILT_IN
-from pelagos.process.conversations.conversation import LOST, NOT_UNDERSTOOD
 from pelagos.process.conversations.machine import Said, Violation, step
+from pelagos.process.conversations.message import LOST, NOT_UNDERSTOOD
 from pelagos.process.conversations.protocol import Outcome, Protocol
 
 __all__ = ["Breach", "Monitor", "MonitorSnapshot"]

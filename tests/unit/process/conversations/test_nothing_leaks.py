@@ -77,6 +77,7 @@ def alive(kind: type) -> int:
     return sum(type(found) is kind for found in gc.get_objects())
 
 
+@pytest.mark.timeout(400)  # twenty seconds of a quiet core
 async def test_a_hundred_thousand_conversations_leave_nothing_behind() -> None:
     ended: Counter[Outcome] = Counter()
     violations = 0
