@@ -67,6 +67,12 @@ def _instant(quick: bool) -> list[Row]:
     return builds.without_latency((30, 100, 300, 1_000) if quick else (30, 100, 300, 1_000, 10_000))
 
 
+def _repository(quick: bool) -> list[Row]:
+    from benchmarks import repository
+
+    return repository.measure(quick)
+
+
 def _local(_: bool) -> list[Row]:
     from benchmarks import local_instance
 
@@ -89,6 +95,7 @@ GROUPS: dict[str, Group] = {
     "processes": _processes,
     "rpc-amqp": _rpc_amqp,
     "local": _local,
+    "repository": _repository,
     "plan": _plan,
     "instant": _instant,
     "graph": _graph,

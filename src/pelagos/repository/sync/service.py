@@ -19,7 +19,7 @@ from pelagos.model.scope import Scope
 from pelagos.process import ServiceProcess, operation
 from pelagos.repository.errors import Diverged
 from pelagos.repository.graph import CommitGraph
-from pelagos.repository.objects import present, put_stored, read_stored
+from pelagos.repository.objects import links_of, present, put_stored, read_stored
 from pelagos.repository.repositories import (
     Repository,
     create_repository,
@@ -153,9 +153,12 @@ class RepositoryService(ServiceProcess):
             known_heads, known = self._reachable.get(repository.id, (frozenset(), set()))
             if heads == known_heads:
                 return repository.id, heads, known
-            if not known_heads <= heads and not known_heads <= (grown := closure(connection, heads, set())):
-                return repository.id, heads, grown
-            return repository.id, heads, known | closure(connection, heads, known)
+            fresh = closure(connection, heads, known)
+            met = heads.union(*links_of(connection, fresh).values())
+            if known_heads <= met:
+                return repository.id, heads, known | fresh
+            # A branch was removed, or moved to where its old head is not seen at once.
+            return repository.id, heads, closure(connection, heads, set())
 
         repository_id, heads, reachable = await self._store.read(look)
         self._reachable[repository_id] = (heads, reachable)
