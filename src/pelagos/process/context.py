@@ -15,7 +15,7 @@ import msgspec
 
 from pelagos.model.scope import DEFAULT_SCOPE, Scope
 
-__all__ = ["Context", "current_context", "use_context"]
+__all__ = ["Context", "acting_as", "current_context", "use_context"]
 
 
 class Context(msgspec.Struct, frozen=True, gc=False):
@@ -61,3 +61,14 @@ def use_context(context: Context) -> Iterator[Context]:
         yield context
     finally:
         CONTEXT.reset(token)
+
+
+def acting_as(context: Context, assertion: bytes) -> Context:
+    """The context in which its code acts for the user of a signed assertion, and until it expires.
+
+    The explicit switch of user: ``with use_context(acting_as(current_context(), assertion)): ...``. Whether the
+    assertion is genuine is found out by who receives a call. Raises :class:`InvalidInput` if it is none."""
+    from pelagos.exchange.interceptors.assertions import read_assertion  # few programs ever switch users
+
+    said = read_assertion(assertion)
+    return msgspec.structs.replace(context, scope=said.scope, assertion=assertion, expiry=said.expires)
