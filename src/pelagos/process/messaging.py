@@ -73,6 +73,8 @@ class Served:
         if self in self._owner._served:
             self._owner._served.remove(self)
             await self.close()
+            if self._lane is not None:
+                self._owner._server.drop_lane(self._lane)
 
 
 class Messenger:

@@ -123,8 +123,8 @@ class RequestServer:
         return lane
 
     def drop_lane(self, lane: Lane) -> None:
-        """Its receiver is gone for good."""
-        if lane.levels is not self.lane.levels:
+        """Its receiver is gone for good: its slots are forgotten, unless something still runs in them."""
+        if not any(level.running or level.waiting for level in lane.levels) and lane.levels is not self.lane.levels:
             self._levels.remove(lane.levels)
 
     # -- admission ---------------------------------------------------------------------------------------------
@@ -133,14 +133,14 @@ class RequestServer:
         """Take a message from the transport. Returns at once and never raises."""
         if lane is None:
             lane = self.lane
+        envelope = delivery.envelope
+        if envelope.protocol != "rpc" and envelope.protocol != "none" and not lane.events:
+            self._converse(delivery)
+            return
         if not self.open:
             self._turn_away(
                 delivery, lane, None, Unavailable(f"{self._label} is not active", advice="Try again later.")
             )
-            return
-        envelope = delivery.envelope
-        if envelope.protocol != "rpc" and envelope.protocol != "none" and not lane.events:
-            self._converse(delivery)
             return
         depth = envelope.depth
         if not 0 <= depth <= self._max_depth:

@@ -124,6 +124,7 @@ class Settler:
         delivery.requeue()
 
     def reply(self, envelope: Envelope, content: bytes, key: Key | None) -> None:
+        """Send the result, and remember it for repeats."""
         assert envelope.reply_to is not None
         reply = Envelope(
             envelope.reply_to,
