@@ -27,7 +27,7 @@ from pelagos.store import HostFacts, LeaseKeeper, Store
 from pelagos.wire.infrastructures import ExplainView, ServerView
 from pelagos.wire.times import rfc3339
 
-__all__ = ["Assemble", "Foundations", "Services", "assemble_services"]
+__all__ = ["Assemble", "Foundations", "Services", "assemble_release", "assemble_services"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +84,27 @@ async def assemble_services(foundations: Foundations) -> Services:
 
     await f.container.spawn(compute, name="compute")
     await f.container.spawn(infrastructure, name="infrastructure")
+    return _services(f)
+
+
+async def assemble_release(foundations: Foundations) -> Services:
+    """The services of the release that the settings name: what the daemon runs. Raises what starting it raises."""
+    from pelagos.container.apps import AppManager, find_apps, resolve
+    from pelagos.runtime.resources import HostResources
+
+    f = foundations
+    resources = HostResources(f.container, f.settings)
+    resources.provide(Store, f.store)
+    resources.provide(LeaseKeeper, f.keeper)
+    resources.provide(Pool, f.pool)
+    search = f.settings.app_directories
+    plan = resolve(await f.world.run_blocking(find_apps, [f.settings.release], search))
+    await AppManager(f.container, resources, search=search).start(plan)
+    return _services(f)
+
+
+def _services(f: Foundations) -> Services:
+    """What the edge asks, whoever serves it."""
     commands = client(InfrastructureService, f.container.edge, timeout=f.settings.http.command_timeout)
 
     async def delete_definition(type_: str) -> None:

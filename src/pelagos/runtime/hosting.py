@@ -156,7 +156,7 @@ class _Program:
         self._tap: Any = None
         self._stack: Stack | None = None
         self._services = ServiceNames(system=self.system, container=self.id)
-        self.search = tuple(Path(directory).expanduser() for directory in settings.apps)
+        self.search = settings.app_directories
         socket_path(settings.home, self.system, self.id)  # names that cannot be, before anything starts
         self.place = "memory"
         if self._url:

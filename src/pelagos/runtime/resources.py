@@ -53,7 +53,7 @@ class HostResources:
             raise InternalError(f"{kind.__name__} was not opened", advice="Name it in the factory's `needs`.")
         return cast(T, self._open[kind])
 
-    def provide(self, kind: type[T], value: T) -> None:
+    def provide(self, kind: type[Any], value: object) -> None:
         """Have this one given out, instead of opening one: for whoever simulates or shares."""
         self._open[kind] = value
 

@@ -19,7 +19,7 @@ from pelagos.api import LOOPBACK_NAMES
 from pelagos.model.world import SystemWorld, World
 from pelagos.process import get_logger
 from pelagos.runtime.access import ensure_token
-from pelagos.runtime.composition import Assemble, assemble_services
+from pelagos.runtime.composition import Assemble, assemble_release
 from pelagos.runtime.home import DaemonLock, prepare_home
 from pelagos.runtime.housekeeping import Housekeeping
 from pelagos.runtime.listeners import Listener, bind_tcp, bind_unix, parse_listen
@@ -42,7 +42,7 @@ async def serve(
     listen: str | None = None,
     ready: Ready | None = None,
     world: World | None = None,
-    assemble: Assemble = assemble_services,
+    assemble: Assemble = assemble_release,
     stop: asyncio.Event | None = None,
     signals: bool = True,
 ) -> None:

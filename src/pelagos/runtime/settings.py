@@ -94,6 +94,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How long a call between processes waits that names no time-out."""
     apps: tuple[str, ...] = ()
     """Directories in which app files are looked for, after that of the file which names the app."""
+    release: str = "pelagos"
+    """What the daemon runs: a release or app by its name, or the path of its file."""
     app_config: dict[str, Any] = {}
     """What all processes of a container see as ``self.container.settings``; an app's ``config`` goes over it."""
     agent: AgentSettings = AgentSettings()
@@ -111,6 +113,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def store_target(self) -> str:
         """What the store is opened with."""
         return self.store or f"sqlite:///{self.home / 'pelagos.db'}"
+
+    @property
+    def app_directories(self) -> list[Path]:
+        """Where app files are looked for."""
+        return [Path(directory).expanduser() for directory in self.apps]
 
     @property
     def socket_path(self) -> Path:
