@@ -2,7 +2,7 @@
 
 from pelagos.process.child import ChildSnapshot, ChildSpec, ExitKind, ExitReason, Restart, RestartStrategy
 from pelagos.process.client import client
-from pelagos.process.context import Context, current_context, use_context
+from pelagos.process.context import Context, acting_as, current_context, use_context
 from pelagos.process.host import Host
 from pelagos.process.lifecycle import IllegalTransition, Input, LifeCycle, State, Transition
 from pelagos.process.log import Logger, add_context, get_logger
@@ -38,6 +38,7 @@ __all__ = [
     "Supervisor",
     "Transition",
     "WorkerProcess",
+    "acting_as",
     "add_context",
     "client",
     "current_context",

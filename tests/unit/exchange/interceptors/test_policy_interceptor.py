@@ -207,7 +207,7 @@ def test_both_forms_of_rules() -> None:
         ("rules:\n- [x]", "p.yaml:2", "two or three"),
         ("default: maybe", "p.yaml:1", "'allow' or 'deny'"),
         ("protect: [a.b]", "p.yaml:1", "no 'protect'"),
-        ("a: 1\na: 2", "p.yaml:1", "no 'a'"),
+        ("a: 1\na: 2", "p.yaml:2", "twice"),
         ("rules: [", "p.yaml:", ""),
         ("- !!python/object:os.system x", "p.yaml:1", ""),
     ],
