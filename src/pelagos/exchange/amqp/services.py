@@ -37,6 +37,7 @@ class ServiceKeeper(Protocol):
 
     topology: Topology
     voided: int
+    max_message_bytes: int
 
     def monotonic(self) -> float: ...
 
@@ -48,18 +49,9 @@ class ServiceKeeper(Protocol):
         """It cannot be read: to be counted and logged."""
         ...
 
-    def expire(self, envelope: Envelope) -> None: ...
-
     def bury(self, body: bytes, address: str, reason: str, deliveries: int) -> asyncio.Future[None]:
         """Make a dead letter of it; the future ends when the broker has it."""
         ...
-
-    def restore(self, consumer: ServiceConsumer, reason: str) -> None:
-        """The broker ended its channel or consumer while the connection stands: to be attached again."""
-        ...
-
-    @property
-    def max_message_bytes(self) -> int: ...
 
 
 class AmqpDelivery(msgspec.Struct, eq=False):
@@ -102,14 +94,22 @@ class ServiceConsumer:
     """One subscription of a service; the contract is :class:`pelagos.exchange.transport.Subscription`."""
 
     def __init__(
-        self, keeper: ServiceKeeper, receiver: Receiver, handler: Handler, forget: Callable[[Any], None]
+        self,
+        keeper: ServiceKeeper,
+        receiver: Receiver,
+        handler: Handler,
+        forget: Callable[[Any], None],
+        restore: Callable[[Any, str], None],
     ) -> None:
+        """``forget`` is called when it is cancelled, ``restore`` when the broker ended it while the connection stands:
+        it is to be attached again then."""
         self.keeper = keeper
         self.receiver = receiver
         self.unsettled: dict[tuple[Channel, int], AmqpDelivery] = {}
         self.active = True
         self._handler = handler
         self._forget = forget
+        self._restore = restore
         self._channel: Channel | None = None
         self._tags: list[str] = []
         self._attached: Channel | None = None
@@ -360,14 +360,14 @@ class ServiceConsumer:
         self.let_go()
         attached = self._attached is not None and self._attached.failure is error
         if attached and self.active and isinstance(error, ChannelClosed):
-            self.keeper.restore(self, error.text)
+            self._restore(self, error.text)
 
     def _consumer_gone(self, tag: str) -> None:
         """The broker ended the consumer: somebody deleted its queue."""
         if self.active and self._attached is not None and self._attached.failure is None:
             self._attached.drop()
             self._attached = None
-            self.keeper.restore(self, "its queue was deleted")
+            self._restore(self, "its queue was deleted")
 
     def snapshot(self) -> QueueSnapshot:
         return QueueSnapshot(self.receiver.address, 1 if self.active else 0, 0, len(self.unsettled), 0)
