@@ -20,11 +20,13 @@ from pelagos.services.attributes import AttributesService
 from pelagos.services.compute import ComputeService
 from pelagos.services.events import EventsService
 from pelagos.services.infrastructure import InfrastructureService, MaintainerSettings
+from pelagos.services.logger import LoggerService
 from pelagos.services.registry import RegistryService
 from pelagos.services.scheduler import SchedulerService
+from pelagos.services.streams import StreamsService
 from pelagos.store import LeaseKeeper, Store
 
-__all__ = ["attributes", "compute", "events", "infrastructure", "registry", "scheduler"]
+__all__ = ["attributes", "compute", "events", "infrastructure", "logger", "registry", "scheduler", "streams"]
 
 
 @process_factory(needs=(Store, LeaseKeeper, Pool))
@@ -71,3 +73,15 @@ def scheduler(resources: Resources) -> Process:
 def attributes(resources: Resources) -> Process:
     """Named values that processes share."""
     return AttributesService(resources.get(Store))
+
+
+@process_factory(needs=(Store,))
+def streams(resources: Resources) -> Process:
+    """Streams of data by name and key, live or by durable queues."""
+    return StreamsService(resources.get(Store))
+
+
+@process_factory
+def logger(resources: Resources) -> Process:
+    """Lines of other programs, and log levels at run time."""
+    return LoggerService()

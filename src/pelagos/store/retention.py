@@ -12,7 +12,13 @@ from __future__ import annotations
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, not_, or_, select, tuple_
 
-from pelagos.store.container_schema import repositories, request_records
+from pelagos.store.container_schema import (
+    event_subscriptions,
+    repositories,
+    request_records,
+    resources,
+    schedules,
+)
 from pelagos.store.schema import (
     attempts,
     events,
@@ -137,7 +143,33 @@ def _rules(before: float) -> list[tuple[Table, ColumnElement[bool]]]:
                 ),
             ),
         ),
+        (schedules, _ended_schedules(before)),
+        (
+            resources,
+            and_(
+                resources.c.updated_at < before,
+                # Containers and services are in no project; one that is gone does not retire, it is only not seen.
+                or_(
+                    resources.c.state == "retired",
+                    and_(resources.c.project_id == "system", resources.c.state == "inactive"),
+                ),
+            ),
+        ),
     ]
+
+
+def _ended_schedules(before: float) -> ColumnElement[bool]:
+    """Those that can fire no more; one that somebody stopped is his to go on with."""
+    return and_(
+        schedules.c.next_at.is_(None),
+        or_(
+            schedules.c.ends_at < before,
+            and_(
+                schedules.c.last_at < before,
+                or_(schedules.c.kind == "once", schedules.c.fired >= schedules.c.max_count),
+            ),
+        ),
+    )
 
 
 def _server_is_gone(server_id: ColumnElement[str | None]) -> ColumnElement[bool]:
@@ -159,7 +191,8 @@ def _is_last_run_of_a_live_infrastructure() -> ColumnElement[bool]:
 
 
 def _old_events(before: float) -> ColumnElement[bool]:
-    """Old events that tell neither of a live thing itself nor of an operation or run that has not ended."""
+    """Old events that tell neither of a live thing itself nor of an operation or run that has not ended, and that no
+    durable subscription still waits to read. One whose reader has not moved for as long holds nothing up."""
     of_infrastructure_itself = and_(
         events.c.instance_id.is_(None),
         events.c.server_id.is_(None),
@@ -174,4 +207,11 @@ def _old_events(before: float) -> ColumnElement[bool]:
         not_(exists().where(servers.c.id == events.c.server_id, servers.c.deleted_at.is_(None))),
         not_(exists().where(operations.c.id == events.c.operation_id, operations.c.finished_at.is_(None))),
         not_(exists().where(runs.c.id == events.c.run_id, runs.c.finished_at.is_(None))),
+        not_(
+            exists().where(
+                event_subscriptions.c.project_id == events.c.project_id,
+                event_subscriptions.c.position < events.c.position,
+                event_subscriptions.c.updated_at >= before,
+            )
+        ),
     )
