@@ -93,28 +93,33 @@ class Stream:
 
     async def follow(self) -> AsyncIterator[list[Row]]:
         """Messages as they pass, until the iterator is closed."""
-        queue: asyncio.Queue[ObservationBatch] = asyncio.Queue()
-        async with asyncio.TaskGroup() as group:
-            listening = group.create_task(self._listen(queue))
-            renewing = group.create_task(self._renew())
-            try:
-                while True:
-                    try:
-                        async with asyncio.timeout(_HOLD / 2):
-                            batch = await queue.get()
-                    except TimeoutError:
-                        pass
-                    else:
-                        self._count(batch)
-                        now = asyncio.get_running_loop().time()
-                        self._held.extend((now, one) for one in batch.observations if self._filter.admits(one))
-                    rows = self._ripe()
-                    if rows:
-                        yield rows
-            finally:
-                listening.cancel()
-                renewing.cancel()
-                await self._unwatch()
+        try:
+            async with asyncio.TaskGroup() as group:
+                queue: asyncio.Queue[ObservationBatch] = asyncio.Queue()
+                helpers = [group.create_task(self._listen(queue)), group.create_task(self._renew())]
+                try:
+                    while True:
+                        await self._gather(queue)
+                        rows = self._ripe()
+                        if rows:
+                            yield rows
+                finally:
+                    for helper in helpers:
+                        helper.cancel()
+                    await self._unwatch()
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None  # the others came of it
+
+    async def _gather(self, queue: asyncio.Queue[ObservationBatch]) -> None:
+        """Hold what comes next, if anything comes soon."""
+        try:
+            async with asyncio.timeout(_HOLD / 2):
+                batch = await queue.get()
+        except TimeoutError:
+            return
+        self._count(batch)
+        now = asyncio.get_running_loop().time()
+        self._held.extend((now, one) for one in batch.observations if self._filter.admits(one))
 
     def rest(self) -> list[Row]:
         """What is still held back, at the end."""

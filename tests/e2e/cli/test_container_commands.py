@@ -222,6 +222,17 @@ def test_observe_follows_live_until_it_is_interrupted_and_draws_then(site: Site)
     assert chart.read_text().count("hello") >= 2
 
 
+def test_observe_ends_with_69_when_its_container_goes_away(site: Site) -> None:
+    container, _ = site.start("--system", "demo", "--id", "c-1", "hello.yaml")
+    following = subprocess.Popen([PELAGOS, "observe"], env=site.environment, stderr=subprocess.PIPE, text=True)
+    site.containers.append(following)
+    assert following.stderr is not None
+    assert "Following" in following.stderr.readline()
+    container.kill()
+    _, err = following.communicate(timeout=PATIENCE)
+    assert (following.returncode, err.splitlines()[0]) == (69, "error: the container went away")
+
+
 def test_a_container_that_cannot_start_says_why_and_leaves_nothing(site: Site) -> None:
     (site.place / "bad.yaml").write_text("name: bad\nprocesses:\n  - {name: x, clas: 'hello:HelloService'}\n")
     wrong = site.run("container", "bad.yaml", code=65)
