@@ -90,7 +90,7 @@ async def test_a_call_made_before_the_keys_are_there_waits_for_them() -> None:
 
 
 async def test_a_container_with_a_key_that_nobody_trusts_is_answered_with_an_error() -> None:
-    a_keys, b_keys = rings()
+    _, b_keys = rings()
     exchange = await shared()
     stranger = ring(b_keys)
     async with Member("b", exchange, b_keys) as b, Member("x", exchange, stranger) as x:

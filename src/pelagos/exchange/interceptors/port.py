@@ -64,8 +64,9 @@ class Interceptor(Protocol):
     error as reply. Anything else that is raised is logged and becomes an :class:`InternalError`, treated alike.
 
     Three optional class attributes: ``mandatory = True`` says that :class:`Done` does not skip it; ``replies = False``
-    that it has no interest in replies, which then do not pass it, ``sent_replies = False`` the same of those sent. One that looks at one direction only takes
-    :func:`unchanged_inbound` or :func:`unchanged_outbound` for the other, which is then not called at all.
+    that it has no interest in replies, which then do not pass it, and ``sent_replies = False`` the same of those that
+    go out. One that looks at one direction only takes :func:`unchanged_inbound` or :func:`unchanged_outbound` for the
+    other, which is then not called at all.
     """
 
     @property

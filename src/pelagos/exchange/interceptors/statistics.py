@@ -1,9 +1,11 @@
 """How many messages went where, how they ended and how long their answers took, by address and operation.
 
 Bounded: past ``limit`` pairs of address and operation, the rest is counted under ``other``. A call that is never
-answered leaves an entry, of which the oldest go first. All are counted; timed are the first hundred calls of an
-operation and one in sixteen after that, since two clocks cost more than the rest of it. Latencies are kept as a histogram with bounds that grow by the
-power of two, from 2**-14 s (61 us) to 2**4 s: adding to one costs no more than to a sum, and quantiles can be had.
+answered leaves an entry, of which the oldest go first.
+
+All are counted; timed are the first hundred calls of an operation and one in sixteen after that, since two clocks cost
+more than the rest of it. Times are kept as a histogram with bounds that grow by the power of two, from 2**-14 s (61 us)
+to 2**4 s: adding to one costs no more than to a sum, and quantiles can be had.
 """
 
 from __future__ import annotations

@@ -364,7 +364,7 @@ async def test_when_a_subscription_ends_its_parked_messages_go_to_another(closin
 
 
 async def test_stopping_gives_back_what_is_parked() -> None:
-    async with scene(Hesitant()) as (transport, service, caller):
+    async with scene(Hesitant()) as (transport, service, _):
         await transport.publish(request("one"))
         await transport.stop()
         assert transport.interceptors()["stack"]["parked"] == 0
