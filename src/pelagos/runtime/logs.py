@@ -37,7 +37,7 @@ def configure_logs(
     Raises InvalidInput for a level that is none."""
     import structlog
 
-    name = level or settings.log_level or ("info" if mode == "serve" else "warning")
+    name = level or settings.log_level or ("warning" if mode == "embedded" else "info")
     number = logging.getLevelNamesMapping().get(name.upper())
     if number is None:
         raise InvalidInput(f"{name!r} is no log level", advice="Use debug, info, warning, error or critical.")

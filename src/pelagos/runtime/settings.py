@@ -48,6 +48,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     certificate_file: str = ""
     """This client's certificate, if the broker asks for one."""
     key_file: str = ""
+    """The key of that certificate."""
     verify: bool = True
     """Whether the broker's certificate is checked; turn it off only where nobody else listens."""
     heartbeat: Annotated[int, msgspec.Meta(ge=1)] = 15
@@ -74,7 +75,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retention_days: Annotated[float, msgspec.Meta(ge=0)] = 90.0
     """How long records of what is gone are kept."""
     log_level: LogLevel | None = None
-    """Default: ``warning`` for commands, ``info`` for the daemon."""
+    """Default: ``warning`` for commands, ``info`` for the daemon and for containers."""
     log_format: Literal["human", "json"] = "human"
     log_file_bytes: Annotated[int, msgspec.Meta(ge=65_536)] = 10 * 1024 * 1024
     log_files: Annotated[int, msgspec.Meta(ge=1)] = 5
