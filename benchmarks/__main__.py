@@ -89,9 +89,16 @@ def _local(_: bool) -> list[Row]:
     ]
 
 
+def _events(_: bool) -> list[Row]:
+    from benchmarks import events
+
+    return events.measure()
+
+
 GROUPS: dict[str, Group] = {
     "startup": _startup,
     "rpc": _rpc,
+    "events": _events,
     "processes": _processes,
     "rpc-amqp": _rpc_amqp,
     "local": _local,

@@ -105,6 +105,7 @@ def kind_of(address: str) -> Kind:
     return Address.parse(address).kind
 
 
+@functools.lru_cache(maxsize=8192)
 def topic_matches(pattern: str, name: str) -> bool:
     """AMQP's rule: words are parted by dots, ``*`` is exactly one word, ``#`` any number of words, also none."""
     return _words_match(tuple(pattern.split(".")), tuple(name.split(".")))

@@ -1,4 +1,4 @@
-"""Events: a catalogue of types, publishers, live and durable subscribers, and the service. See README.md."""
+"""Events: a catalogue of types, publishers, live and durable subscribers, and the service."""
 
 from pelagos.services.events.catalogue import (
     CATALOGUE,

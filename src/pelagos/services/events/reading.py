@@ -56,19 +56,27 @@ class TopicReader:
             raise
 
     def _admitter(self, index: int) -> Callable[[Delivery], None]:
+        if index == 0:
+            return self._admit
         earlier = [address.partition(":")[2] for address in self._addresses[:index]]
 
         def admit(delivery: Delivery) -> None:
             # Each pattern has its own queue; what fits several comes through the first of them alone.
             topic = delivery.envelope.receiver.partition(":")[2]
-            if earlier and any(topic_matches(pattern, topic) for pattern in earlier):
+            if any(topic_matches(pattern, topic) for pattern in earlier):
                 delivery.ack()
-                return
-            self._waiting.append(delivery)
-            if self._wake is not None and not self._wake.done():
-                self._wake.set_result(None)
+            else:
+                self._admit(delivery)
 
         return admit
+
+    def _admit(self, delivery: Delivery) -> None:
+        self._waiting.append(delivery)
+        wake = self._wake
+        if wake is not None:
+            self._wake = None
+            if not wake.done():
+                wake.set_result(None)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
