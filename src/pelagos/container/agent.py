@@ -105,7 +105,7 @@ class AgentProcess(ServiceProcess):
         self._resident = container
         self._apps = apps
         self._settings = AgentSettings() if settings is None else settings
-        self._host = host
+        self.host = host
         self._pid = pid
         self._set_log_level = set_log_level
         self._log_levels = log_levels
@@ -359,7 +359,7 @@ class AgentProcess(ServiceProcess):
         return NodeInfo(
             id=self._resident.id,
             system=self._resident.config.system,
-            host=self._host,
+            host=self.host,
             pid=self._pid,
             version=__version__,
             state="alive",

@@ -87,6 +87,9 @@ class Container:
         self._task: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
         self._edge: _Edge | None = None
+        self.on_process: Callable[[Process, str, str], None] | None = None
+        """Told each process that begins (``init``) and ends (``terminated``, or ``error`` with its cause); must neither
+        wait nor raise."""
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -303,8 +306,13 @@ class Container:
         self._processes[process.id] = process
         if self._service_names is not None:
             self._service_names.bind(process.id, process.name or process.label)
+        if self.on_process is not None:
+            self.on_process(process, "init", "")
 
     def process_ended(self, process: Process) -> None:
         self._processes.pop(process.id, None)
         if self._service_names is not None:
             self._service_names.unbind(process.id)
+        if self.on_process is not None:
+            cause = process.cause
+            self.on_process(process, "terminated" if cause is None else "error", "" if cause is None else str(cause))

@@ -43,6 +43,7 @@ from pelagos.runtime.logs import configure_logs
 from pelagos.runtime.resources import HostResources
 from pelagos.runtime.settings import Settings
 from pelagos.runtime.stopping import handle_signals, notify_manager, until_stopped
+from pelagos.services.events.lifecycle import LifecycleEvents
 
 __all__ = ["HostReady", "host"]
 
@@ -106,8 +107,15 @@ async def host(
         await container.start()
         stack.push_async_callback(container.stop)
         await program.exchange_keys(container)
+        events = LifecycleEvents()
+        await container.spawn(events, name="lifecycle events")
+        container.on_process = events.process_changed
         apps = AppManager(
-            container, HostResources(container, settings), search=program.search, spawn_any=allow_spawn_any
+            container,
+            HostResources(container, settings),
+            search=program.search,
+            spawn_any=allow_spawn_any,
+            on_change=events.app_changed,
         )
         info = partial(program.info, apps, tuple(root.path for root in catalogue.roots))
         await container.spawn(ControlProcess(container, settings.home, info), name="control")
@@ -132,6 +140,7 @@ async def host(
             str(socket_path(settings.home, program.system, container.id)),
             tuple(app.name for app in plan.apps),
         )
+        events.container_changed("started", host=agent.host, pid=os.getpid())
         (ready or _say_ready)(told)
         _leave_word(told, ready_file, notify_fd)
         notify_manager("READY=1")
@@ -139,6 +148,7 @@ async def host(
         await until_stopped(container, stopping)
         notify_manager("STOPPING=1")
         log.info("stopping", container=container.id)
+        events.container_changed("stopping", host=agent.host, pid=os.getpid())
 
 
 class _Program:

@@ -23,6 +23,7 @@ from pelagos.process import client
 from pelagos.runtime import Settings
 from pelagos.runtime.hosting import HostReady, host
 from pelagos.runtime.log_levels import LEVELS
+from pelagos.services.events import PublishedEvent
 
 pytestmark = pytest.mark.anyio
 
@@ -221,3 +222,20 @@ async def test_apps_are_started_by_name_while_it_runs(folder: Path) -> None:
             await it.agent.start_app(AppRequest("late", arguments={"no": 1}))
         with pytest.raises((NotFound, InvalidInput)):
             await it.agent.start_app(AppRequest("later"))
+
+
+async def test_what_lives_and_ends_is_told_as_events(folder: Path) -> None:
+    async with hosted(folder, "hello", container_id="one") as it:
+        heard = it.control.listen("topic:event.#", PublishedEvent)
+        first = asyncio.ensure_future(anext(heard))
+        await asyncio.sleep(0)
+        made = await it.agent.spawn(SpawnRequest("hello"))
+        event = await first
+        while event.origin != made.processes[0]:
+            event = await anext(heard)
+        assert (event.type, event.data["state"], event.data["container"]) == ("process_lifecycle", "init", "one")
+        await it.agent.stop_app(AppRequest("hello"))
+        while event.type != "app_lifecycle":
+            event = await anext(heard)
+        assert (event.origin, event.data["state"], event.data["version"]) == ("hello", "stopped", "1.0")
+        await heard.aclose()  # type: ignore[attr-defined]

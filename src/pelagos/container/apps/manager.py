@@ -93,7 +93,8 @@ class _App:
 
 class AppManager:
     """The apps of one container. ``search`` are directories with app files; ``spawn_any`` lets any ``module:Class`` be
-    spawned that can be imported, which is as much as letting its callers run code."""
+    spawned that can be imported, which is as much as letting its callers run code. ``on_change`` is told each app that
+    ``started``, ``stopped`` or ``failed`` to start, with its version; it must neither wait nor raise."""
 
     def __init__(
         self,
@@ -102,11 +103,13 @@ class AppManager:
         *,
         search: Sequence[Path] = (),
         spawn_any: bool = False,
+        on_change: Callable[[str, str, str], None] | None = None,
     ) -> None:
         self._container = container
         self._resources: Resources = NoResources() if resources is None else resources
         self._search = tuple(search)
         self._spawn_any = spawn_any
+        self._on_change = on_change
         self._apps: dict[str, _App] = {}
         self._lock = asyncio.Lock()
         self._loose = 0
@@ -155,8 +158,9 @@ class AppManager:
             for app in apps:
                 await self._start_one(app)
                 started.append(app)
-                log.info("app started", app=app.plan.name, version=app.plan.version)
+                self._tell(app, "started")
         except BaseException as cause:
+            self._tell(apps[len(started)], "failed")
             if started:
                 log.warning("start unwound", apps=[app.plan.name for app in reversed(started)])
             for done in reversed(started):
@@ -194,7 +198,12 @@ class AppManager:
         if any(child.name == app.child_name for child in self._container.root.children()):
             await self._container.root.stop_child(app.child_name)
         self._apps.pop(app.plan.name, None)
-        log.info("app stopped", app=app.plan.name)
+        self._tell(app, "stopped")
+
+    def _tell(self, app: _App, state: str) -> None:
+        log.info(f"app {state}", app=app.plan.name, version=app.plan.version)
+        if self._on_change is not None:
+            self._on_change(app.plan.name, state, app.plan.version)
 
     def _spec(self, kind: _Kind, name: str, values: Mapping[str, Any], restart: Restart | None = None) -> ChildSpec:
         shutdown = self._container.config.shutdown if kind.plan.shutdown is None else kind.plan.shutdown
