@@ -12,6 +12,7 @@ content who has not asked for it, and then only redacted.
 from __future__ import annotations
 
 import enum
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -132,13 +133,11 @@ def _names(wanted: str, address: str) -> bool:
     return name == wanted or (address.startswith(("service:", "topic:", "fanout:")) and name.endswith(f".{wanted}"))
 
 
-class _Record(NamedTuple):
-    seq: int
-    monotonic: float
-    direction: Direction
-    envelope: Envelope
-    size: int
-    error: str
+_Record = tuple[int, float, Direction, Envelope, int, str]
+"""Number, monotonic seconds, direction, envelope, size of the content, error code. A bare tuple, since one is made for
+each message that passes, and a class of any kind costs several times as much to make."""
+
+_SENT, _RECEIVED, _FAILED = Direction.SENT, Direction.RECEIVED, Direction.FAILED
 
 
 class Feed:
@@ -177,7 +176,8 @@ class _Opened(NamedTuple):
 
 
 class Tap:
-    """A transport that remembers what passed. ``redact`` makes a content fit to be shown.
+    """A transport that remembers what passed. ``redact`` makes a content fit to be shown;
+    ``ring`` is how many messages are remembered. With 0 none is, and it costs next to nothing until somebody follows.
 
     It is told the id of its container by its observer (:class:`pelagos.container.observer.ObserverProcess`).
     """
@@ -197,40 +197,41 @@ class Tap:
         self._redact = redact
         self._ring: deque[_Record] = deque(maxlen=ring)
         self._feeds: tuple[Feed, ...] = ()
-        self._seq = 0
+        self._append = self._ring.append
+        self._next = itertools.count(1).__next__
         self._opened: dict[str, _Opened] = {}
 
     # -- what passes -------------------------------------------------------------------------------------------
 
     def _note(self, direction: Direction, envelope: Envelope, error: str = "") -> None:
-        if envelope.op == OBSERVED:
+        if envelope.op == OBSERVED or not (self._ring.maxlen or self._feeds):
             return
         size = len(envelope.content)
         if size > _HELD and envelope.status is not Status.ERROR:
             envelope = msgspec.structs.replace(envelope, content=b"")
-        self._seq += 1
-        record = _Record(self._seq, self._monotonic(), direction, envelope, size, error)
-        self._ring.append(record)
-        for feed in self._feeds:
-            feed.push(record)
+        record = (self._next(), self._monotonic(), direction, envelope, size, error)
+        self._append(record)
+        if self._feeds:
+            for feed in self._feeds:
+                feed.push(record)
 
     async def publish(self, envelope: Envelope) -> None:
-        self._note(Direction.SENT, envelope)
+        self._note(_SENT, envelope)
         try:
             await self._inner.publish(envelope)
         except PelagosError as error:
-            self._note(Direction.FAILED, envelope, error.code)
+            self._note(_FAILED, envelope, error.code)
             raise
 
     def post(self, envelope: Envelope) -> None:
-        self._note(Direction.SENT, envelope)
+        self._note(_SENT, envelope)
         self._inner.post(envelope)
 
     async def subscribe(self, receiver: Receiver, handler: Handler) -> Subscription:
         note = self._note
 
         def handle(delivery: Delivery) -> None:
-            note(Direction.RECEIVED, delivery.envelope)
+            note(_RECEIVED, delivery.envelope)
             handler(delivery)
 
         return await self._inner.subscribe(receiver, handle)
@@ -276,15 +277,15 @@ class Tap:
         offset = self._world.now() - self._monotonic()
         found = []
         for record in records:
-            envelope = record.envelope
-            opened = self._open(record)
+            seq, monotonic, direction, envelope, size, error = record
+            opened = self._open(envelope, monotonic)
             plumbing = opened.plumbing if opened is not None else _is_plumbing(envelope)
             answer = opened if envelope.is_reply else None
             found.append(
                 Observation(
-                    seq=record.seq,
-                    at=record.monotonic + offset,
-                    direction=record.direction,
+                    seq=seq,
+                    at=monotonic + offset,
+                    direction=direction,
                     container=self.container,
                     sender=envelope.sender,
                     receiver=envelope.receiver,
@@ -293,40 +294,39 @@ class Tap:
                     conv_id=envelope.conv_id,
                     conv_seq=envelope.conv_seq,
                     protocol=envelope.protocol,
-                    status=Status.ERROR if record.error else envelope.status,
+                    status=Status.ERROR if error else envelope.status,
                     sender_name=envelope.sender_name,
-                    bytes=record.size,
+                    bytes=size,
                     trace=envelope.trace,
-                    took=None if answer is None else max(0.0, (record.monotonic - answer.at) * 1000),
-                    error=record.error or _error_of(envelope),
+                    took=None if answer is None else max(0.0, (monotonic - answer.at) * 1000),
+                    error=error or _error_of(envelope),
                     answers="" if answer is None else answer.receiver,
                     answers_op="" if answer is None else answer.op,
                     plumbing=plumbing,
-                    content=self._text(record) if content else "",
+                    content=self._text(envelope, size) if content else "",
                 )
             )
         return found
 
-    def _open(self, record: _Record) -> _Opened | None:
+    def _open(self, envelope: Envelope, monotonic: float) -> _Opened | None:
         """The request that a message belongs to; a request is remembered when it is seen first."""
-        envelope = record.envelope
         opened = self._opened.get(envelope.conv_id)
         if opened is None and envelope.performative is Performative.REQUEST:
-            opened = _Opened(record.monotonic, envelope.receiver, envelope.op, _is_plumbing(envelope))
+            opened = _Opened(monotonic, envelope.receiver, envelope.op, _is_plumbing(envelope))
             self._opened[envelope.conv_id] = opened
             if len(self._opened) > _OPEN:
                 del self._opened[next(iter(self._opened))]
         return opened
 
-    def _text(self, record: _Record) -> str:
-        content = record.envelope.content
-        if len(content) != record.size:
-            return f"({record.size} bytes)"
+    def _text(self, envelope: Envelope, size: int) -> str:
+        content = envelope.content
+        if len(content) != size:
+            return f"({size} bytes)"
         try:
             value = msgspec.msgpack.decode(content)
             text = msgspec.json.encode(self._redact(value), enc_hook=repr).decode()
         except (msgspec.DecodeError, ValueError, TypeError, RecursionError):
-            return f"({record.size} bytes that cannot be shown)"
+            return f"({size} bytes that cannot be shown)"
         return text if len(text) <= _CLIP else f"{text[:_CLIP]}…"
 
 

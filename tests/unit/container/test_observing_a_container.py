@@ -162,8 +162,21 @@ class TestTheRing:
             for _ in range(20):
                 await client(Greeter, container.edge).swallow(b"x" * 100_000)
             assert len(tap._ring) == 10
-            assert max(len(record.envelope.content) for record in tap._ring) <= 1024
+            assert max(len(record[3].content) for record in tap._ring) <= 1024
             assert [one.bytes for one in tap.recent(ObservationFilter(op="swallow"), 2)] == [5, 5]
+
+
+    async def test_without_a_ring_nothing_is_kept_until_somebody_follows(self) -> None:
+        world = SimulatedWorld()
+        tap = Tap(MemoryTransport(world), world, ring=0)
+        async with Container(world, ContainerConfig(system="demo", id="c-1"), tap) as container:
+            await container.spawn(Greeter)
+            greeter = client(Greeter, container.edge)
+            await greeter.swallow(b"")
+            feed = tap.follow(lambda: None)
+            await greeter.swallow(b"")
+            assert [one.seq for one in feed.take()] == [1, 2, 3, 4]
+            assert tap.recent(ObservationFilter(), 10) == []
 
 
 class TestWatching:
