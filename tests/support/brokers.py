@@ -13,6 +13,7 @@ import tempfile
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -49,28 +50,32 @@ def skip_without_broker() -> str:
 @contextlib.asynccontextmanager
 async def throw_away_system(url: str) -> AsyncIterator[str]:
     """A system name that nobody else uses; its exchanges and shared queues are deleted at the end."""
-    from pamqp import commands as spec
-
     from pelagos.exchange.amqp import AmqpConfig
     from pelagos.exchange.amqp.topology import Topology
     from pelagos.exchange.amqp.wire import Wire
 
     system = f"t{uuid.uuid4().hex[:12]}"
-    yield system
-    config = AmqpConfig(url, system, "cleaner")
-    async with asyncio.timeout(20):
-        wire = await Wire.open(config, config.connection_url(), config.tls())
-        channel = await wire.channel()
-        topology = Topology(system, "cleaner", 1)
-        queues = [name for name, _ in topology.shared_queues()]
-        for address in ("service:test.store", "service:test.work"):
-            for queue in (topology.service_queue(address), topology.work_queue(address)):
-                queues += [queue, f"{queue}.nested"]
-        for queue in queues:
-            await channel.call(spec.Queue.Delete(queue=queue))
-        for exchange in topology.exchanges:
-            await channel.call(spec.Exchange.Delete(exchange=exchange))
-        await wire.close()
+    try:
+        yield system
+    finally:
+        config = AmqpConfig(url, system, "cleaner")
+        async with asyncio.timeout(20):
+            wire = await Wire.open(config, config.connection_url(), config.tls())
+            await _delete(await wire.channel(), Topology(system, "cleaner", 1))
+            await wire.close()
+
+
+async def _delete(channel: Any, topology: Any) -> None:
+    from pamqp import commands as spec
+
+    queues = [name for name, _ in topology.shared_queues()]
+    for address in ("service:test.store", "service:test.work"):
+        for queue in (topology.service_queue(address), topology.work_queue(address)):
+            queues += [queue, f"{queue}.nested"]
+    for queue in queues:
+        await channel.call(spec.Queue.Delete(queue=queue))
+    for exchange in topology.exchanges:
+        await channel.call(spec.Exchange.Delete(exchange=exchange))
 
 
 class OwnBroker:
