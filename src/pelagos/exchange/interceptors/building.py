@@ -115,7 +115,9 @@ class _Builder:
         self.ring = surroundings.ring
         self._verifier: AssertionVerifier | None = None
         self._shipped: dict[str, Callable[[Any], Interceptor]] = {
-            "trace": lambda options: Trace(surroundings.world, _options("trace", options, TraceOptions)),
+            "trace": lambda options: Trace(
+                surroundings.world, _options("trace", options, TraceOptions), local=surroundings.local
+            ),
             "deadline": lambda options: Deadline(
                 surroundings.world, _options("deadline", options, DeadlineOptions), local=surroundings.local
             ),

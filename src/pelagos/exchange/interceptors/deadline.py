@@ -33,7 +33,7 @@ class Deadline:
     def __init__(self, world: World, options: DeadlineOptions | None = None, *, local: bool = False) -> None:
         self._now = world.now
         self._skew = (options or DeadlineOptions()).skew
-        self._local = local
+        self.sees_inbound = not local
         self._refused = 0
 
     def outbound(self, envelope: Envelope) -> Envelope:
@@ -45,8 +45,7 @@ class Deadline:
     def inbound(self, envelope: Envelope, receiver: Receiver, redelivered: bool) -> Envelope:
         remaining = envelope.remaining_ms
         if remaining is not None and (
-            remaining <= 0
-            or (not self._local and envelope.ts and envelope.ts + remaining < (self._now() - self._skew) * 1000)
+            remaining <= 0 or (envelope.ts and envelope.ts + remaining < (self._now() - self._skew) * 1000)
         ):
             raise self._too_late(envelope)
         return envelope

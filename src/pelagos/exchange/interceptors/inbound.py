@@ -367,5 +367,6 @@ def _inbound_methods(stack: tuple[Interceptor, ...], *, replies: bool) -> tuple[
         interceptor.inbound
         for interceptor in reversed(stack)
         if getattr(type(interceptor), "inbound", None) is not unchanged_inbound
+        and getattr(interceptor, "sees_inbound", True)
         and (not replies or getattr(interceptor, "replies", True))
     )

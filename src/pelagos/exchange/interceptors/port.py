@@ -63,10 +63,10 @@ class Interceptor(Protocol):
     sends gets it (a ``post`` counts it); inbound, the message is settled, and if it is a request its sender gets the
     error as reply. Anything else that is raised is logged and becomes an :class:`InternalError`, treated alike.
 
-    Three optional class attributes: ``mandatory = True`` says that :class:`Done` does not skip it; ``replies = False``
+    Some optional attributes: ``mandatory = True`` says that :class:`Done` does not skip it; ``replies = False``
     that it has no interest in replies, which then do not pass it, and ``sent_replies = False`` the same of those that
     go out. One that looks at one direction only takes :func:`unchanged_inbound` or :func:`unchanged_outbound` for the
-    other, which is then not called at all.
+    other, which is then not called at all; one that knows only when it is made has ``sees_inbound = False``.
     """
 
     @property

@@ -50,7 +50,14 @@ class Trace:
 
     name = "trace"
 
-    def __init__(self, world: World, options: TraceOptions | None = None, *, exporter: Exporter | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        options: TraceOptions | None = None,
+        *,
+        exporter: Exporter | None = None,
+        local: bool = False,
+    ) -> None:
         options = options or TraceOptions()
         self._new_id: Callable[[], str] = world.new_id
         self._now = world.now
@@ -60,6 +67,7 @@ class Trace:
         self._exporter = exporter
         self._records = options.hops > 0 or exporter is not None
         self.replies = self._records
+        self.sees_inbound = self._records or not local  # who sent it in this interpreter has given it a trace
         self._made = 0
 
     def outbound(self, envelope: Envelope) -> Envelope:
