@@ -98,7 +98,7 @@ async def test_a_reader_that_lost_its_lease_stops_in_the_middle_and_the_other_re
     assert states(standby) == ["1"] and entered == ended == ["1"]
 
 
-async def test_an_effect_in_the_readers_transaction_happens_once_wherever_it_crashes(system):
+async def test_an_effect_in_the_readers_transaction_goes_on_where_it_stopped(system):
     node = await system.node()
 
     def count(connection, event):
