@@ -10,8 +10,8 @@ import pytest
 
 from pelagos.exchange import MemoryTransport, Transport
 from pelagos.model import SystemWorld
-from support.interceptors import ANY_TIME, intercepted
 from support.brokers import skip_without_broker, throw_away_system
+from support.interceptors import ANY_TIME, intercepted
 
 
 @contextlib.asynccontextmanager
