@@ -17,7 +17,17 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["SHAPES", "Command", "check", "commands", "run_in_one_shell", "shape"]
+__all__ = [
+    "SHAPES",
+    "Command",
+    "check",
+    "commands",
+    "environment_in",
+    "parts_with_and_without_broker",
+    "run_in_one_shell",
+    "shape",
+    "write_files",
+]
 
 SHAPES: tuple[tuple[str, str], ...] = (
     (r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "<uuid>"),
@@ -50,6 +60,32 @@ def commands(page: str) -> list[Command]:
         elif inside:
             found[-1].output.append(line)
     return found
+
+
+def write_files(page: str, place: Path) -> None:
+    """The blocks with a caption are files of that name."""
+    for name, text in re.findall(r"```\{code-block\} \w+\n:caption: (\S+)\n\n(.*?)```", page, re.DOTALL):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(text)
+
+
+def environment_in(place: Path, program: Path) -> dict[str, str]:
+    """Of a reader who works in ``place`` with ``program`` on the path, and has configured nothing."""
+    return {
+        "PATH": f"{program.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": str(place),
+        "LANG": "C.UTF-8",
+        "PELAGOS_HOME": str(place / ".pelagos"),
+        **{name: os.environ[name] for name in ("TMPDIR", "PYTHONPATH") if name in os.environ},
+    }
+
+
+def parts_with_and_without_broker(page: str) -> tuple[str, str]:
+    """The page up to the first heading that speaks of a broker, and the rest; line numbers stay."""
+    found = re.search(r"^## .*\bbroker\b", page, re.MULTILINE)
+    if found is None:
+        return page, ""
+    return page[: found.start()], "\n" * page.count("\n", 0, found.start()) + page[found.start() :]
 
 
 def shape(line: str, shapes: tuple[tuple[str, str], ...] = SHAPES) -> str:
