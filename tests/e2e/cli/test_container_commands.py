@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import json
 import os
+import pty
 import re
+import select
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -231,6 +234,51 @@ def test_observe_ends_with_69_when_its_container_goes_away(site: Site) -> None:
     container.kill()
     _, err = following.communicate(timeout=PATIENCE)
     assert (following.returncode, err.splitlines()[0]) == (69, "error: the container went away")
+
+
+def test_the_prompt_of_a_person(site: Site) -> None:
+    """IPython on a terminal, with its plainest prompt; what was typed is kept for its writer alone."""
+    pytest.importorskip("IPython")
+    site.start("--system", "demo", "--id", "c-1", "hello.yaml")
+    ours, theirs = pty.openpty()
+    environment = {**site.environment, "IPY_TEST_SIMPLE_PROMPT": "1", "TERM": "dumb", "PYTHONUNBUFFERED": "1"}
+    shell = subprocess.Popen(
+        [PELAGOS, "shell"], env=environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+
+    def read_until(text: str) -> str:
+        seen = ""
+        while text not in seen:
+            ready, _, _ = select.select([ours], [], [], PATIENCE)
+            assert ready, seen
+            seen += os.read(ours, 65536).decode(errors="replace")
+        return seen
+
+    try:
+        assert "system demo, container c-1" in read_until("In [1]: ")
+        for number, (line, expected) in enumerate(
+            [
+                ('await call("hello", "hello", "you")', "'Hello, you'"),
+                ("await client(HelloService).hello('me')", "'Hello, me'"),
+                ("ps('hello')", "SUPERVISOR"),
+                ("await call('hello', 'lose')", ": it is lost"),
+            ],
+            2,
+        ):
+            os.write(ours, f"{line}\n".encode())
+            assert expected in read_until(f"In [{number}]: ")
+        os.write(ours, b"exit()\n")
+        assert shell.wait(PATIENCE) == 0
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(ours)
+    kept = site.home / "shell" / "history.sqlite"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    with contextlib.closing(sqlite3.connect(kept)) as connection:
+        typed = [row[0] for row in connection.execute("SELECT source_raw FROM history")]
+    assert 'await call("hello", "hello", "you")' in typed
 
 
 def test_a_container_that_cannot_start_says_why_and_leaves_nothing(site: Site) -> None:

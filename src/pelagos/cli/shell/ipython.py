@@ -75,4 +75,5 @@ def run_ipython(
     untyped = cast(Any, shell)
     untyped.set_custom_exc((PelagosError,), tell)
     untyped.Completer.custom_matchers.append(cast(Any, context_matcher)()(services))
+    untyped.show_banner()
     untyped.mainloop()
