@@ -85,7 +85,8 @@ class Apps(Protocol):
 
 class AgentProcess(ServiceProcess):
     """See the module's head. ``host`` and ``pid`` tell people where the container runs; ``set_log_level`` sets a
-    package's level in this program (room, level)."""
+    package's level in this program (room, level), ``log_levels`` tells them. Until it has lived for ``settle`` seconds,
+    it lets questions about the others wait."""
 
     name = AGENT
     version = "1.0"
@@ -100,6 +101,7 @@ class AgentProcess(ServiceProcess):
         pid: int = 0,
         set_log_level: Callable[[str, str], None] | None = None,
         log_levels: Callable[[], dict[str, str]] | None = None,
+        settle: float = 0.0,
     ) -> None:
         super().__init__()
         self._resident = container
@@ -111,6 +113,7 @@ class AgentProcess(ServiceProcess):
         self._log_levels = log_levels
         self.inventory = Inventory(self._settings)
         self._announcing = False
+        self._settle = settle
 
     async def on_init(self) -> None:
         self._boot = self.world.new_id()
@@ -120,6 +123,7 @@ class AgentProcess(ServiceProcess):
 
     async def on_activate(self) -> None:
         self._announcing = True
+        self._settled_at = self._now() + self._settle
         self.start_task(self._live_on(), name="heartbeat")
 
     async def on_deactivate(self) -> None:
@@ -141,6 +145,7 @@ class AgentProcess(ServiceProcess):
     @operation
     async def nodes(self) -> list[NodeInfo]:
         """All containers that this one knows, itself included, by id."""
+        await self._settled()
         others = [node for node in self.inventory.nodes(self._now()) if node.id != self._resident.id]
         return sorted([*others, self._node()], key=lambda node: node.id)
 
@@ -214,6 +219,8 @@ class AgentProcess(ServiceProcess):
         """
         if not 1 <= request.count <= _MOST_SPAWNED:
             raise InvalidInput(f"{request.count} processes cannot be started", advice=f"1 to {_MOST_SPAWNED} can be.")
+        if request.on not in ("", self._resident.id):
+            await self._settled()
         target = self._choose(request.name) if request.on == "any" else request.on or self._resident.id
         if target != self._resident.id:
             self._must_live(target)
@@ -229,6 +236,7 @@ class AgentProcess(ServiceProcess):
         if not dot or not number.isdigit():
             raise InvalidInput(f"{request.process!r} is not the id of a process", advice="Take one from `pelagos ps`.")
         if target != self._resident.id:
+            await self._settled()
             self._must_live(target)
             await self._agent(target).terminate(request)
             return
@@ -351,6 +359,12 @@ class AgentProcess(ServiceProcess):
 
     # -- what it knows -------------------------------------------------------------------------------------------
 
+    async def _settled(self) -> None:
+        """Questions about the others wait until those who are there have had time to answer the first announcement."""
+        remaining = self._settled_at - self._now()
+        if remaining > 0:
+            await asyncio.sleep(remaining)
+
     def _now(self) -> float:
         return self.world.monotonic()
 
@@ -430,6 +444,7 @@ class AgentProcess(ServiceProcess):
 
     async def _ask_all(self, ask: Callable[[AgentProcess], Awaitable[T]], own: T) -> tuple[list[T], list[str]]:
         """What all containers answer that are not dead, in the order of their ids, and who did not answer."""
+        await self._settled()
         others = [n for n in self.inventory.nodes(self._now()) if n.state in ("alive", "suspect")]
         answers: dict[str, T] = {self._resident.id: own}
         silent: list[str] = []

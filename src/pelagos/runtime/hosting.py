@@ -49,6 +49,8 @@ __all__ = ["HostReady", "host"]
 
 log = get_logger(__name__)
 
+_SETTLE = 0.6
+"""Seconds in which the other containers of a system have answered a new one."""
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -128,6 +130,7 @@ async def host(
             pid=os.getpid(),
             set_log_level=set_log_level,
             log_levels=LEVELS.snapshot,
+            settle=0.0 if program.place == "memory" else _SETTLE,
         )
         await container.spawn(agent, name="agent")
         stack.push_async_callback(apps.stop_all)

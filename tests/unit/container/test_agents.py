@@ -276,3 +276,14 @@ async def test_apps_are_stopped_and_reloaded_from_afar() -> None:
         assert await agent.apps() == []
         with pytest.raises(NotFound):
             await agent.stop_app(AppRequest("processes"))
+
+
+async def test_who_is_asked_at_once_answers_when_the_others_had_time_to_speak() -> None:
+    async with nodes("a", "b") as (a, _):
+        late = Container(
+            a.container.world, ContainerConfig(id="late", system="test"), a.wire.inner, shared_transport=True
+        )
+        async with late:
+            await late.spawn(AgentProcess(late, settle=0.6))
+            agent = client(AgentProcess, late.edge, address=agent_of("late"))
+            assert [node.id for node in await agent.nodes()] == ["a", "b", "late"]
