@@ -265,7 +265,7 @@ class AgentProcess(ServiceProcess):
 
     @operation
     async def reload_app(self, request: AppRequest) -> AppInfo:
-        """Stop an app and start it again from its file."""
+        """Stop an app and start it again as it was started, with new processes."""
         return await self._need_apps().reload_app(request.name)
 
     # -- operations: the program ---------------------------------------------------------------------------------

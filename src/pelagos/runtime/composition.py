@@ -98,7 +98,7 @@ async def assemble_release(foundations: Foundations) -> Services:
     resources.provide(LeaseKeeper, f.keeper)
     resources.provide(Pool, f.pool)
     search = f.settings.app_directories
-    plan = resolve(await f.world.run_blocking(find_apps, [f.settings.release], search))
+    plan = resolve(await f.world.run_blocking(find_apps, [f.settings.release], search, here=False))
     await AppManager(f.container, resources, search=search).start(plan)
     return _services(f)
 

@@ -29,12 +29,15 @@ def builtin_directory() -> Path:
     return Path(str(resources.files("pelagos"))) / "apps"
 
 
-def find_apps(files: Iterable[Path | str], search: Sequence[Path] = (), *, processes: Sequence[str] = ()) -> Catalogue:
+def find_apps(
+    files: Iterable[Path | str], search: Sequence[Path] = (), *, processes: Sequence[str] = (), here: bool = True
+) -> Catalogue:
     """Read the files, and every app that they need and that can be found.
 
-    ``files`` are paths, or names of apps on the search path; ``processes`` as for :func:`listed_processes`. Raises
+    ``files`` are paths, or names of apps on the search path, to which the working directory belongs if they are looked
+    for ``here``; ``processes`` as for :func:`listed_processes`. Raises
     :class:`DescriptionError` with the mistakes of all files, :class:`InvalidInput` for one that cannot be read."""
-    finder = _Finder(search)
+    finder = _Finder(search, [Path.cwd(), Path.cwd() / "apps"] if here else [])
     for file in files:
         finder.add_root(file)
     if processes:
@@ -66,7 +69,8 @@ def listed_processes(texts: Sequence[str]) -> Source:
 
 
 class _Finder:
-    def __init__(self, search: Sequence[Path]) -> None:
+    def __init__(self, search: Sequence[Path], here: Sequence[Path]) -> None:
+        self._here = here
         self.catalogue = Catalogue([], {}, {}, [])
         self.mistakes: list[Diagnostic] = []
         self._search = [*(path.absolute() for path in search), builtin_directory()]
@@ -74,8 +78,8 @@ class _Finder:
 
     def add_root(self, file: Path | str) -> None:
         path = Path(file)
-        if not path.suffix and not path.exists():
-            found = self._look_for(str(file), [Path.cwd(), Path.cwd() / "apps"])
+        if not path.suffix and (not self._here or not path.exists()):
+            found = self._look_for(str(file), self._here)
             if found is None:
                 raise InvalidInput(
                     f"there is no file {str(file)!r}, and no app of that name",

@@ -138,7 +138,7 @@ class AppManager:
                 await self._stop(app)
 
     async def reload(self, name: str) -> AppInfo:
-        """Stop an app and start it again as its file is now; what others said of it (a release, arguments) stays.
+        """Stop an app and start it again as it was started, with new processes. Its files are not read again.
 
         If it does not start again, it is gone and the cause is raised. Raises :class:`NotFound`."""
         async with self._lock:
@@ -301,7 +301,7 @@ class AppManager:
                 f"{request.name!r} is a path; an app is started by its name",
                 advice="Put its file into a directory of `apps` in the configuration of the container.",
             )
-        catalogue = find_apps([request.name], self._search)
+        catalogue = await self._container.world.run_blocking(find_apps, [request.name], self._search, here=False)
         place = Place(None, (), f"start of {request.name}")
         arguments = {
             request.name: {key: Argument(value, place, offered=True) for key, value in request.arguments.items()}
