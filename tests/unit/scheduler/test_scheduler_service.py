@@ -128,6 +128,20 @@ async def test_a_change_wakes_the_sleeping_scheduler(system):
     assert len(fired(system)) == seen
 
 
+async def test_without_schedules_nothing_is_written(system):
+    node = await system.node()
+    service = await scheduler(node)
+    await asyncio.sleep(3600)
+    assert node.store.snapshot()["transactions"] == 0
+    await service.create(CreateSchedule(name="a", origin="o", once=EPOCH + 3700))
+    await asyncio.sleep(200)
+    assert len(fired(system)) == 1
+    written = node.store.snapshot()["transactions"]
+    await asyncio.sleep(3600)
+    assert node.store.snapshot()["transactions"] == written
+    assert node.keeper.snapshot()["held"] == {}
+
+
 async def test_thousands_of_schedules_fire_at_their_times_and_sleeping_costs_nothing(system):
     node = await system.node()
     service = await scheduler(node)

@@ -99,6 +99,7 @@ class SchedulerService(ServiceProcess):
     async def _run(self) -> None:
         while True:
             try:
+                await self._anything_to_fire()
                 held = await self._keeper.acquire(LEASE, f"fire schedules in process {self.id}", wait=_PATIENCE)
                 try:
                     await self._fire(held)
@@ -112,19 +113,30 @@ class SchedulerService(ServiceProcess):
                 log.warning("the scheduler waits for the store", process=self.id, error=str(error))
                 await asyncio.sleep(_PAUSE)
 
+    async def _anything_to_fire(self) -> None:
+        """Without a schedule there is no lease to hold: an idle daemon writes nothing."""
+        bell = self._store.watch()
+        try:
+            while await self._store.read(next_due) is None:
+                await bell.changed()
+        finally:
+            bell.close()
+
     async def _fire(self, held: HeldLease) -> None:
-        """Fire what is due until the lease is lost."""
+        """Fire what is due until the lease is lost, or no schedule is left."""
         bell = self._store.watch()
         held.on_lost(bell.close)
         try:
             while not held.lost.is_set():
                 next_at = await self._store.read(next_due)
+                if next_at is None:
+                    return
                 now = self.world.now()
-                if next_at is not None and next_at <= now:
+                if next_at <= now:
                     fired = await self._store.run(partial(fire_due, fence=held.fence, now=now))
                     self.fired += len(fired.events)
                     self._publisher.announce(*fired.events)
                     continue
-                await bell.changed(None if next_at is None else min(next_at - now, _LONGEST_SLEEP))
+                await bell.changed(min(next_at - now, _LONGEST_SLEEP))
         finally:
             bell.close()
