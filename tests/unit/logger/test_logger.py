@@ -47,6 +47,15 @@ async def test_lines_keep_their_origin_and_their_level(system):
     ]
 
 
+async def test_lines_come_one_way(system):
+    node = await system.node()
+    await logger(node)
+    with structlog.testing.capture_logs() as lines:
+        await node.container.edge.send("service:logger", "log", LogBatch((LogRecord(LogLevel.INFO, "told"),)))
+        await until(lambda: lines)
+    assert [line["event"] for line in lines] == ["told"]
+
+
 async def test_a_flood_is_cut(system):
     node = await system.node()
     service = await logger(node)
