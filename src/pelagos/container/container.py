@@ -191,12 +191,7 @@ class Container:
             shutdown = None
         elif shutdown is not None and shutdown < 0:
             shutdown = self.config.shutdown
-        if isinstance(process, Process):
-            spec = ChildSpec.of(process, name or self._child_name(process.label), restart=restart, shutdown=shutdown)
-        else:
-            label = getattr(process, "name", "") or getattr(process, "__name__", "process")
-            spec = ChildSpec(name or self._child_name(label), process, restart, shutdown)
-        return (await parent.start_child(spec)).id
+        return await parent.spawn_child(process, name=name, restart=restart, shutdown=shutdown)
 
     async def terminate(self, process_id: str, shutdown: float | None = None) -> None:
         """Stop one process, wherever it is in the tree, in good order; its supervisor forgets it.
@@ -257,12 +252,6 @@ class Container:
             root=() if self._root is None else self._root.children(),
             transport=self._transport.snapshot(),
         )
-
-    def _child_name(self, label: str) -> str:
-        taken = {child.name for child in self.root.children()}
-        if label not in taken:
-            return label
-        return next(name for n in range(2, len(taken) + 3) if (name := f"{label}-{n}") not in taken)
 
     # -- what processes see: pelagos.process.Host --------------------------------------------------------------
 

@@ -72,6 +72,8 @@ class Supervisor(Process):
         self._backoff = backoff
         self._max_backoff = max_backoff
         self._children: dict[str, _Child] = {}
+        self._numbers: dict[str, int] = {}
+        """The next to try for a name made from a label."""
         self._exits: deque[_Child] = deque()
         self._exit_came = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
@@ -129,7 +131,12 @@ class Supervisor(Process):
     def _free(self, label: str) -> str:
         if label not in self._children:
             return label
-        return next(name for n in range(2, len(self._children) + 3) if (name := f"{label}-{n}") not in self._children)
+        # On from the last number given: looking from the first one each time is quadratic for ten thousand of a kind.
+        number = self._numbers.get(label, 2)
+        while f"{label}-{number}" in self._children:
+            number += 1
+        self._numbers[label] = number + 1
+        return f"{label}-{number}"
 
     async def stop_child(self, name: str, shutdown: float | None = None) -> None:
         """Stop a child in good order and forget it. Raises :class:`NotFound`.
