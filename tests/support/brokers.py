@@ -134,6 +134,27 @@ class OwnBroker:
                         writer.close()
                 await asyncio.sleep(0.1)
 
+    @property
+    def runs(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def control(self, *command: str) -> None:
+        """``rabbitmqctl`` on this node; takes seconds. Raises :class:`RuntimeError` if it fails."""
+        process = await asyncio.create_subprocess_exec(
+            self._script.replace("rabbitmq-server", "rabbitmqctl"),
+            *command,
+            env=self._environ,
+            user="rabbitmq" if os.geteuid() == 0 else None,
+            group="rabbitmq" if os.geteuid() == 0 else None,
+            extra_groups=[] if os.geteuid() == 0 else None,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"rabbitmqctl {command[0]} ended with {process.returncode}: {said.decode()[-500:]}")
+
     async def kill(self) -> None:
         """kill -9, as a power cut does. Idempotent."""
         process, self._process = self._process, None
