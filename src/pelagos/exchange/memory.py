@@ -21,6 +21,9 @@ from pelagos.model.world import World
 
 __all__ = ["MemoryTransport"]
 
+# Looking a member up in its enum costs almost as much as making a message.
+_RESULT = Performative.INFORM_RESULT
+
 _NO_DEADLINE_PATIENCE = 1.0
 """Seconds that a publisher without a deadline waits for room."""
 
@@ -88,7 +91,7 @@ class MemoryTransport:
         self._posted += 1
         queue = self._queues.get(envelope.receiver)
         if queue is not None:
-            if envelope.performative is Performative.INFORM_RESULT and queue.consumers:
+            if envelope.performative is _RESULT and queue.consumers:
                 queue.next_consumer().take(MemoryDelivery(envelope, None, queue))
             elif not queue.offer(MemoryDelivery(envelope, None, queue)):
                 self._undeliverable += 1
@@ -107,7 +110,7 @@ class MemoryTransport:
         or no room is answered."""
         queue = self._queues.get(envelope.receiver)
         if queue is not None:
-            if envelope.performative is Performative.INFORM_RESULT and queue.consumers:
+            if envelope.performative is _RESULT and queue.consumers:
                 queue.next_consumer().take(MemoryDelivery(envelope, None, queue))
             elif not queue.offer(MemoryDelivery(envelope, deadline, queue)):
                 self.turn_away(envelope, _overloaded(queue))

@@ -15,6 +15,9 @@ from pelagos.model.errors import InternalError, Unavailable
 
 __all__ = ["Keeper", "MemoryConsumer", "MemoryDelivery", "MemoryQueue", "unserved"]
 
+# Looking a member up in its enum costs almost as much as making a message.
+_REQUEST = Performative.REQUEST
+
 
 class Keeper(Protocol):
     """What a queue needs of its transport."""
@@ -168,7 +171,7 @@ class MemoryQueue:
     def offer(self, delivery: MemoryDelivery) -> bool:
         """Deliver or queue it; False if there is no room."""
         envelope = delivery.envelope
-        if envelope.depth or (envelope.performative is not Performative.REQUEST and envelope.is_reply):
+        if envelope.depth or (envelope.performative is not _REQUEST and envelope.is_reply):
             if self.consumers:
                 self.next_consumer().take(delivery)
             else:  # durable work, made inside of a request, for nobody yet

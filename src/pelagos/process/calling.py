@@ -13,9 +13,13 @@ from pelagos.model.errors import DeadlineExceeded, InternalError, Retry, Unavail
 from pelagos.process.context import CONTEXT, Context
 from pelagos.process.deadlines import DeadlineWatch
 from pelagos.process.failures import too_large
-from pelagos.process.host import Host
+from pelagos.process.host import Host, begin_of
 
 __all__ = ["Caller"]
+
+# Looking a member up in its enum costs almost as much as making a message.
+_REQUEST, _AGREE = Performative.REQUEST, Performative.AGREE
+_OK, _ERROR = Status.OK, Status.ERROR
 
 
 class Caller:
@@ -37,7 +41,7 @@ class Caller:
         self._address = address
         self._label = label
         self._most_bytes = host.max_message_bytes
-        self._prefix = f"{process_id}#"
+        self._prefix = f"{begin_of(process_id, self._now())}#"
         self._count = 0
         self._loop = asyncio.get_running_loop()
         self._calls: DeadlineWatch[str, asyncio.Future[Envelope]] = DeadlineWatch(
@@ -85,12 +89,12 @@ class Caller:
             address,
             self._address,
             op,
-            Performative.REQUEST,
+            _REQUEST,
             conversation,
             content,
             1,
             "rpc",
-            Status.OK,
+            _OK,
             self._address,
             int(self._now() * 1000),
             int(remaining * 1000) or 1,
@@ -113,7 +117,7 @@ class Caller:
             ) from None
         finally:
             self._calls.entries.pop(conversation, None)
-        if reply.status is Status.ERROR:
+        if reply.status is _ERROR:
             error = from_payload(decode_error(reply.content))
             by = f"{reply.sender_name} ({reply.sender})" if reply.sender_name else reply.sender
             error.add_note(f"answered by {by} to {op} in conversation {conversation}, trace {request.trace}")
@@ -162,7 +166,7 @@ class Caller:
 
     def take_reply(self, reply: Envelope) -> None:
         """A reply came to the mailbox."""
-        if reply.performative is Performative.AGREE:
+        if reply.performative is _AGREE:
             return  # the final answer is still to come
         entry = self._calls.entries.pop(reply.conv_id, None)
         if entry is None or entry[1].done():

@@ -52,8 +52,14 @@ def client(
     return cast(P, _proxy_class(cls)(process, address, timeout, context))
 
 
+_Target = tuple[Callable[..., Any], str, float | None, Context | None]
+"""The caller's ``call``, the full address, the time-out and the context."""
+
+
 class _Proxy:
     __slots__ = ("_pelagos_address", "_pelagos_context", "_pelagos_process", "_pelagos_target", "_pelagos_timeout")
+
+    # One tuple of all that a call needs: where a class has ``__getattr__``, looking up an attribute is slow.
 
     def __init__(
         self, process: HasCaller, address: Address | str, timeout: float | None, context: Context | None
@@ -62,11 +68,12 @@ class _Proxy:
         self._pelagos_address = address
         self._pelagos_timeout = timeout
         self._pelagos_context = context
-        self._pelagos_target: tuple[Callable[..., Any], str] | None = None
+        self._pelagos_target: _Target | None = None
 
-    def _pelagos_bind(self) -> tuple[Callable[..., Any], str]:
+    def _pelagos_bind(self) -> _Target:
         caller = self._pelagos_process.caller
-        self._pelagos_target = (caller.call, caller.names.full(self._pelagos_address))
+        full = caller.names.full(self._pelagos_address)
+        self._pelagos_target = (caller.call, full, self._pelagos_timeout, self._pelagos_context)
         return self._pelagos_target
 
     def __getattr__(self, name: str) -> Any:
@@ -83,14 +90,14 @@ def _method(operation: Operation) -> Callable[..., Any]:
     if operation.takes_argument:
 
         def method(self: _Proxy, argument: Any) -> Any:
-            call, address = self._pelagos_target or self._pelagos_bind()
-            return call(address, name, encode(argument), decode, self._pelagos_timeout, self._pelagos_context)
+            call, address, timeout, context = self._pelagos_target or self._pelagos_bind()
+            return call(address, name, encode(argument), decode, timeout, context)
 
         return method
 
     def method_without(self: _Proxy) -> Any:
-        call, address = self._pelagos_target or self._pelagos_bind()
-        return call(address, name, b"\xc0", decode, self._pelagos_timeout, self._pelagos_context)
+        call, address, timeout, context = self._pelagos_target or self._pelagos_bind()
+        return call(address, name, b"\xc0", decode, timeout, context)
 
     return method_without
 

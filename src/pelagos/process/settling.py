@@ -26,6 +26,9 @@ __all__ = ["Settler"]
 
 log = get_logger(__name__)
 
+# Looking a member up in its enum costs almost as much as making a message.
+_RESULT, _OK = Performative.INFORM_RESULT, Status.OK
+
 _PAUSE = 0.25
 """Seconds before a durable message whose handler failed is given back, unless the error says when."""
 
@@ -130,12 +133,12 @@ class Settler:
             envelope.reply_to,
             self._address,
             "result",
-            Performative.INFORM_RESULT,
+            _RESULT,
             envelope.conv_id,
             content,
             envelope.conv_seq + 1,
             envelope.protocol,
-            Status.OK,
+            _OK,
             None,
             int(self._now() * 1000),
             trace=envelope.trace,
