@@ -164,6 +164,11 @@ class Feed:
         records, self._records = self._records, deque()
         return self._tap.read(records, content=content)
 
+    def take_messages(self) -> list[tuple[Observation, Envelope]]:
+        """As :meth:`take`, each with the message itself; a content above what the tap holds on to is gone from it."""
+        records, self._records = self._records, deque()
+        return [(one, record[3]) for one, record in zip(self._tap.read(records), records, strict=True)]
+
     def close(self) -> None:
         self._tap.forget(self)
 
@@ -188,6 +193,7 @@ class Tap:
         world: World,
         *,
         ring: int = _RING,
+        held: int = _HELD,
         redact: Callable[[Any], Any] = redact,
     ) -> None:
         self.container = ""
@@ -195,6 +201,7 @@ class Tap:
         self._world = world
         self._monotonic = world.monotonic
         self._redact = redact
+        self._held = held
         self._ring: deque[_Record] = deque(maxlen=ring)
         self._feeds: tuple[Feed, ...] = ()
         self._append = self._ring.append
@@ -207,7 +214,7 @@ class Tap:
         if envelope.op == OBSERVED or not (self._ring.maxlen or self._feeds):
             return
         size = len(envelope.content)
-        if size > _HELD and envelope.status is not Status.ERROR:
+        if size > self._held and envelope.status is not Status.ERROR:
             envelope = msgspec.structs.replace(envelope, content=b"")
         record = (self._next(), self._monotonic(), direction, envelope, size, error)
         self._append(record)

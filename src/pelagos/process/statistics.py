@@ -94,6 +94,8 @@ class ProcessSnapshot(msgspec.Struct, frozen=True):
     supervisor: str = ""
     """The id of the process that keeps it alive; empty for the root."""
     operations: tuple[OperationStatistics, ...] = ()
+    conversations: tuple[str, ...] = ()
+    """The first hundred that are open: id, protocol, role, state."""
 
 
 class ProcessDescription(msgspec.Struct, frozen=True):

@@ -69,6 +69,10 @@ class VirtualProcess:
         """A task of this process."""
         return self._context.run(self._loop.create_task, coroutine, name=f"{self.name}: {name or 'main'}")
 
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> asyncio.TimerHandle:
+        """A callback of this process, by the loop's time, whoever asks for it."""
+        return self._loop.call_at(when, callback, *args, context=self._context)
+
     def pause(self) -> None:
         """Nothing of it runs until :meth:`resume`; time goes on."""
         if self.state == "running":

@@ -1,0 +1,31 @@
+"""For tests of users' own services: containers in memory, recorders, stand-ins, the simulated world. See README.md."""
+
+from pelagos.testing.brokers import Broker, broker_problem, broker_url, throw_away_broker
+from pelagos.testing.harness import CheckedContainer, Harness, running_container, world_of_this_loop
+from pelagos.testing.load import LoadStatistics, load
+from pelagos.testing.recorder import Message, Recorder
+from pelagos.testing.simulated import Node, Simulation, simulated
+from pelagos.testing.stubs import Call, Spy, Stub, spy, stub
+
+__all__ = [
+    "Broker",
+    "Call",
+    "CheckedContainer",
+    "Harness",
+    "LoadStatistics",
+    "Message",
+    "Node",
+    "Recorder",
+    "Simulation",
+    "Spy",
+    "Stub",
+    "broker_problem",
+    "broker_url",
+    "load",
+    "running_container",
+    "simulated",
+    "spy",
+    "stub",
+    "throw_away_broker",
+    "world_of_this_loop",
+]
