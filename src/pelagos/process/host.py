@@ -11,7 +11,22 @@ from pelagos.model.world import World
 if TYPE_CHECKING:
     from pelagos.process.process import Process
 
-__all__ = ["Host"]
+__all__ = ["Host", "begin_of"]
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def begin_of(process_id: str, now: float) -> str:
+    """What the names of all conversations of a process begin with: its id and when (``now``, world seconds) it began to
+    talk.
+
+    A container that comes back under its id has processes with the ids they had before. Were their conversations to
+    have the names they had before, others would answer them from the record of those, and do nothing."""
+    left, mark = int(now * 1000) % 36**7, ""
+    while left:
+        left, digit = divmod(left, 36)
+        mark = _DIGITS[digit] + mark
+    return f"{process_id}-{mark or 0}"
 
 
 class Host(Protocol):

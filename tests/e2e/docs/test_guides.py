@@ -46,7 +46,7 @@ PAGES = (
 ON_A_BROKER = ("exchange", "releases")
 NUMBERS = (
     (r"\b\d\d:\d\d:\d\d\.\d+", "<time>"),
-    (r"\b(solo|one|two)\.\d+", "<process>"),
+    (r"\b(solo|one|two)\.\d+(-[0-9a-z]+)?", "<process>"),
     (r"\b\d+(\.\d+)? ms", "<ms>"),
     (r"\b[0-9a-f]{12}\b", "<id>"),
     *SHAPES,

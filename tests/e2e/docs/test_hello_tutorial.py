@@ -28,7 +28,7 @@ SECONDS = 100
 BROKER = "amqp://guest:guest@localhost"
 NUMBERS = (
     (r"\b\d\d:\d\d:\d\d\.\d+", "<time>"),
-    (r"\b(solo|one|two)\.\d+", "<process>"),
+    (r"\b(solo|one|two)\.\d+(-[0-9a-z]+)?", "<process>"),
     (r"\bdead .*", "dead"),
     (r"\b\d+(\.\d+)? ms", "<ms>"),
     (r"(?<![.\d])\d+(\.\d+)*(?![.\d])", "<n>"),

@@ -12,6 +12,7 @@ from pelagos.exchange import Address, Envelope, Performative
 from pelagos.model.errors import Cancelled, Conflict, InternalError, InvalidInput, Refused, Unavailable
 from pelagos.model.scope import DEFAULT_SCOPE
 from pelagos.process import Context, Process, ServiceProcess, State, WorkerProcess, client, operation, use_context
+from pelagos.process.host import begin_of
 from pelagos.simulation import SimulatedWorld
 
 pytestmark = pytest.mark.anyio
@@ -124,7 +125,8 @@ async def test_replies_that_nobody_waits_for_are_told_apart(container: Container
     await container.spawn(desk)
     assert await client(Desk, container.edge).note("a") == "noted a"
     address = container.edge.address
-    for conversation in (f"{container.edge.id}#1", f"{container.edge.id}#77", "elsewhere#1"):
+    began = begin_of(container.edge.id, container.world.now())
+    for conversation in (f"{began}#1", f"{began}#77", "elsewhere#1"):
         container.transport.post(Envelope(address, "process:x", "result", Performative.INFORM_RESULT, conversation))
     await settle()
     snapshot = container.edge.snapshot()

@@ -7,12 +7,13 @@ import asyncio
 import msgspec
 import pytest
 
-from pelagos.container import Container
-from pelagos.exchange import Delivery, Envelope, Performative, Receiver, Status
+from pelagos.container import Container, ContainerConfig
+from pelagos.exchange import Delivery, Envelope, MemoryTransport, Performative, Receiver, Status
 from pelagos.model import Scope
 from pelagos.model.errors import Unavailable
 from pelagos.process import Context, ServiceProcess, client, operation, use_context
 from pelagos.process.duplicates import Repeats
+from pelagos.simulation import SimulatedWorld
 
 pytestmark = pytest.mark.anyio
 
@@ -194,3 +195,19 @@ def test_the_window_is_bounded_by_bytes() -> None:
     assert "x#99" in repeats.entries and "x#0" not in repeats.entries
     repeats.end("huge", Envelope("process:a", "b", "result", Performative.INFORM_RESULT, "huge", b"x" * 20_000))
     assert repeats.entries == {}
+
+
+async def test_a_container_that_comes_back_under_its_id_asks_nothing_that_it_asked_before() -> None:
+    world = SimulatedWorld()
+    shared = MemoryTransport(world)
+    await shared.start()
+    async with Container(world, ContainerConfig(id="till"), shared, shared_transport=True) as till:
+        service = Till()
+        service.gate.set()
+        await till.spawn(service)
+        for amount in (5, 7):
+            async with Container(world, ContainerConfig(id="front"), shared, shared_transport=True) as front:
+                await client(Till, front.edge).pay(amount)
+            await settle()
+        assert service.paid == [5, 7]
+    await shared.stop()

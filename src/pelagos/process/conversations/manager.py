@@ -39,6 +39,7 @@ from pelagos.process.conversations.message import NOT_UNDERSTOOD
 from pelagos.process.conversations.protocol import Outcome, Protocol
 from pelagos.process.conversations.registry import Protocols
 from pelagos.process.deadlines import DeadlineWatch
+from pelagos.process.host import begin_of
 from pelagos.process.log import get_logger
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Conversations:
             self.loop, self.monotonic, lambda conversation, _: conversation.expire()
         )
         self._renewals: DeadlineWatch[Conversation, None] = DeadlineWatch(self.loop, self.monotonic, self._renew)
-        self._prefix = f"{process.id}~"
+        self._prefix = f"{begin_of(process.id, process.world.now())}~"
         self._count = 0
         self._begun = 0
         self._ended = dict.fromkeys(Outcome, 0)

@@ -22,6 +22,7 @@ from pelagos.exchange import Delivery, Envelope, Performative, Receiver, Subscri
 from pelagos.model.errors import InvalidInput
 from pelagos.model.scope import Scope
 from pelagos.process import Context, Process, current_context, get_logger, use_context
+from pelagos.process.host import begin_of
 from pelagos.services.events.reading import TopicReader
 from pelagos.services.streams.messages import StreamMessage, StreamSubscription
 from pelagos.services.streams.rows import address_of, bindings, check_key_patterns, check_stream_name
@@ -79,7 +80,7 @@ class StreamPublisher:
                     self._process.address,
                     "stream",
                     Performative.INFORM,
-                    f"{self._process.id}/{self._stream}#{self._count}",
+                    f"{begin_of(self._process.id, world.now())}/{self._stream}#{self._count}",
                     _encode(message),
                     protocol="none",
                     ts=int(world.now() * 1000),
