@@ -232,10 +232,11 @@ class RequestServer:
 
     def cancel_requests(self, error: Callable[[], PelagosError], request_id: str | None = None) -> int:
         """Cancel what runs (of that request id, if given): it is answered with the error. Returns how many."""
+        own = asyncio.current_task()  # its cancellation would hit the next request, should it wait for nothing more
         found = [
             task
             for task, (_, (_, context)) in self._current.items()
-            if (request_id is None or context.request_id == request_id) and task not in self._ended
+            if (request_id is None or context.request_id == request_id) and task not in self._ended and task is not own
         ]
         for task in found:
             self._ended[task] = error()
@@ -415,7 +416,8 @@ class RequestServer:
         self._current.pop(task, None)
         if self._ended and task in self._ended:
             why = self._ended.pop(task)
-            task.uncancel()
+            if task.uncancel() and fatal is None:  # meanwhile the process ended too: so must the worker
+                fatal = asyncio.CancelledError()
             if error is None:  # it swallowed the cancellation and went on to a result: nobody waits for that any more
                 error = why or too_late(envelope, begun=True)
         level.running -= 1

@@ -10,8 +10,8 @@ import pytest
 
 from pelagos.container import Container, ContainerConfig
 from pelagos.model import DEFAULT_SCOPE
-from pelagos.model.errors import InternalError, NotFound, PelagosError, Refused
-from pelagos.process import ChildSpec, Context, ServiceProcess, Supervisor, client, operation, use_context
+from pelagos.model.errors import DeadlineExceeded, InternalError, NotFound, PelagosError, Refused
+from pelagos.process import ChildSpec, Context, ServiceProcess, State, Supervisor, client, operation, use_context
 from pelagos.simulation import SimulatedWorld, VirtualLoop
 
 
@@ -145,3 +145,52 @@ async def test_calls_leave_no_garbage_behind(container: Container) -> None:
     await burst()
     gc.collect()
     assert len(gc.get_objects()) - before < 50
+
+
+class Tidy(ServiceProcess):
+    """Needs its time after its deadline."""
+
+    name = "tidy"
+
+    @operation
+    async def work(self) -> int:
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            await asyncio.sleep(10)
+        return 1
+
+
+@pytest.mark.anyio
+async def test_a_process_ends_though_a_handler_still_tidies_up_after_its_deadline(container: Container) -> None:
+    """The process's cancellation comes on top of the deadline's; the worker must not take both for one."""
+    tidy = Tidy()
+    await container.spawn(tidy, shutdown=None)
+    with pytest.raises(DeadlineExceeded):
+        await container.edge.call("service:tidy", "work", timeout=1.0)
+    tidy.stop(0.5)
+    async with asyncio.timeout(30):
+        while tidy.state is not State.TERMINATED:
+            await asyncio.sleep(0.5)
+    assert tidy.snapshot().serving.workers == 0
+
+
+class Rash(ServiceProcess):
+    name = "rash"
+
+    @operation
+    async def give_up(self) -> int:
+        return self.cancel_request(self.context.request_id or "")
+
+    @operation
+    async def wait(self) -> int:
+        await asyncio.sleep(1)
+        return 1
+
+
+@pytest.mark.anyio
+async def test_a_handler_that_cancels_its_own_request_does_not_hit_the_next_one(container: Container) -> None:
+    await container.spawn(Rash)
+    rash = client(Rash, container.edge)
+    assert await rash.give_up() == 0
+    assert await rash.wait() == 1
