@@ -48,8 +48,9 @@ def skip_without_broker() -> str:
 
 
 @contextlib.asynccontextmanager
-async def throw_away_system(url: str) -> AsyncIterator[str]:
-    """A system name that nobody else uses; its exchanges and shared queues are deleted at the end."""
+async def throw_away_system(url: str, services: tuple[str, ...] = ()) -> AsyncIterator[str]:
+    """A system name that nobody else uses; its exchanges and shared queues are deleted at the end, and the queues of the
+    durable ``services``."""
     from pelagos.exchange.amqp import AmqpConfig
     from pelagos.exchange.amqp.topology import Topology
     from pelagos.exchange.amqp.wire import Wire
@@ -61,15 +62,16 @@ async def throw_away_system(url: str) -> AsyncIterator[str]:
         config = AmqpConfig(url, system, "cleaner")
         async with asyncio.timeout(20):
             wire = await Wire.open(config, config.connection_url(), config.tls())
-            await _delete(await wire.channel(), Topology(system, "cleaner", 1))
+            addresses = ("service:test.store", "service:test.work", *(f"service:{system}.{name}" for name in services))
+            await _delete(await wire.channel(), Topology(system, "cleaner", 1), addresses)
             await wire.close()
 
 
-async def _delete(channel: Any, topology: Any) -> None:
+async def _delete(channel: Any, topology: Any, addresses: tuple[str, ...]) -> None:
     from pamqp import commands as spec
 
     queues = [name for name, _ in topology.shared_queues()]
-    for address in ("service:test.store", "service:test.work"):
+    for address in addresses:
         for queue in (topology.service_queue(address), topology.work_queue(address)):
             queues += [queue, f"{queue}.nested"]
     for queue in queues:

@@ -44,10 +44,13 @@ PAGES = (
     "observe",
 )
 ON_A_BROKER = ("exchange", "releases")
+DURABLE = ("orders",)
+"""Durable services of the pages: their queues outlive them."""
 NUMBERS = (
     (r"\b\d\d:\d\d:\d\d\.\d+", "<time>"),
     (r"\b(solo|one|two)\.\d+(-[0-9a-z]+)?", "<process>"),
     (r"\b\d+(\.\d+)? ms", "<ms>"),
+    (r"\bc-[0-9a-f]{8}-[0-9a-f]{4}\b", "<container>"),
     (r"\b[0-9a-f]{12}\b", "<id>"),
     *SHAPES,
 )
@@ -84,7 +87,7 @@ def test_the_part_with_a_broker_works_as_it_stands(page: str, place: Path) -> No
     url = skip_without_broker()
 
     async def run() -> None:
-        async with throw_away_system(url) as system:
+        async with throw_away_system(url, DURABLE) as system:
             alone, together = parts_with_and_without_broker((GUIDES / f"{page}.md").read_text())
             write_files(alone, place)
             write_files(re.sub(r"\bdemo\b", system, together).replace(BROKER, url), place)
