@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["serve_until_stopped"]
 
 
-def serve_until_stopped(invocation: Invocation, listen: str | None, *, allow_remote: bool = False) -> int:
-    """Serve; answers 0 after an orderly stop. Raises Conflict if a daemon serves this home already."""
+def serve_until_stopped(invocation: Invocation, *, allow_remote: bool = False, **options: Any) -> int:
+    """Serve; ``options`` are :func:`pelagos.runtime.serve.serve`'s. Answers 0 after an orderly stop. Raises Conflict if
+    a daemon serves this home already."""
     from pelagos.runtime.serve import serve
 
     overrides: dict[str, Any] = {"http": {"allow_remote": True}} if allow_remote else {}
     settings = settings_of(invocation, **overrides)
     with asyncio.Runner() as runner:
-        runner.run(serve(settings, listen=listen, ready=_say(invocation), world=invocation.world))
+        runner.run(serve(settings, ready=_say(invocation), world=invocation.world, **options))
     return Exit.OK
 
 
@@ -35,6 +36,6 @@ def _say(invocation: Invocation) -> Callable[[tuple[str, ...]], None]:
         else:
             invocation.document({"addresses": addresses}, many=True)
         sys.stdout.flush()
-        invocation.note("Serving. Ctrl+C stops.")
+        invocation.note("Serving. Ctrl+C stops." if addresses else "Serving, without an HTTP API. Ctrl+C stops.")
 
     return ready

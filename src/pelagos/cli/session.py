@@ -86,7 +86,7 @@ async def open_session(invocation: Invocation) -> AsyncIterator[Session]:
     from pelagos.runtime import Runtime
 
     async with (
-        Runtime(settings, world=invocation.world, mode="embedded") as runtime,
+        Runtime(settings, world=invocation.world) as runtime,
         _ended_with(runtime.container.wait()),
     ):
         yield Session(runtime.client(), embedded=True, home=settings.home)

@@ -6,7 +6,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pelagos.runtime.composition import Foundations, Services
     from pelagos.runtime.home import daemon_pid
     from pelagos.runtime.loading import default_home, load_settings
     from pelagos.runtime.logs import configure_logs
@@ -14,10 +13,8 @@ if TYPE_CHECKING:
     from pelagos.runtime.settings import HttpSettings, Settings
 
 _HOME = {
-    "Foundations": "composition",
     "HttpSettings": "settings",
     "Runtime": "runtime",
-    "Services": "composition",
     "Settings": "settings",
     "configure_logs": "logs",
     "daemon_pid": "home",
@@ -26,10 +23,8 @@ _HOME = {
 }
 
 __all__ = [
-    "Foundations",
     "HttpSettings",
     "Runtime",
-    "Services",
     "Settings",
     "configure_logs",
     "daemon_pid",

@@ -1,118 +1,92 @@
-"""Which services there are, and how they are wired: the one place that knows all of them."""
+"""What the HTTP edge is made of: the services' queries on the store, their commands over the exchange.
+
+Who serves the commands is not asked: the services may run beside the edge, in the same program, or in containers on
+other hosts. A command that nobody serves is refused at once with advice; what is read goes on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Literal
+import asyncio
+from typing import Any, cast
 
 from sqlalchemy import Connection
 
-from pelagos.api import Commands, Queries, ServerQueries
+from pelagos import __version__
+from pelagos.api import Application, Edge, Limits
 from pelagos.clouds import Pool
-from pelagos.container import Container
+from pelagos.model.errors import Unavailable
 from pelagos.model.scope import Scope
 from pelagos.model.world import World
-from pelagos.operations import OperationsEngine
-from pelagos.process import client
-from pelagos.runtime.host_commands import run_host_command
+from pelagos.process import Process, client
+from pelagos.runtime.doctor import gather_facts
 from pelagos.runtime.settings import Settings
-from pelagos.services.compute import ComputeService
 from pelagos.services.compute import queries as compute_queries
-from pelagos.services.infrastructure import InfrastructureService, MaintainerSettings, queries
-from pelagos.services.infrastructure.health import Prober
+from pelagos.services.infrastructure import InfrastructureService, queries
 from pelagos.services.infrastructure.messages import DeleteDefinition
-from pelagos.store import HostFacts, LeaseKeeper, Store
+from pelagos.store import HostFacts, Store
+from pelagos.wire.doctor import DoctorView
 from pelagos.wire.infrastructures import ExplainView, ServerView
 from pelagos.wire.times import rfc3339
 
-__all__ = ["Assemble", "Foundations", "Services", "assemble_release", "assemble_services"]
+__all__ = ["compose_edge"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Foundations:
-    """What services stand on; all of it is started."""
-
-    settings: Settings
-    world: World
-    mode: Literal["embedded", "serve"]
-    store: Store
-    keeper: LeaseKeeper
-    pool: Pool
-    container: Container
-    facts: HostFacts | None = None
-    """This host's, who knows which holders of leases are dead; None: nobody does."""
-    prober: Prober | None = None
-    """Who probes instances' health; None: the network is probed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Services:
-    """What the edge needs of the services."""
-
-    commands: Commands
-    delete_definition: Callable[[str], Awaitable[None]]
-    queries: Queries
-    servers: ServerQueries
-
-
-Assemble = Callable[[Foundations], Awaitable[Services]]
-"""Starts the services in the container, which stops them."""
-
-
-async def assemble_services(foundations: Foundations) -> Services:
-    """The services of this version: compute on the operations engine, infrastructure on compute."""
-    f = foundations
-    engine_of = partial(OperationsEngine, f.store, f.pool, f.keeper, f.world)
-    settings = MaintainerSettings(interval=f.settings.maintain_interval, health_interval=f.settings.health_interval)
-
-    # Factories: a supervisor that restarts a service wants a new one, and an engine runs once.
-    def compute() -> ComputeService:
-        return ComputeService(f.store, engine_of())
-
-    def infrastructure() -> InfrastructureService:
-        return InfrastructureService(
-            store=f.store,
-            keeper=f.keeper,
-            pool=f.pool,
-            settings=settings,
-            maintain=f.mode == "serve",
-            prober=f.prober,
-            run_command=run_host_command if f.settings.commands == "allowed" else None,
-        )
-
-    await f.container.spawn(compute, name="compute")
-    await f.container.spawn(infrastructure, name="infrastructure")
-    return _services(f)
-
-
-async def assemble_release(foundations: Foundations) -> Services:
-    """The services of the release that the settings name: what the daemon runs. Raises what starting it raises."""
-    from pelagos.container.apps import AppManager, find_apps, resolve
-    from pelagos.runtime.resources import HostResources
-
-    f = foundations
-    resources = HostResources(f.container, f.settings)
-    resources.provide(Store, f.store)
-    resources.provide(LeaseKeeper, f.keeper)
-    resources.provide(Pool, f.pool)
-    search = f.settings.app_directories
-    plan = resolve(await f.world.run_blocking(find_apps, [f.settings.release], search, here=False))
-    await AppManager(f.container, resources, search=search).start(plan)
-    return _services(f)
-
-
-def _services(f: Foundations) -> Services:
-    """What the edge asks, whoever serves it."""
-    commands = client(InfrastructureService, f.container.edge, timeout=f.settings.http.command_timeout)
+def compose_edge(
+    settings: Settings, *, caller: Process, mode: str, store: Store, pool: Pool, facts: HostFacts | None
+) -> Application:
+    """The edge of a program. ``caller`` sends its commands; ``facts`` are this host's, who knows which holders of
+    leases on it are dead."""
+    http = settings.http
+    world: World = caller.world
+    commands = cast(
+        InfrastructureService, _Explained(client(InfrastructureService, caller, timeout=http.command_timeout))
+    )
 
     async def delete_definition(type_: str) -> None:
         await commands.delete_definition(DeleteDefinition(type=type_))
 
-    return Services(
-        commands=commands, delete_definition=delete_definition, queries=_Queries(f.facts), servers=_Servers()
+    async def doctor() -> DoctorView:
+        return await gather_facts(settings, world=world, mode=mode, store=store, pool=pool)
+
+    return Application(
+        Edge(
+            store=store,
+            world=world,
+            commands=commands,
+            delete_definition=delete_definition,
+            queries=_Queries(facts),
+            servers=_Servers(),
+            doctor=doctor,
+            version=__version__,
+            mode=mode,
+            limits=Limits(body_bytes=http.body_bytes, command_timeout=http.command_timeout, heartbeat=http.heartbeat),
+            closing=asyncio.Event(),
+        )
     )
+
+
+class _Explained:
+    """The commands; where nobody serves them, the error says what to start."""
+
+    def __init__(self, commands: InfrastructureService) -> None:
+        self._commands = commands
+
+    def __getattr__(self, name: str) -> Any:
+        command = getattr(self._commands, name)
+
+        async def call(request: object) -> Any:
+            try:
+                return await command(request)
+            except Unavailable as error:
+                if "address" not in error.details:
+                    raise
+                raise Unavailable(
+                    "no container of this system serves infrastructures now; nothing was done",
+                    advice="Start one with the app `infrastructure`; `pelagos nodes` shows which containers there are.",
+                    details=error.details,
+                ) from error
+
+        return call
 
 
 class _Queries:

@@ -1,7 +1,8 @@
 """The services of Pelagos as app files name them: what each needs, and how it is made.
 
 ``src/pelagos/apps/*.yaml`` are the apps of these. A site spreads them over hosts by release files of its own; what they
-share is the store, the exchange and nothing else.
+share is the store, the exchange and nothing else. Each service is imported where it is made, so that a program pays for
+those that it runs.
 """
 
 # The store, the world and host facts are ports (protocols), which stand for themselves as keys of the resources.
@@ -12,26 +13,32 @@ from __future__ import annotations
 from pelagos.clouds import Pool
 from pelagos.container.apps import Resources, process_factory
 from pelagos.model.world import World
-from pelagos.operations import OperationsEngine
 from pelagos.process import Process
-from pelagos.runtime.host_commands import run_host_command
+from pelagos.runtime.home import DaemonLock
+from pelagos.runtime.listening import Listening
 from pelagos.runtime.settings import Settings
-from pelagos.services.attributes import AttributesService
-from pelagos.services.compute import ComputeService
-from pelagos.services.events import EventsService
-from pelagos.services.infrastructure import InfrastructureService, MaintainerSettings
-from pelagos.services.logger import LoggerService
-from pelagos.services.registry import RegistryService
-from pelagos.services.scheduler import SchedulerService
-from pelagos.services.streams import StreamsService
-from pelagos.store import LeaseKeeper, Store
+from pelagos.store import HostFacts, LeaseKeeper, Store
 
-__all__ = ["attributes", "compute", "events", "infrastructure", "logger", "registry", "scheduler", "streams"]
+__all__ = [
+    "attributes",
+    "compute",
+    "edge",
+    "events",
+    "housekeeping",
+    "infrastructure",
+    "logger",
+    "registry",
+    "scheduler",
+    "streams",
+]
 
 
 @process_factory(needs=(Store, LeaseKeeper, Pool))
 def compute(resources: Resources) -> Process:
     """Servers on the clouds of the pool, one worker an account in the whole system."""
+    from pelagos.operations import OperationsEngine
+    from pelagos.services.compute import ComputeService
+
     store = resources.get(Store)
     engine = OperationsEngine(store, resources.get(Pool), resources.get(LeaseKeeper), resources.get(World))
     return ComputeService(store, engine)
@@ -40,6 +47,10 @@ def compute(resources: Resources) -> Process:
 @process_factory(needs=(Store, LeaseKeeper, Pool))
 def infrastructure(resources: Resources, *, maintain: bool = True) -> Process:
     """Infrastructures; ``maintain``: whether this one keeps alive what nobody else does."""
+    from pelagos.runtime.host_commands import run_host_command
+    from pelagos.services.infrastructure import InfrastructureService, MaintainerSettings
+    from pelagos.services.infrastructure.health import Prober
+
     settings = resources.get(Settings)
     return InfrastructureService(
         store=resources.get(Store),
@@ -47,6 +58,7 @@ def infrastructure(resources: Resources, *, maintain: bool = True) -> Process:
         pool=resources.get(Pool),
         settings=MaintainerSettings(interval=settings.maintain_interval, health_interval=settings.health_interval),
         maintain=maintain,
+        prober=resources.find(Prober),
         run_command=run_host_command if settings.commands == "allowed" else None,
     )
 
@@ -54,34 +66,70 @@ def infrastructure(resources: Resources, *, maintain: bool = True) -> Process:
 @process_factory(needs=(Store,))
 def events(resources: Resources) -> Process:
     """The catalogue of events, publishing, and subscriptions that are kept."""
+    from pelagos.services.events import EventsService
+
     return EventsService(resources.get(Store))
 
 
 @process_factory(needs=(Store,))
 def registry(resources: Resources) -> Process:
     """Resources with their life cycle, and what containers announce."""
+    from pelagos.services.registry import RegistryService
+
     return RegistryService(resources.get(Store))
 
 
 @process_factory(needs=(Store, LeaseKeeper))
 def scheduler(resources: Resources) -> Process:
     """Events at set times, each once in the whole system."""
+    from pelagos.services.scheduler import SchedulerService
+
     return SchedulerService(resources.get(Store), resources.get(LeaseKeeper))
 
 
 @process_factory(needs=(Store,))
 def attributes(resources: Resources) -> Process:
     """Named values that processes share."""
+    from pelagos.services.attributes import AttributesService
+
     return AttributesService(resources.get(Store))
 
 
 @process_factory(needs=(Store,))
 def streams(resources: Resources) -> Process:
     """Streams of data by name and key, live or by durable queues."""
+    from pelagos.services.streams import StreamsService
+
     return StreamsService(resources.get(Store))
 
 
 @process_factory
 def logger(resources: Resources) -> Process:
     """Lines of other programs, and log levels at run time."""
+    from pelagos.services.logger import LoggerService
+
     return LoggerService()
+
+
+@process_factory(needs=(Store, Pool, DaemonLock))
+def edge(resources: Resources, *, listen: str = "", depends: tuple[str, ...] = ()) -> Process:
+    """The HTTP API on the home's socket, and on ``listen``; ``depends``: services to wait for before it listens."""
+    from pelagos.runtime.http_edge import EdgeProcess
+
+    return EdgeProcess(
+        resources.get(Settings),
+        store=resources.get(Store),
+        pool=resources.get(Pool),
+        facts=resources.get(HostFacts),
+        listening=resources.get(Listening),
+        listen=listen,
+        depends=depends,
+    )
+
+
+@process_factory(needs=(Store,))
+def housekeeping(resources: Resources) -> Process:
+    """Prunes the records of what is long gone, once an hour."""
+    from pelagos.runtime.housekeeping import Housekeeping
+
+    return Housekeeping(resources.get(Store), retention_days=resources.get(Settings).retention_days)

@@ -1,4 +1,4 @@
-"""A container program: what `pelagos container` runs until it is told to stop.
+"""A container program: what `pelagos container` and `pelagos serve` run until they are told to stop.
 
 Files -> plan -> container with exchange, agent, control socket -> apps -> ready. What can be wrong with files and flags
 is found before anything starts. A start that fails stops what it started, in reverse, and raises the cause.
@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -28,7 +28,7 @@ from pelagos.container.apps import AppManager, find_apps, parse_arguments, resol
 from pelagos.container.apps.files import AppFile
 from pelagos.container.apps.resolving import Argument, Catalogue, Place
 from pelagos.container.control import ContainerInfo, ControlProcess
-from pelagos.container.control.sockets import socket_path
+from pelagos.container.control.sockets import MAX_PATH, socket_path
 from pelagos.container.keys import KeyExchangeProcess
 from pelagos.exchange import MemoryTransport, Names, Transport
 from pelagos.exchange.interceptors.building import DEFAULT_STACK, Stack, StackEntry, Surroundings, build_stack
@@ -38,6 +38,7 @@ from pelagos.model.errors import InvalidInput
 from pelagos.model.world import SystemWorld, World
 from pelagos.process import get_logger
 from pelagos.runtime.home import prepare_home, write_private
+from pelagos.runtime.listening import Listening
 from pelagos.runtime.log_levels import LEVELS, set_log_level
 from pelagos.runtime.logs import configure_logs
 from pelagos.runtime.resources import HostResources
@@ -64,12 +65,17 @@ class HostReady(msgspec.Struct, frozen=True):
     socket: str
     """Path of the control socket."""
     apps: tuple[str, ...]
+    addresses: tuple[str, ...] = ()
+    """Where its HTTP edge listens, if it has one."""
 
 
 async def host(
     settings: Settings,
     files: Sequence[Path | str] = (),
     *,
+    here: bool = True,
+    mode: Literal["container", "serve"] = "container",
+    given: Mapping[type[Any], object] | None = None,
     system: str | None = None,
     container_id: str | None = None,
     broker: str | None = None,
@@ -89,7 +95,8 @@ async def host(
     ``[name=]module:Class[*count]``; ``arguments`` are texts ``app.key=value``, the value as YAML or JSON, or mappings
     by app. ``system``, ``container_id`` and ``broker`` go before the settings'. When all apps run, ``ready`` is called
     (without it a line is written to standard output), ``ready_file`` is written, a line is written to ``notify_fd``,
-    which is then closed, and systemd is told. ``stop`` stops it like a first signal.
+    which is then closed, and systemd is told. ``stop`` stops it like a first signal. ``here``: whether names of apps
+    are also looked for in the working directory; ``mode``: whose log it is; ``given``: resources that the caller has.
 
     Raises DescriptionError with all mistakes in files and arguments, InvalidInput for flags, Conflict if a container
     of that id lives, Unavailable if the broker cannot be reached, what made an app fail to start, and what made the
@@ -99,8 +106,8 @@ async def host(
     program = _Program(settings, world, system=system, container_id=container_id, broker=broker)
     prepare_home(settings.home)
     async with AsyncExitStack() as stack:
-        stack.callback(configure_logs(settings, mode="container"))
-        catalogue = find_apps(files, program.search, processes=processes)
+        stack.callback(configure_logs(settings, mode=mode))
+        catalogue = find_apps(files, program.search, processes=processes, here=here)
         plan = resolve(catalogue, _arguments(arguments, catalogue))
         stopping = stop or asyncio.Event()
         if signals:
@@ -112,9 +119,10 @@ async def host(
         events = LifecycleEvents()
         await container.spawn(events, name="lifecycle events")
         container.on_process = events.process_changed
+        resources = HostResources(container, settings, given)
         apps = AppManager(
             container,
-            HostResources(container, settings),
+            resources,
             search=program.search,
             spawn_any=allow_spawn_any,
             on_change=events.app_changed,
@@ -142,6 +150,7 @@ async def host(
             program.place,
             str(socket_path(settings.home, program.system, container.id)),
             tuple(app.name for app in plan.apps),
+            resources.get(Listening).addresses,
         )
         events.container_changed("started", host=agent.host, pid=os.getpid())
         (ready or _say_ready)(told)
@@ -162,7 +171,7 @@ class _Program:
     ) -> None:
         self.settings = settings
         self.system = system or settings.system
-        self.id = container_id or settings.container_id or _new_id(world)
+        self.id = container_id or settings.container_id or _new_id(world, settings.home, self.system)
         self._world = world
         self._started_at = world.now()
         self._url = _with_variables(broker or settings.broker, world.environ)
@@ -178,7 +187,11 @@ class _Program:
     def container(self) -> Container:
         settings = self.settings
         config = ContainerConfig(
-            system=self.system, id=self.id, call_timeout=settings.call_timeout, settings=settings.app_config
+            system=self.system,
+            id=self.id,
+            call_timeout=settings.call_timeout,
+            dependency_timeout=settings.dependency_timeout,
+            settings=settings.app_config,
         )
         return Container(self._world, config, self._transport, service_names=self._services)
 
@@ -255,10 +268,12 @@ class _Program:
         )
 
 
-def _new_id(world: World) -> str:
-    """Host and a piece of chance: a pid alone comes again."""
-    name = re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname().partition(".")[0]).strip("-")[:24] or "container"
-    return f"{name}-{world.new_id()[:8]}"
+def _new_id(world: World, home: Path, system: str) -> str:
+    """Host and a piece of chance: a pid alone comes again. As much of the host as the control socket's path bears."""
+    chance = world.new_id()[:8]
+    room = max(0, MAX_PATH - len(os.fsencode(home / "control" / system / f"-{chance}.sock")))
+    name = re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname().partition(".")[0]).strip("-") or "container"
+    return f"{name[: min(room, 24)]}-{chance}".lstrip("-")
 
 
 def _with_variables(url: str, environ: Mapping[str, str]) -> str:

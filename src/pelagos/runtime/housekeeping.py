@@ -1,8 +1,9 @@
-"""What is done unasked: pruning the records of what is long gone; and, by the daemon, keeping the token file valid.
+"""What is done unasked: pruning the records of what is long gone.
 
-The daemon does it once an hour. A home that has none is tidied by its commands: the first that ends well on a day goes
-on with it for a moment, on a store of its own that gives up at once where another process is in its way. (The command's
-own store would wait for half a minute, and its stop with it.)
+The app ``housekeeping`` does it once an hour; where several hosts have it, none is in another's way. A home that has no
+daemon is tidied by its commands: the first that ends well on a day goes on with it for a moment, on a store of its own
+that gives up at once where another process is in its way. (The command's own store would wait for half a minute, and
+its stop with it.)
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,15 +38,12 @@ _SMALL = 100
 
 
 class Housekeeping(Process):
-    """``renew_token`` is called each time; None where there is no token to keep."""
+    """See the module's text."""
 
-    def __init__(
-        self, store: Store, *, retention_days: float, renew_token: Callable[[], Awaitable[object]] | None = None
-    ) -> None:
+    def __init__(self, store: Store, *, retention_days: float) -> None:
         super().__init__()
         self._store = store
         self._retention = retention_days * DAY
-        self._renew_token = renew_token
         self._collected: float | None = None
         """When objects were collected last; once a day is often enough for what has a grace of a day."""
 
@@ -64,8 +61,6 @@ class Housekeeping(Process):
 
     async def pass_once(self) -> int:
         """One pass; returns how many rows went."""
-        if self._renew_token is not None:
-            await self._renew_token()
         before = self.world.now() - self._retention
         total = 0
         while gone := await self._store.run(lambda connection: prune(connection, before)):

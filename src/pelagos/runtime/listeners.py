@@ -51,6 +51,7 @@ class Listener:
 
     def __init__(self, app: ASGIApp, bound: socket.socket, *, drain: float, own_user_only: bool) -> None:
         self._socket = bound
+        self.started = False
         config = uvicorn.Config(
             app,
             http=OwnUserProtocol if own_user_only else H11Protocol,
@@ -79,6 +80,7 @@ class Listener:
     async def start(self) -> None:
         """Accept connections."""
         await self._server.startup(sockets=[self._socket])
+        self.started = True
 
     async def stop(self) -> None:
         """Accept no more, let requests end within the drain time, cancel the rest."""

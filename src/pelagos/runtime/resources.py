@@ -8,7 +8,7 @@ can do nothing; and what must be entered and left in one task is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar, cast
 
@@ -17,6 +17,8 @@ from pelagos.container import Container
 from pelagos.model.errors import InternalError, Unsupported
 from pelagos.model.world import World
 from pelagos.process import Process
+from pelagos.runtime.home import DaemonLock
+from pelagos.runtime.listening import Listening
 from pelagos.runtime.settings import Settings
 from pelagos.store import HostFacts, LeaseKeeper, Store, SystemHostFacts, open_store
 
@@ -30,7 +32,10 @@ Opener = Callable[[], AbstractAsyncContextManager[Any]]
 class HostResources:
     """See :class:`pelagos.container.apps.Resources`."""
 
-    def __init__(self, container: Container, settings: Settings) -> None:
+    def __init__(
+        self, container: Container, settings: Settings, given: Mapping[type[Any], object] | None = None
+    ) -> None:
+        """``given`` are given out instead of being opened: for whoever simulates or shares."""
         self._container = container
         self._settings = settings
         self._world = container.world
@@ -39,8 +44,16 @@ class HostResources:
             World: container.world,
             Container: container,
             HostFacts: SystemHostFacts(settings.home / "locks"),
+            Plugins: Plugins(),
+            Listening: Listening(),
+            **(given or {}),
         }
-        self._openers: dict[type[Any], Opener] = {Store: self._store, LeaseKeeper: self._keeper, Pool: self._pool}
+        self._openers: dict[type[Any], Opener] = {
+            Store: self._store,
+            LeaseKeeper: self._keeper,
+            Pool: self._pool,
+            DaemonLock: self._daemon_lock,
+        }
         self._needs: dict[type[Any], tuple[type[Any], ...]] = {LeaseKeeper: (Store,)}
         self._lock = asyncio.Lock()
 
@@ -53,9 +66,9 @@ class HostResources:
             raise InternalError(f"{kind.__name__} was not opened", advice="Name it in the factory's `needs`.")
         return cast(T, self._open[kind])
 
-    def provide(self, kind: type[Any], value: object) -> None:
-        """Have this one given out, instead of opening one: for whoever simulates or shares."""
-        self._open[kind] = value
+    def find(self, kind: type[T]) -> T | None:
+        """One that this program has or was given; None if there is none."""
+        return cast(T | None, self._open.get(kind))
 
     async def _open_one(self, kind: type[Any]) -> None:
         if kind in self._open:
@@ -86,11 +99,20 @@ class HostResources:
     @asynccontextmanager
     async def _pool(self) -> AsyncIterator[Pool]:
         settings = self._settings
-        pool = Pool(settings.pool, Plugins(), self._world, settings.home, simulated=settings.simulated)
+        pool = Pool(settings.pool, self._open[Plugins], self._world, settings.home, simulated=settings.simulated)
         try:
             yield pool
         finally:
             await pool.close()
+
+    @asynccontextmanager
+    async def _daemon_lock(self) -> AsyncIterator[DaemonLock]:
+        lock = DaemonLock(self._settings.home)
+        lock.acquire()
+        try:
+            yield lock
+        finally:
+            lock.release()
 
 
 class _Holder(Process):

@@ -1,72 +1,54 @@
-"""The composition root: everything a program of Pelagos consists of, started in order, stopped in reverse.
+"""The composition root of a program that lives for a command: its parts started in order, stopped in reverse.
 
-home -> store -> lease keeper -> pool -> container -> services -> edge. A start that fails half-way stops what it has
-started, also in reverse, and raises what went wrong. The same object serves a command that lives for a second
-(``embedded``) and the daemon (``serve``); the difference is what the services do unasked.
-
-Whoever simulates brings a store, host facts and plug-ins of its own; nothing here asks the operating system but through
-the world and these.
+home -> container -> the apps of the release ``embedded``, with the store, the leases and the pool that they need ->
+edge. A start that fails half-way stops what it has started, also in reverse, and raises what went wrong. The daemon
+and container programs are :mod:`pelagos.runtime.hosting`; both start the same apps from the same files, by the same
+code, and differ in the release and in who reaches them.
 """
+
+# The store and host facts are ports (protocols), which stand for themselves as keys of the resources.
+# mypy: disable-error-code="type-abstract"
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx2
 
-from pelagos import __version__
-from pelagos.api import Application, Edge, Limits
+from pelagos.api import Application
 from pelagos.clients import Client, InProcessTransport, connect
 from pelagos.clouds import Plugins, Pool
 from pelagos.container import Container, ContainerConfig
+from pelagos.container.apps import AppManager
 from pelagos.model.errors import Conflict
 from pelagos.model.world import World
 from pelagos.process import get_logger
-from pelagos.runtime.composition import Assemble, Foundations, Services, assemble_services
-from pelagos.runtime.doctor import gather_facts
+from pelagos.runtime.composition import compose_edge
 from pelagos.runtime.home import prepare_home
 from pelagos.runtime.housekeeping import tidy_up
+from pelagos.runtime.releases import builtin_plan
+from pelagos.runtime.resources import HostResources
 from pelagos.runtime.settings import Settings
-from pelagos.store import HostFacts, LeaseKeeper, Store, SystemHostFacts, open_store
+from pelagos.store import HostFacts, LeaseKeeper, Store
 from pelagos.wire.doctor import DoctorView
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-__all__ = ["Mode", "Runtime"]
-
-T = TypeVar("T")
+__all__ = ["Runtime"]
 
 log = get_logger(__name__)
-
-Mode = Literal["embedded", "serve"]
 
 
 class Runtime:
     """Use as an async context manager, entered and left in one task. Its parts are there while it is open."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        world: World,
-        mode: Mode = "embedded",
-        assemble: Assemble = assemble_services,
-        store: Store | None = None,
-        facts: HostFacts | None = None,
-        plugins: Plugins | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings, *, world: World, plugins: Plugins | None = None) -> None:
         self.settings = settings
         self.world = world
-        self.mode: Mode = mode
-        self._assemble = assemble
-        self._given_store = store
-        self._given_facts = facts
-        self._given_plugins = plugins
+        self._plugins = plugins
         self._stack: AsyncExitStack | None = None
         self._parts: dict[str, Any] = {}
 
@@ -90,74 +72,38 @@ class Runtime:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         settings, world = self.settings, self.world
-        if self._given_store is None or self._given_facts is None:
-            prepare_home(settings.home)
-        store = self._given_store or open_store(settings.store_target, world)
-        if self.mode == "embedded" and self._given_store is None:
-            stack.push_async_exit(self._tidy_up)  # after the store's stop
-        await store.start()
-        stack.push_async_callback(store.stop)
-
-        facts = self._given_facts or SystemHostFacts(settings.home / "locks")
-        keeper = await stack.enter_async_context(_errors_as_they_are(LeaseKeeper(store, world, facts).running()))
-
-        pool = Pool(settings.pool, self._given_plugins or Plugins(), world, settings.home, simulated=settings.simulated)
-        stack.push_async_callback(pool.close)
-
+        prepare_home(settings.home)
+        stack.push_async_exit(self._tidy_up)  # after the store's stop
         container = Container(world, ContainerConfig(call_timeout=settings.http.command_timeout))
         await container.start()
         stack.push_async_callback(container.stop)
-
-        foundations = Foundations(
-            settings=settings,
-            world=world,
-            mode=self.mode,
+        self._parts = {"container": container}
+        resources = HostResources(container, settings, {Plugins: self._plugins or Plugins()})
+        await AppManager(container, resources).start(builtin_plan("embedded"))
+        store, pool = resources.get(Store), resources.get(Pool)
+        application = compose_edge(
+            settings,
+            caller=container.edge,
+            mode="embedded",
             store=store,
-            keeper=keeper,
             pool=pool,
-            container=container,
-            facts=facts,
+            facts=resources.get(HostFacts),
         )
-        services = await self._assemble(foundations)
-        application = Application(self._edge(foundations, services))
         transport = await stack.enter_async_context(InProcessTransport(application.trusted))
-        self._parts = {
+        self._parts |= {
             "store": store,
-            "keeper": keeper,
+            "keeper": resources.get(LeaseKeeper),
             "pool": pool,
-            "container": container,
             "application": application,
             "transport": transport,
         }
-        log.debug("runtime started", mode=self.mode, home=str(settings.home), store=store.dialect)
+        log.debug("runtime started", home=str(settings.home), store=store.dialect)
 
     async def _tidy_up(
         self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if exc_type is None:
             await tidy_up(self.settings, self.world)
-
-    def _edge(self, foundations: Foundations, services: Services) -> Edge:
-        http = self.settings.http
-
-        async def doctor() -> DoctorView:
-            return await gather_facts(
-                self.settings, world=self.world, mode=self.mode, store=foundations.store, pool=foundations.pool
-            )
-
-        return Edge(
-            store=foundations.store,
-            world=self.world,
-            commands=services.commands,
-            delete_definition=services.delete_definition,
-            queries=services.queries,
-            servers=services.servers,
-            doctor=doctor,
-            version=__version__,
-            mode=self.mode,
-            limits=Limits(body_bytes=http.body_bytes, command_timeout=http.command_timeout, heartbeat=http.heartbeat),
-            closing=asyncio.Event(),
-        )
 
     def _part(self, name: str) -> Any:
         if name not in self._parts:
@@ -206,29 +152,11 @@ class Runtime:
     def snapshot(self) -> dict[str, Any]:
         """The parts' own snapshots, for people and tests; no secrets."""
         return {
-            "mode": self.mode,
             "store": self.store.snapshot(),
             "leases": self.keeper.snapshot(),
             "pool": self.pool.snapshot(),
             "edge": dict(self.application.edge.snapshot()),
         }
-
-
-@asynccontextmanager
-async def _errors_as_they_are(manager: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
-    """The manager, whose task group would wrap errors of the code in its body, without that."""
-    own: BaseException | None = None
-    try:
-        async with manager as value:
-            try:
-                yield value
-            except BaseException as error:
-                own = error
-                raise
-    except BaseExceptionGroup:
-        if own is None or isinstance(own, asyncio.CancelledError):
-            raise
-        raise own from own.__cause__
 
 
 class _Borrowed(httpx2.AsyncBaseTransport):

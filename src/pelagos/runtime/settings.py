@@ -93,6 +93,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     broker_options: BrokerSettings = BrokerSettings()
     call_timeout: Seconds = 15.0
     """How long a call between processes waits that names no time-out."""
+    dependency_timeout: Seconds = 15.0
+    """How long a process waits, at its start, for services that it depends on; then its container's start fails."""
     apps: tuple[str, ...] = ()
     """Directories in which app files are looked for, after that of the file which names the app."""
     release: str = "pelagos"

@@ -1,6 +1,6 @@
 """A universe: one database, some clouds, and incarnations of Pelagos that come, freeze, crash and go.
 
-Each incarnation is the real program (store, keeper, pool, container, services, wired by the runtime's composition) on a
+Each incarnation is the real program (store, keeper, pool, container, services, started as apps of the runtime) on a
 virtual process. What survives it is what would survive a process on a real machine: the database, the clouds, and
 requests that are on their way. One host is the rule; an incarnation may be placed on another one, whose death nobody
 here can tell but by the lease's expiry.
@@ -16,16 +16,20 @@ from typing import Any, TypeVar
 from pelagos.clouds import AccountConfig, Plugins, Pool
 from pelagos.clouds.simulated import SimulatedCloud, SimulatedOptions, SimulatedPlugin
 from pelagos.container import Container, ContainerConfig
-from pelagos.runtime.composition import Foundations, assemble_services
+from pelagos.container.apps import AppManager
+from pelagos.process import client
+from pelagos.runtime.releases import builtin_plan
+from pelagos.runtime.resources import HostResources
 from pelagos.runtime.settings import Settings
-from pelagos.services.infrastructure.health import HealthVerdict, ProbeTarget
+from pelagos.services.infrastructure import InfrastructureService
+from pelagos.services.infrastructure.health import HealthVerdict, Prober, ProbeTarget
 from pelagos.services.infrastructure.values import HealthCheck
 from pelagos.simulation.edges import Crash, DyingPlugin, Edges
 from pelagos.simulation.invariants import Invariants
 from pelagos.simulation.loop import SimulationError, VirtualLoop, VirtualProcess
 from pelagos.simulation.recording import Recorder, RecordingStore
 from pelagos.simulation.world import SimulatedWorld
-from pelagos.store import Holder, LeaseKeeper, LeaseRow, SimulatedDatabase, open_simulated_store
+from pelagos.store import Holder, HostFacts, LeaseKeeper, LeaseRow, SimulatedDatabase, Store, open_simulated_store
 from pelagos.store.migrating import bring_up_to_date
 
 __all__ = ["Died", "Incarnation", "Universe", "Violated"]
@@ -196,19 +200,17 @@ class Incarnation:
             pool = Pool(accounts, plugins, world, Path("/simulated"))
             container = Container(world, ContainerConfig(id=f"p{self.number}", system=f"p{self.number}"))
             await container.start()
-            services = await assemble_services(
-                Foundations(
-                    settings=universe.settings,
-                    world=world,
-                    mode="serve" if self.serves else "embedded",
-                    store=store,
-                    keeper=keeper,
-                    pool=pool,
-                    container=container,
-                    prober=_Prober(universe),
-                )
-            )
-            self.commands = services.commands
+            given = {
+                Store: store,
+                LeaseKeeper: keeper,
+                Pool: pool,
+                HostFacts: _Facts(self),
+                Prober: _Prober(universe),
+            }
+            apps = AppManager(container, HostResources(container, universe.settings, given))
+            await apps.start(builtin_plan(*(("compute", "infrastructure") if self.serves else ("embedded",))))
+            timeout = universe.settings.http.command_timeout
+            self.commands = client(InfrastructureService, container.edge, timeout=timeout)
             self._started.set_result(None)
             failed = asyncio.ensure_future(container.wait())
             stopped = asyncio.ensure_future(self._stop.wait())

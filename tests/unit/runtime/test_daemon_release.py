@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pelagos.clients import connect
+from pelagos.container import AgentProcess
 from pelagos.container.apps import find_apps, resolve
 from pelagos.container.apps.finding import builtin_directory
+from pelagos.container.control import connect_control
+from pelagos.container.control.sockets import live_sockets
+from pelagos.container.messages import ProcessQuery
 from pelagos.model import SystemWorld
-from pelagos.model.errors import DescriptionError
-from pelagos.runtime import Runtime, Settings
-from pelagos.runtime.composition import assemble_release
+from pelagos.model.errors import Conflict, DescriptionError, Unavailable
+from pelagos.process import client
+from pelagos.runtime import Settings
+from pelagos.runtime.home import daemon_pid
+from pelagos.runtime.hosting import HostReady, host
+from pelagos.runtime.serve import serve
+from pelagos.wire.infrastructures import RunRequest
 
 pytestmark = pytest.mark.anyio
 
@@ -25,13 +38,34 @@ def test_every_app_that_comes_with_pelagos_can_be_resolved() -> None:
         assert all(process.kind.startswith("pelagos.") for app in plan.apps for process in app.processes)
 
 
-async def services_of(settings: Settings) -> set[str]:
-    world = SystemWorld(environ={})
+@asynccontextmanager
+async def daemon(settings: Settings, **options: Any) -> AsyncIterator[tuple[str, ...]]:
+    """A daemon in this process; its addresses."""
+    world, stop = SystemWorld(environ={}), asyncio.Event()
+    ready: asyncio.Future[tuple[str, ...]] = asyncio.get_running_loop().create_future()
+    running = serve(settings, ready=ready.set_result, world=world, stop=stop, signals=False, **options)
+    task = asyncio.ensure_future(running)
     try:
-        async with Runtime(settings, world=world, mode="serve", assemble=assemble_release) as runtime:
-            return {process.name for process in runtime.container.processes if process.name}
+        await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            await task
+        yield ready.result()
     finally:
+        stop.set()
+        await asyncio.wait([task])
         world.close()
+    await task
+
+
+async def services_of(settings: Settings, **options: Any) -> set[str]:
+    async with daemon(settings, **options):
+        [(system, container, _)] = live_sockets(settings.home)
+        control = await connect_control(settings.home, system, container)
+        try:
+            found = await client(AgentProcess, control).processes(ProcessQuery())
+        finally:
+            await control.close()
+    return {process.name for process in found if process.app and process.name}
 
 
 async def test_all_services_by_default_and_those_of_another_release(
@@ -49,3 +83,36 @@ async def test_a_mistake_in_the_release_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(DescriptionError, match=r"site.yaml:2:8: release 'site' has the app 'computer'") as raised:
         await services_of(Settings(home=tmp_path / "a", release=str(tmp_path / "site.yaml")))
     assert raised.value.advice == "Did you mean 'compute'?"
+
+
+async def test_an_edge_without_services_reads_and_says_what_to_start(tmp_path: Path) -> None:
+    (tmp_path / "front.yaml").write_text("release: front\napps: [housekeeping, edge]\n")
+    settings = Settings(home=tmp_path / "a")
+    async with daemon(settings, release=tmp_path / "front.yaml") as addresses, connect(addresses[0]) as api:
+        assert await api.infrastructures.list() == ()
+        with pytest.raises(Unavailable, match="no container of this system serves infrastructures") as raised:
+            await api.runs.start(RunRequest(kind="down", infrastructure="shop"))
+        assert raised.value.status == 503 and "app `infrastructure`" in raised.value.advice
+        with pytest.raises(Conflict, match="already"):
+            async with daemon(settings):
+                raise AssertionError("not reached")
+
+
+async def test_an_edge_in_a_container_program_holds_the_homes_lock(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "a", dependency_timeout=0.2)
+    world, stop = SystemWorld(environ={}), asyncio.Event()
+    told: list[HostReady] = []
+
+    def ready(found: HostReady) -> None:
+        told.append(found)
+        assert daemon_pid(settings.home) is not None
+        stop.set()
+
+    await host(settings, ["edge"], here=False, ready=ready, world=world, stop=stop, signals=False)
+    assert told[0].addresses == (f"unix://{settings.socket_path}",)
+    assert daemon_pid(settings.home) is None and not settings.socket_path.exists()
+    arguments = {"edge": {"depends": ["infrastructure"]}}
+    with pytest.raises(Unavailable, match="depends on infrastructure"):
+        await host(settings, ["edge"], arguments=arguments, here=False, world=world, stop=stop, signals=False)
+    assert daemon_pid(settings.home) is None
+    world.close()

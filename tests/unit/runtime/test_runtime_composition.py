@@ -12,11 +12,11 @@ import pytest
 from pelagos.model.errors import Conflict, NotFound, StoreUnavailable
 from pelagos.model.scope import DEFAULT_SCOPE
 from pelagos.model.world import SystemWorld
-from pelagos.runtime import Foundations, HttpSettings, Runtime, Services, Settings
-from pelagos.runtime.composition import assemble_services
+from pelagos.runtime import HttpSettings, Runtime, Settings
 from pelagos.runtime.home import daemon_pid
 from pelagos.runtime.housekeeping import Housekeeping
 from pelagos.runtime.serve import serve
+from pelagos.services.infrastructure import InfrastructureService
 from pelagos.store import append, read_events
 from pelagos.wire.infrastructures import RunRequest
 
@@ -70,21 +70,23 @@ async def test_an_infrastructure_is_built_and_taken_down(settings: Settings, wor
         assert await client.infrastructures.list() == ()
 
 
-async def test_a_start_that_fails_leaves_nothing_running(settings: Settings, world: SystemWorld) -> None:
-    seen: list[Foundations] = []
+async def test_a_start_that_fails_leaves_nothing_running(
+    settings: Settings, world: SystemWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[InfrastructureService] = []
 
-    async def broken(foundations: Foundations) -> Services:
-        seen.append(foundations)
-        await assemble_services(foundations)
+    async def broken(self: InfrastructureService) -> None:
+        seen.append(self)
         raise ZeroDivisionError
 
+    monkeypatch.setattr(InfrastructureService, "on_activate", broken)
     with pytest.raises(ZeroDivisionError):
-        async with Runtime(settings, world=world, assemble=broken):
+        async with Runtime(settings, world=world):
             raise AssertionError("not reached")
-    [foundations] = seen
-    assert not foundations.container.snapshot().running
+    [service] = seen
+    assert service.state == "terminated"
     with pytest.raises(StoreUnavailable):
-        await foundations.store.read(lambda connection: None)
+        await service._store.read(lambda connection: None)
     assert list((settings.home / "locks").iterdir()) == []
     assert [t.name for t in threading.enumerate() if "sqlite" in t.name.lower()] == []
 
@@ -134,21 +136,15 @@ async def test_doctor_knows_the_installation(settings: Settings, world: SystemWo
 
 
 async def test_housekeeping_prunes_what_is_long_gone(settings: Settings, world: SystemWorld) -> None:
-    renewed: list[int] = []
-
-    async def renew() -> None:
-        renewed.append(1)
-
     async with Runtime(settings, world=world) as runtime:
         await runtime.store.run(lambda c: append(c, DEFAULT_SCOPE, "old", at=1.0) and None)
         await runtime.store.run(lambda c: append(c, DEFAULT_SCOPE, "new", at=world.now()) and None)
-        keeper = Housekeeping(runtime.store, retention_days=1.0, renew_token=renew)
+        keeper = Housekeeping(runtime.store, retention_days=1.0)
         await runtime.container.spawn(keeper)
         await keeper.pass_once()
         kinds = [e.kind for e in await runtime.store.read(lambda c: read_events(c, after=0))]
         assert "old" not in kinds
         assert "new" in kinds
-        assert renewed
 
 
 async def test_serving_until_told_to_stop(settings: Settings, world: SystemWorld) -> None:

@@ -25,8 +25,12 @@ def _check_listen(context: click.Context, parameter: click.Parameter, value: str
     examples=[
         ("pelagos serve", "On the socket in PELAGOS_HOME alone"),
         ("pelagos serve --listen 127.0.0.1:8470", "Also on TCP, for holders of a token"),
+        (
+            "pelagos serve --broker amqp://guest:guest@localhost --release edge.yaml",
+            "What this host runs of a site; see the guide to a site on several hosts",
+        ),
     ],
-    exits=(Exit.FAILED, *COMMON),
+    exits=(Exit.FAILED, Exit.DESCRIPTION, Exit.MISSING, *COMMON),
 )
 @click.option(
     "--listen",
@@ -35,9 +39,34 @@ def _check_listen(context: click.Context, parameter: click.Parameter, value: str
     help="Also listen on TCP; requests there need a bearer token.",
 )
 @click.option("--allow-remote", is_flag=True, help="Admit an address that other machines reach. There is no TLS.")
+@click.option(
+    "--system",
+    metavar="NAME",
+    envvar="PELAGOS_SYSTEM",
+    help="Its system (PELAGOS_SYSTEM); containers of one system and broker share services. [default: pelagos]",
+)
+@click.option(
+    "--broker",
+    metavar="URL",
+    envvar="PELAGOS_BROKER",
+    help="amqp:// or amqps:// (PELAGOS_BROKER); without it the daemon is alone, in memory.",
+)
+@click.option(
+    "--release",
+    metavar="FILE",
+    envvar="PELAGOS_RELEASE",
+    help="What it runs: a release or app file, or the name of one (PELAGOS_RELEASE). [default: all services]",
+)
 @pass_invocation
-def serve(invocation: Invocation, listen: str | None, allow_remote: bool) -> int:
-    """Run all services and the HTTP API as a daemon, and keep alive what is to be kept alive.
+def serve(
+    invocation: Invocation,
+    listen: str | None,
+    allow_remote: bool,
+    system: str | None,
+    broker: str | None,
+    release: str | None,
+) -> int:
+    """Run the services and the HTTP API as a daemon, and keep alive what is to be kept alive.
 
     It listens on a socket in PELAGOS_HOME that only you can open; the commands on the same PELAGOS_HOME find it there.
     When it is ready, stdout says where it listens, an address a line ({"addresses": […]} with -o json). Ctrl+C or
@@ -45,4 +74,11 @@ def serve(invocation: Invocation, listen: str | None, allow_remote: bool) -> int
     """
     from pelagos.cli.serving import serve_until_stopped
 
-    return serve_until_stopped(invocation, listen, allow_remote=allow_remote)
+    return serve_until_stopped(
+        invocation,
+        allow_remote=allow_remote,
+        listen=listen,
+        system=system or None,
+        broker=broker or None,
+        release=release or None,
+    )

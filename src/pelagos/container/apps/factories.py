@@ -48,6 +48,10 @@ class Resources(Protocol):
         """One that has been opened."""
         ...
 
+    def find(self, kind: type[T]) -> T | None:
+        """One that is there already, or None: for what a program may have, and need not."""
+        ...
+
 
 class NoResources:
     """For programs that have none."""
@@ -57,6 +61,9 @@ class NoResources:
 
     def get(self, kind: type[T]) -> T:
         raise InternalError(f"{kind.__name__} was not opened", advice="Name it in the factory's `needs`.")
+
+    def find(self, kind: type[T]) -> T | None:
+        return None
 
 
 @typing.overload

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from pelagos.model.errors import Conflict, InvalidInput, StoreUnavailable
 
-__all__ = ["answers", "bind_control", "live_sockets", "name_problem", "peer_uid", "socket_path"]
+__all__ = ["MAX_PATH", "answers", "bind_control", "live_sockets", "name_problem", "peer_uid", "socket_path"]
 
-_MAX_PATH = 107
+MAX_PATH = 107
 _UCRED = struct.Struct("3i")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,63}\Z")
 
@@ -37,9 +37,9 @@ def socket_path(home: Path, system: str, container: str) -> Path:
         if problem is not None:
             raise InvalidInput(f"the {what} {name!r} {problem}", advice="Choose another one.")
     path = home / "control" / system / f"{container}.sock"
-    if len(os.fsencode(path)) > _MAX_PATH:
+    if len(os.fsencode(path)) > MAX_PATH:
         raise InvalidInput(
-            f"the control socket's path is longer than the {_MAX_PATH} bytes that the system allows: {path}",
+            f"the control socket's path is longer than the {MAX_PATH} bytes that the system allows: {path}",
             advice="Set PELAGOS_HOME to a shorter path, or give a shorter container id.",
         )
     return path
