@@ -1,7 +1,7 @@
 """What containers run while the tests of :mod:`e2e.container.test_chaos` break things around them.
 
-``Work`` answers calls, ``Ledger`` does durable work whose effect it records once, ``Load`` makes both busy and notes how
-each call ended and how long it took. All of it runs in container programs; a test only asks ``Load`` for its report.
+``Work`` answers calls, ``Ledger`` does durable work whose effect it records once, ``Load`` makes both busy and notes
+how each call ended and how long it took. All of it runs in container programs; a test only asks ``Load`` for its report.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -44,7 +45,8 @@ class Entry(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     """Between its commit and its end: whoever is killed then has done it and told nobody."""
     fate: str = ""
-    """``refuse`` and ``fail`` raise, ``kill`` takes the whole container down, before anything is written."""
+    """``refuse`` and ``fail`` raise, the former while a file ``open`` is not there; ``kill`` takes the whole container
+    down, before anything is written."""
 
 
 class Work(ServiceProcess):
@@ -91,7 +93,7 @@ class Ledger(ServiceProcess):
         match entry.fate:
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            case "refuse":
+            case "refuse" if not Path("open").exists():
                 raise InvalidInput(f"{entry.name} cannot be entered")
             case "fail":
                 raise Unavailable(f"no ink for {entry.name}")
@@ -177,9 +179,9 @@ class Load(ServiceProcess):
             self._running.append(self.start_task(one))
 
     @operation
-    async def report(self) -> Report:
-        """So far."""
-        return self._report
+    async def hand_in(self, entry: Entry) -> None:
+        """One entry."""
+        await self.send("service:ledger", "enter", entry)
 
     @operation
     async def finish(self, at_once: bool) -> Report:

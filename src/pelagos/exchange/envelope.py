@@ -4,6 +4,9 @@ Content is encoded once, by whoever knows its type, and stays bytes from then on
 nothing reads or encodes them again. The ancestor put headers and content in one flat map (reference section 3.6), so
 that every hop decoded the payload and a payload could shadow a header. Header names are kept where they mean the same.
 
+Bytes from outside may nest deeper than Python's stack, also in a field that nobody knows, and the decoder then raises a
+RecursionError: that is one more way to be no message.
+
 A deadline travels as the milliseconds that remain, not as a time: clocks of two hosts differ, durations do not.
 """
 
@@ -94,6 +97,15 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, rename="kebab", 
         performative = self.performative
         return performative is not _REQUEST and performative is not _INFORM and performative is not _CANCEL
 
+    @property
+    def wants_answer(self) -> bool:
+        """It is a request, and names the mailbox that its answer goes to.
+
+        Whoever refuses a message answers it before anybody knows who sent it, and signs the answer: led to a service or
+        a topic by a forged ``reply_to``, it would be believed there."""
+        back = self.reply_to
+        return self.performative is Performative.REQUEST and back is not None and back.startswith("process:")
+
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Envelope)
@@ -110,7 +122,7 @@ def decode(data: bytes) -> Envelope:
     """The envelope of bytes from outside. Raises :class:`InvalidInput` for anything else and for a newer schema."""
     try:
         envelope = _decoder.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidInput(f"not a message: {error}") from error
     if envelope.v > SCHEMA_VERSION:
         raise InvalidInput(
@@ -164,5 +176,5 @@ def decode_error(content: bytes) -> ErrorPayload:
     """The error in a reply of status ERROR; content that is none becomes an :class:`InternalError`'s payload."""
     try:
         return _error_decoder.decode(content)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         return InternalError(f"an error reply that cannot be read: {error}").payload()

@@ -74,7 +74,7 @@ class MemoryTransport:
         if queue is not None and (queue.consumers or self._open):
             self._published += 1
             # Nobody may overtake a publisher who waits for room.
-            if (not queue.publishers or envelope.depth) and queue.offer(MemoryDelivery(envelope, deadline, queue)):
+            if (not queue.publishers or envelope.depth) and queue.offer(envelope, deadline):
                 return
             await self._publish_when_there_is_room(envelope, deadline, queue)
             return
@@ -92,8 +92,8 @@ class MemoryTransport:
         queue = self._queues.get(envelope.receiver)
         if queue is not None:
             if envelope.performative is _RESULT and queue.consumers:
-                queue.next_consumer().take(MemoryDelivery(envelope, None, queue))
-            elif not queue.offer(MemoryDelivery(envelope, None, queue)):
+                queue.next_consumer().hand(envelope, None)
+            elif not queue.offer(envelope, None):
                 self._undeliverable += 1
         elif kind_of(envelope.receiver) in (Kind.FANOUT, Kind.TOPIC):
             self._copy_to_subscribers(envelope, None)
@@ -111,8 +111,8 @@ class MemoryTransport:
         queue = self._queues.get(envelope.receiver)
         if queue is not None:
             if envelope.performative is _RESULT and queue.consumers:
-                queue.next_consumer().take(MemoryDelivery(envelope, None, queue))
-            elif not queue.offer(MemoryDelivery(envelope, deadline, queue)):
+                queue.next_consumer().hand(envelope, None)
+            elif not queue.offer(envelope, deadline):
                 self.turn_away(envelope, _overloaded(queue))
         elif kind_of(envelope.receiver) in (Kind.FANOUT, Kind.TOPIC):
             self._copy_to_subscribers(envelope, deadline)
@@ -193,7 +193,7 @@ class MemoryTransport:
     def tell_expired(self, request: Envelope) -> None:
         """A message's deadline passed in a queue: a request is answered."""
         self._expired += 1
-        if request.performative is Performative.REQUEST and request.reply_to is not None:
+        if request.wants_answer:
             error = DeadlineExceeded(f"{request.receiver}: the deadline passed in its queue; nothing was done")
             error.retry = Retry.TRANSIENT
             self._answer(request, encode_error(error))
@@ -203,7 +203,7 @@ class MemoryTransport:
 
     def turn_away(self, request: Envelope, error: Unavailable, *, kept: bool = False) -> None:
         """Answer a request that is not delivered; anything else is counted, unless it is kept as a dead letter."""
-        if request.performative is not Performative.REQUEST or request.reply_to is None:
+        if not request.wants_answer:
             self._undeliverable += not kept
             return
         self._returned += 1
@@ -236,7 +236,7 @@ class MemoryTransport:
                         else:
                             queue.pump()  # the room that was promised to us goes to the next one
                         raise
-                    if queue.offer(MemoryDelivery(envelope, deadline, queue)):
+                    if queue.offer(envelope, deadline):
                         return
         except TimeoutError:
             raise _overloaded(queue) from None
@@ -248,7 +248,7 @@ class MemoryTransport:
         else:
             queues = [q for q in self._topics if topic_matches(q.address.partition(":")[2], name)]
         for queue in list(queues):
-            queue.offer(MemoryDelivery(envelope, deadline, queue))
+            queue.offer(envelope, deadline)
 
     def _queue_for(self, receiver: Receiver) -> MemoryQueue:
         address = receiver.address

@@ -124,7 +124,7 @@ class Caller:
             raise error
         try:
             return decode(reply.content)
-        except msgspec.DecodeError as problem:
+        except (msgspec.DecodeError, RecursionError) as problem:
             raise InternalError(
                 f"{op} of {address} answered with something else than it declares: {problem}"
             ) from problem

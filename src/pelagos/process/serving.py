@@ -384,7 +384,7 @@ class RequestServer:
             if operation.takes_argument:
                 try:
                     argument = operation.decode_argument(envelope.content)
-                except msgspec.DecodeError as problem:
+                except (msgspec.DecodeError, RecursionError) as problem:
                     raise InvalidInput(
                         f"{operation.qualified}: {problem}", advice="Send what the operation's annotations say."
                     ) from problem

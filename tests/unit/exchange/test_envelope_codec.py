@@ -62,7 +62,13 @@ def test_content_is_not_encoded_again() -> None:
     assert decode(wire).content == content
 
 
-@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x80", b"hello", msgspec.msgpack.encode({"receiver": 1})])
+DEEP = b"\x91" * 5000 + b"\x00"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xc1", b"\x80", b"hello", msgspec.msgpack.encode({"receiver": 1}), DEEP, b"\x81\xa3new" + DEEP],
+)
 def test_what_is_no_message(data: bytes) -> None:
     with pytest.raises(InvalidInput, match="not a message"):
         decode(data)
@@ -104,3 +110,16 @@ def test_errors_travel_whatever_their_details(details: dict[object, object]) -> 
 
 def test_an_unreadable_error_is_an_error() -> None:
     assert decode_error(b"\x01").code == "internal_error"
+
+
+def test_an_error_that_nests_too_deep_cannot_be_read() -> None:
+    content = b"\x83\xa4code\xa1x\xa7message\xa1y\xa7details\x81\xa1d" + DEEP
+    assert "cannot be read" in decode_error(content).message
+
+
+@pytest.mark.parametrize("back", [None, "", "service:a", "topic:x.y", "fanout:x", "nonsense"])
+def test_only_a_mailbox_gets_an_answer(back: str | None) -> None:
+    request = Envelope("service:a", "process:b", "op", Performative.REQUEST, "b#1", reply_to=back)
+    assert not request.wants_answer
+    assert msgspec.structs.replace(request, reply_to="process:b").wants_answer
+    assert not msgspec.structs.replace(request, reply_to="process:b", performative=Performative.INFORM).wants_answer

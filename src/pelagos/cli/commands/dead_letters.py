@@ -196,6 +196,6 @@ def _view(letter: DeadLetter, *, content: bool = False) -> dict[str, Any]:
 
         try:
             found["content"] = redact(msgspec.msgpack.decode(envelope.content))
-        except (msgspec.DecodeError, ValueError):
+        except (msgspec.DecodeError, ValueError, RecursionError):
             found["content"] = None
     return found

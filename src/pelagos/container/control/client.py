@@ -287,7 +287,7 @@ class _RemoteCaller:
         answer = await self._link.ask(number, Call(number, address, op, content, timeout, here.request_id))
         try:
             return decode(answer)
-        except msgspec.DecodeError as problem:
+        except (msgspec.DecodeError, RecursionError) as problem:
             raise InternalError(
                 f"{op} of {address} answered with something else than it declares: {problem}"
             ) from problem
@@ -344,7 +344,7 @@ class _Control:
                     counted = stream.dropped
                     try:
                         value = decode(item)
-                    except msgspec.DecodeError:
+                    except (msgspec.DecodeError, RecursionError):
                         self.dropped += 1  # somebody published something else there
                         continue
                     yield value

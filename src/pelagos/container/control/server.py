@@ -226,7 +226,7 @@ class _Peer(asyncio.Protocol):
         try:
             for frame in self._reader.feed(data):
                 self._take(self._decode(frame))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             self.end(InvalidInput(f"not a control message: {error}", advice="Use the client of the same version."))
         except PelagosError as error:
             self.end(error)

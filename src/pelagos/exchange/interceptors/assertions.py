@@ -118,5 +118,5 @@ def _read(encoded: bytes) -> tuple[_Signed, Assertion]:
     try:
         signed = msgspec.msgpack.decode(encoded, type=_Signed)
         return signed, msgspec.msgpack.decode(signed.body, type=Assertion)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidInput(f"not an assertion: {error}") from error

@@ -251,7 +251,7 @@ class InterceptedSubscription:
         if envelope.is_reply and self._mailbox:
             self._handler(_ChangedDelivery(_in_place_of(envelope, self._receiver, error), delivery))
             return
-        if envelope.performative is Performative.REQUEST and envelope.reply_to is not None:
+        if envelope.wants_answer:
             # Before the transport says anything of its own: whoever waits takes the first answer.
             self._way.answer(envelope, error, self._receiver, case.position)
         if self._receiver.durable:

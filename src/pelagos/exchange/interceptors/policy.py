@@ -171,7 +171,7 @@ def ids_in(content: bytes, field: str) -> tuple[str, ...]:
     Raises :class:`InvalidInput` if there is none."""
     try:
         value = msgspec.msgpack.decode(content)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidInput(f"the argument cannot be read: {error}") from error
     for name in field.split(".") if field != "." else ():
         value = value.get(name) if isinstance(value, dict) else None

@@ -198,7 +198,7 @@ class Sessions:
         lately."""
         try:
             announcement = msgspec.msgpack.decode(signed.body, type=Announcement)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise InvalidInput(f"not an announcement of a session: {error}") from error
         self.ring.verify(fingerprint_of(announcement.identity), signed.signature, _ANNOUNCEMENT, signed.body)
         now = self._now()

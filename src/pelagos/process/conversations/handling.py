@@ -173,7 +173,7 @@ def _arguments(operation: Operation, content: bytes) -> tuple[Any, ...]:
         return ()
     try:
         return (operation.decode_argument(content),)
-    except msgspec.DecodeError as problem:
+    except (msgspec.DecodeError, RecursionError) as problem:
         raise InvalidInput(
             f"{operation.qualified}: {problem}", advice="Send what the operation's annotations say."
         ) from problem

@@ -52,7 +52,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
         """The content as ``kind``. Raises :class:`InternalError` if it is something else."""
         try:
             decoded: T = msgspec.msgpack.decode(self.content, type=kind)
-        except msgspec.DecodeError as problem:
+        except (msgspec.DecodeError, RecursionError) as problem:
             raise InternalError(
                 f"{self.performative} of {self.op} has other content than expected: {problem}"
             ) from problem

@@ -101,11 +101,11 @@ class LiveSubscription(TopicReader):
         """What rooms below this one tell is the data alone; the topic says the rest."""
         try:
             return _decode(envelope.content)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             pass
         try:
             data = _decode_data(envelope.content)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return None
         told = envelope.receiver.partition(":")[2][self._prefix :]
         event_type, _, origin = told.partition(".")

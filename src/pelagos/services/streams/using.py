@@ -153,7 +153,7 @@ class LiveStream(TopicReader):
         try:
             message = _decode(envelope.content)
             content = self._content(message.content)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             self.foreign += 1
             log.warning("not a message of this stream", address=envelope.receiver, error=str(error))
             return
@@ -248,7 +248,7 @@ class StreamWorker:
         try:
             message = _decode(delivery.envelope.content)
             content = self._content(message.content)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             self.rejected += 1
             delivery.reject(f"not a message of this stream: {error}")
             return
