@@ -97,6 +97,7 @@ class CheckedContainer(Container):
         super().process_ended(process)
         if process.cause is not None:
             self.failures.append((process.id, process.label, process.cause))
+            self.harness.somebody_failed()
 
     def busy(self) -> list[str]:
         """What is in progress now: requests, with the operations' names, calls that wait and open conversations."""
@@ -146,6 +147,7 @@ class Harness:
         self._policies: list[PolicyInterceptor] = []
         self._expected: list[_Expected] = []
         self._found: list[str] = []
+        self._waiting: list[asyncio.Future[None]] = []
         self._taps: list[Tap] = []
         self._recorder: Recorder | None = None
         self._ring: KeyRing | None = None
@@ -286,6 +288,34 @@ class Harness:
     def expect_failure(self, label: str, kind: type[BaseException] = Exception, *, times: int | None = 1) -> None:
         """Processes of that label (a service's name, or a class's) will fail so; ``times`` None: once or more."""
         self._expected.append(_Expected(label, kind, times))
+
+    async def failed(self, label: str, *, times: int = 1, timeout: float = 5.0) -> BaseException:
+        """Returns the cause once so many processes of that label have failed since the harness began.
+
+        Raises :class:`AssertionError` after ``timeout`` seconds without."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
+        while len(causes := self._causes(label)) < times:
+            changed = loop.create_future()
+            self._waiting.append(changed)
+            try:
+                async with asyncio.timeout_at(until):
+                    await changed
+            except TimeoutError:
+                raise AssertionError(
+                    f"{label} did not fail {times} times within {timeout:g} s, only {len(causes)} times"
+                ) from None
+        return causes[times - 1]
+
+    def somebody_failed(self) -> None:
+        """For containers: look again."""
+        waiting, self._waiting = self._waiting, []
+        for changed in waiting:
+            if not changed.done():
+                changed.set_result(None)
+
+    def _causes(self, wanted: str) -> list[BaseException]:
+        return [cause for container in self.containers for _, label, cause in container.failures if label == wanted]
 
     def problems(self) -> list[str]:
         """What is wrong with how the containers fared, a line each. Complete after the harness was left."""

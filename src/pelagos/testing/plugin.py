@@ -42,6 +42,8 @@ __all__ = [
     "world",
 ]
 
+_CHARTED = 200
+"""Messages, as each container saw them, on the chart of a failed test."""
 _FAILED = pytest.StashKey[bool]()
 _RECORDER = pytest.StashKey[Recorder]()
 
@@ -61,7 +63,7 @@ def pytest_runtest_makereport(
         recorder = item.stash.get(_RECORDER, None)
         if recorder is not None:
             report.sections.append(("messages", str(recorder)))
-            report.sections.append(("sequence chart (Mermaid)", recorder.chart(item.name)))
+            report.sections.append(("sequence chart (Mermaid)", recorder.chart(item.name, last=_CHARTED)))
     return report
 
 

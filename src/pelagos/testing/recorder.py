@@ -27,6 +27,8 @@ __all__ = ["Message", "Recorder"]
 
 T = TypeVar("T")
 
+_SHOWN = 100
+
 
 class Message(msgspec.Struct, frozen=True):
     """One message as one container saw it. ``seen`` has its times, direction, error and size, ``envelope`` the rest."""
@@ -174,14 +176,17 @@ class Recorder:
             listed = "\n".join(f"- {one.sender} to {one.receiver}: {one.reason}" for one in breaches)
             raise AssertionError(f"conversations broke their protocols:\n{listed}\n{self}")
 
-    def chart(self, title: str = "") -> str:
-        """A Mermaid sequence diagram of all that was recorded, without what containers tell each other anyhow."""
+    def chart(self, title: str = "", *, last: int | None = None) -> str:
+        """A Mermaid sequence diagram of all that was recorded, or of the ``last`` so many, without what containers tell
+        each other anyhow."""
         seen = [one.seen for one in self.messages if not one.seen.plumbing]
-        return mermaid(arrange(seen, self._system), title=title)
+        return mermaid(arrange(seen[-last:] if last else seen, self._system), title=title)
 
     def __str__(self) -> str:
+        """What was said, a line each; only the last of much."""
         lines = [str(one) for one in self.messages if one.seen.direction is not Direction.RECEIVED]
-        return "\n".join(lines) or "(nothing was said)"
+        left_out = [f"({len(lines) - _SHOWN} messages before)"] if len(lines) > _SHOWN else []
+        return "\n".join(left_out + lines[-_SHOWN:]) or "(nothing was said)"
 
     def _take(self, feeds: list[Feed]) -> None:
         for feed in feeds:
