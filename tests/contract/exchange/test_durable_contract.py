@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
 
 import pytest
 
 from pelagos.exchange import (
     DeadLetter,
-    Delivery,
     Envelope,
     Performative,
     Receiver,
@@ -18,41 +17,12 @@ from pelagos.exchange import (
     decode_error,
 )
 from pelagos.model.errors import Conflict, InvalidInput, NotFound, Unavailable
+from support.inbox import Inbox, ack
 
 pytestmark = pytest.mark.anyio
 
 WORK = "service:test.work"
 CALLER = "process:test.caller"
-
-
-class Inbox:
-    """Keeps what it gets; ``settle`` decides what happens to each delivery at once."""
-
-    def __init__(self, settle: Callable[[Delivery], None] | None = None) -> None:
-        self.deliveries: list[Delivery] = []
-        self._settle = settle
-        self._came = asyncio.Event()
-
-    def __call__(self, delivery: Delivery) -> None:
-        self.deliveries.append(delivery)
-        if self._settle is not None:
-            self._settle(delivery)
-        self._came.set()
-
-    async def wait_for(self, count: int) -> list[Delivery]:
-        async with asyncio.timeout(5):
-            while len(self.deliveries) < count:
-                self._came.clear()
-                await self._came.wait()
-        return self.deliveries
-
-    @property
-    def ops(self) -> list[str]:
-        return [d.envelope.op for d in self.deliveries]
-
-
-def ack(delivery: Delivery) -> None:
-    delivery.ack()
 
 
 def work(op: str, *, remaining_ms: int | None = None, depth: int = 0, answer: bool = False) -> Envelope:
@@ -243,3 +213,55 @@ async def test_the_oldest_letters_make_room(transport: Transport) -> None:
     await subscription.close()
     assert _ops(await transport.dead_letters.list()) == [str(number) for number in range(3, 53)]
     assert transport.snapshot().dead_lettered == 53
+
+
+async def test_a_removed_address_is_unserved_and_what_waited_is_told_of(transport: Transport) -> None:
+    replies, first = Inbox(ack), Inbox()
+    await transport.subscribe(Receiver(CALLER), replies)
+    subscription = await serve(transport, first, prefetch=1)
+    for op in "ab":
+        await transport.publish(work(op))
+    await transport.publish(work("asked", answer=True))
+    await first.wait_for(1)
+    with pytest.raises(Conflict):
+        await transport.delete_durable(WORK, reason="removed")
+    await transport.publish(work("nested", depth=2))
+    await first.wait_for(2)
+    await subscription.close()
+    assert await transport.delete_durable(WORK, reason="nobody wants it") == 4
+    found = await letters(transport, 4)
+    assert sorted(_ops(found)) == ["a", "asked", "b", "nested"]
+    assert {letter.reason for letter in found} == {"nobody wants it"}
+    assert {letter.envelope.op: letter.deliveries for letter in found if letter.envelope is not None}["a"] == 1
+    [answer] = await replies.wait_for(1)
+    error = decode_error(answer.envelope.content)
+    assert (error.code, error.retry) == ("unavailable", "transient")
+    with pytest.raises(Unavailable):
+        await transport.publish(work("c"))
+    assert await transport.delete_durable(WORK, reason="again") == 0
+    again = Inbox(ack)
+    await serve(transport, again, limit=3)  # another limit: nothing of the old queue is left
+    await transport.publish(work("d"))
+    await again.wait_for(1)
+    assert again.ops == ["d"]
+
+
+async def test_what_waits_at_a_removed_address_can_be_dropped(transport: Transport) -> None:
+    await (await serve(transport, Inbox())).close()
+    for op in "abc":
+        await transport.publish(work(op))
+    assert await transport.delete_durable(WORK) == 3
+    assert await transport.dead_letters.list() == []
+    assert transport.snapshot().undeliverable == 3
+
+
+async def test_only_what_can_be_durable_is_removed(transport: Transport) -> None:
+    assert await transport.delete_durable("service:test.never") == 0
+    with pytest.raises(InvalidInput):
+        await transport.delete_durable(CALLER)
+    subscription = await transport.subscribe(Receiver("service:test.transient"), Inbox(ack))
+    if transport.snapshot().queues:  # served, but not durable: it stays, whatever the transport says
+        with contextlib.suppress(Conflict):
+            assert await transport.delete_durable("service:test.transient") == 0
+    assert await transport.wait_served("service:test.transient", 0)
+    await subscription.cancel()

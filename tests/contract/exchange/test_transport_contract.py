@@ -7,12 +7,10 @@ something does *not* come is shown by what comes after it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
 from pelagos.exchange import (
-    Delivery,
     Envelope,
     Performative,
     Receiver,
@@ -24,41 +22,12 @@ from pelagos.exchange import (
 )
 from pelagos.model import Scope
 from pelagos.model.errors import Conflict, InternalError, Unavailable
+from support.inbox import Inbox, ack
 
 pytestmark = pytest.mark.anyio
 
 SERVICE = "service:test.store"
 CALLER = "process:test.caller"
-
-
-class Inbox:
-    """A receiver that keeps what it gets; ``settle`` decides what happens to each delivery at once."""
-
-    def __init__(self, settle: Callable[[Delivery], None] | None) -> None:
-        self.deliveries: list[Delivery] = []
-        self._settle = settle
-        self._came = asyncio.Event()
-
-    def __call__(self, delivery: Delivery) -> None:
-        self.deliveries.append(delivery)
-        if self._settle is not None:
-            self._settle(delivery)
-        self._came.set()
-
-    async def wait_for(self, count: int) -> list[Delivery]:
-        async with asyncio.timeout(5):
-            while len(self.deliveries) < count:
-                self._came.clear()
-                await self._came.wait()
-        return self.deliveries
-
-    @property
-    def ops(self) -> list[str]:
-        return [d.envelope.op for d in self.deliveries]
-
-
-def ack(delivery: Delivery) -> None:
-    delivery.ack()
 
 
 def holding() -> Inbox:

@@ -18,36 +18,6 @@ from support.brokers import skip_without_broker, throw_away_system
 MakeTransport = Callable[..., Awaitable[Any]]
 
 
-class Inbox:
-    """Keeps what it gets; ``settle`` decides what happens to each delivery at once."""
-
-    def __init__(self, settle: Callable[[Delivery], None] | None = None) -> None:
-        self.deliveries: list[Delivery] = []
-        self._settle = settle
-        self._came = asyncio.Event()
-
-    def __call__(self, delivery: Delivery) -> None:
-        self.deliveries.append(delivery)
-        if self._settle is not None:
-            self._settle(delivery)
-        self._came.set()
-
-    async def wait_for(self, count: int) -> list[Delivery]:
-        async with asyncio.timeout(15):
-            while len(self.deliveries) < count:
-                self._came.clear()
-                await self._came.wait()
-        return self.deliveries
-
-    @property
-    def ops(self) -> list[str]:
-        return [d.envelope.op for d in self.deliveries]
-
-
-def ack(delivery: Delivery) -> None:
-    delivery.ack()
-
-
 class Caller:
     """Calls over a transport, as a process does: a mailbox, open calls, deadlines."""
 

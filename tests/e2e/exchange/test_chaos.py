@@ -8,10 +8,11 @@ import asyncio
 import pytest
 from pamqp import commands as spec
 
-from e2e.exchange.conftest import Caller, Inbox, MakeTransport, ack, answering, transports
+from e2e.exchange.conftest import Caller, MakeTransport, answering, transports
 from pelagos.exchange import Delivery, Envelope, Performative, Receiver, encode
 from pelagos.model.errors import InvalidInput, PelagosError, Unavailable
 from support.brokers import own_broker
+from support.inbox import Inbox, ack
 
 pytestmark = [pytest.mark.anyio, pytest.mark.amqp, pytest.mark.e2e]
 

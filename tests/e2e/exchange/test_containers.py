@@ -7,9 +7,10 @@ import asyncio
 import pytest
 from pamqp import commands as spec
 
-from e2e.exchange.conftest import Caller, Inbox, MakeTransport, ack, answering
+from e2e.exchange.conftest import Caller, MakeTransport, answering
 from pelagos.exchange import Delivery, Envelope, Performative, Receiver
 from pelagos.model.errors import Unavailable
+from support.inbox import Inbox, ack
 
 pytestmark = [pytest.mark.anyio, pytest.mark.amqp, pytest.mark.e2e]
 
