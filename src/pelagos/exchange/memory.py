@@ -155,6 +155,34 @@ class MemoryTransport:
                     del self._waiters[address]
         return True
 
+    async def delete_durable(self, address: str, *, reason: str | None = None) -> int:
+        if kind_of(address) is not Kind.SERVICE:
+            raise InvalidInput(f"{address} is no service's", advice="Only services have durable queues.")
+        queue = self._queues.get(address)
+        if queue is None:
+            return 0
+        if queue.consumers:
+            raise Conflict(f"{address} is served by somebody", advice="Stop who receives there first.")
+        self._remove_queue(queue)
+        queue.durable = False  # what comes back late finds nobody
+        waited = 0
+        while queue.waiting:
+            delivery = queue.waiting.popleft()
+            if delivery.deadline is not None and delivery.deadline <= self.monotonic():
+                self.expire(delivery)
+                continue
+            waited += 1
+            delivery.begun = delivery.handed_out > 0
+            if reason is not None:
+                self.bury(delivery, reason)
+            error = _given_up(delivery, reason or "it was removed")
+            self.turn_away(delivery.envelope, error, kept=reason is not None)
+        while queue.publishers:
+            waiter = queue.publishers.popleft()
+            if not waiter.done():
+                waiter.set_exception(unserved(address))
+        return waited
+
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         return lambda: None
 
@@ -181,10 +209,7 @@ class MemoryTransport:
 
     def give_up(self, delivery: MemoryDelivery, reason: str) -> None:
         """No receiver is left for it: a request is answered, anything else is counted."""
-        error = Unavailable(f"{delivery.envelope.receiver}: {reason}")
-        if delivery.begun:
-            error.retry = Retry.UNCERTAIN
-        self.turn_away(delivery.envelope, error, kept=delivery.queue.durable)
+        self.turn_away(delivery.envelope, _given_up(delivery, reason), kept=delivery.queue.durable)
 
     def expire(self, delivery: MemoryDelivery) -> None:
         """Its deadline passed in the queue."""
@@ -292,6 +317,13 @@ class MemoryTransport:
         subscribers.remove(queue)
         if not subscribers:
             del self._fanouts[queue.address]
+
+
+def _given_up(delivery: MemoryDelivery, reason: str) -> Unavailable:
+    error = Unavailable(f"{delivery.envelope.receiver}: {reason}")
+    if delivery.begun:
+        error.retry = Retry.UNCERTAIN
+    return error
 
 
 def _overloaded(queue: MemoryQueue) -> Unavailable:

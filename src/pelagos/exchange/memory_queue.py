@@ -44,8 +44,9 @@ class Keeper(Protocol):
 class MemoryDelivery(msgspec.Struct, eq=False):
     """A message on its way; the contract is :class:`pelagos.exchange.transport.Delivery`.
 
-    A Struct because one is made for every message, and that is done in C. ``begun`` says that a receiver went away
-    without settling it, so its effect may have happened.
+    A Struct because one is made for every message, and that is done in C. To change one costs more than to make one, so
+    what has a consumer at once is made with it, and whether it is settled is for the consumer's list to say.
+    ``begun`` says that a receiver went away without settling it, so its effect may have happened.
     """
 
     envelope: Envelope
@@ -58,10 +59,8 @@ class MemoryDelivery(msgspec.Struct, eq=False):
 
     def ack(self) -> None:
         consumer = self.consumer
-        if consumer is None:
-            raise InternalError(f"a message to {self.queue.address} was settled twice")
-        self.consumer = None
-        del consumer.unsettled[self]
+        if consumer is None or consumer.unsettled.pop(self, self) is self:
+            raise self._settled_twice()
         if self.queue.waiting:
             self.queue.pump()
 
@@ -79,10 +78,11 @@ class MemoryDelivery(msgspec.Struct, eq=False):
 
     def _release(self) -> None:
         consumer = self.consumer
-        if consumer is None:
-            raise InternalError(f"a message to {self.queue.address} was settled twice")
-        self.consumer = None
-        del consumer.unsettled[self]
+        if consumer is None or consumer.unsettled.pop(self, self) is self:
+            raise self._settled_twice()
+
+    def _settled_twice(self) -> InternalError:
+        return InternalError(f"a message to {self.queue.address} was settled twice")
 
 
 class MemoryConsumer:
@@ -97,7 +97,13 @@ class MemoryConsumer:
         self.unsettled: dict[MemoryDelivery, None] = {}  # a dict, not a set: its order is that of arrival, in every run
         self.active = True
 
-    def take(self, delivery: MemoryDelivery) -> None:
+    def hand(self, envelope: Envelope, deadline: float | None) -> None:
+        """A message that never waited for a consumer, or has only waited."""
+        delivery = MemoryDelivery(envelope, deadline, self.queue, self, False, False, 1)
+        self.unsettled[delivery] = None
+        self.handler(delivery)
+
+    def hand_again(self, delivery: MemoryDelivery) -> None:
         delivery.consumer = self
         delivery.handed_out += 1
         self.unsettled[delivery] = None
@@ -168,17 +174,16 @@ class MemoryQueue:
         self.pumping = False
         self.dropped = 0
 
-    def offer(self, delivery: MemoryDelivery) -> bool:
+    def offer(self, envelope: Envelope, deadline: float | None) -> bool:
         """Deliver or queue it; False if there is no room."""
-        envelope = delivery.envelope
         if envelope.depth or (envelope.performative is not _REQUEST and envelope.is_reply):
             if self.consumers:
-                self.next_consumer().take(delivery)
+                self.next_consumer().hand(envelope, deadline)
             else:  # durable work, made inside of a request, for nobody yet
-                self.waiting.append(delivery)
+                self.waiting.append(MemoryDelivery(envelope, deadline, self))
             return True
         if not self.waiting and (consumer := self._free_consumer()) is not None:
-            consumer.take(delivery)
+            consumer.hand(envelope, deadline)
             return True
         if len(self.waiting) >= self.capacity:
             self._drop_expired()
@@ -188,7 +193,7 @@ class MemoryQueue:
                 self.waiting.popleft()
                 self.dropped += 1
                 self.keeper.lose()
-        self.waiting.append(delivery)
+        self.waiting.append(MemoryDelivery(envelope, deadline, self))
         return True
 
     def put_back(self, deliveries: list[MemoryDelivery]) -> None:
@@ -212,8 +217,10 @@ class MemoryQueue:
                 delivery = self.waiting.popleft()
                 if delivery.deadline is not None and delivery.deadline <= self.keeper.monotonic():
                     self.keeper.expire(delivery)
+                elif delivery.handed_out:
+                    consumer.hand_again(delivery)
                 else:
-                    consumer.take(delivery)
+                    consumer.hand(delivery.envelope, delivery.deadline)
         finally:
             self.pumping = False
         self._admit_publishers()
