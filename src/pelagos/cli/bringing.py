@@ -5,8 +5,11 @@ What up and rollback share; they differ in where the description comes from.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from pelagos.cli.exits import Exit
 
@@ -15,7 +18,27 @@ if TYPE_CHECKING:
     from pelagos.cli.session import Session
     from pelagos.wire.infrastructures import PlanRequest, RunRequest, RunView
 
-__all__ = ["bring"]
+__all__ = ["bring", "bringing_options"]
+
+_OPTIONS = (
+    click.option(
+        "--strategy",
+        type=click.Choice(["parallel", "sequential"]),
+        default="parallel",
+        show_default=True,
+        help="Nodes at once as far as their dependencies allow, or one after the other.",
+    ),
+    click.option("--yes", is_flag=True, help="Do not ask before something is destroyed."),
+    click.option("--keep", is_flag=True, help="When it fails or is cancelled, keep what it made."),
+    click.option("--detach", is_flag=True, help="Return when the run is accepted; it goes on in the background."),
+)
+
+
+def bringing_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a command that brings about a description."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
 
 
 def bring(invocation: Invocation, wanted: PlanRequest, *, yes: bool, keep: bool, detach: bool) -> int:

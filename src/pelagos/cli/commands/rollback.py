@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from pelagos.cli.bringing import bringing_options
 from pelagos.cli.exits import COMMON, Exit
 from pelagos.cli.invocation import Invocation, pass_invocation
 from pelagos.cli.lazy import command
@@ -27,16 +28,7 @@ __all__ = ["rollback"]
 @click.argument("infrastructure", metavar="INFRA")
 @click.argument("revision", metavar="REV")
 @click.option("--plan", "only_plan", is_flag=True, help="Show what it would do, and do nothing.")
-@click.option(
-    "--strategy",
-    type=click.Choice(["parallel", "sequential"]),
-    default="parallel",
-    show_default=True,
-    help="Nodes at once as far as their dependencies allow, or one after the other.",
-)
-@click.option("--yes", is_flag=True, help="Do not ask before something is destroyed.")
-@click.option("--keep", is_flag=True, help="When it fails or is cancelled, keep what it made.")
-@click.option("--detach", is_flag=True, help="Return when the run is accepted; it goes on in the background.")
+@bringing_options
 @pass_invocation
 def rollback(
     invocation: Invocation,

@@ -7,6 +7,7 @@ from typing import Literal
 
 import click
 
+from pelagos.cli.bringing import bringing_options
 from pelagos.cli.exits import COMMON, Exit
 from pelagos.cli.invocation import Invocation, pass_invocation
 from pelagos.cli.lazy import command
@@ -24,16 +25,7 @@ __all__ = ["up"]
     exits=(Exit.FAILED, Exit.DESCRIPTION, Exit.MISSING, Exit.QUOTA, *COMMON),
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILE…", type=click.Path(path_type=Path))
-@click.option(
-    "--strategy",
-    type=click.Choice(["parallel", "sequential"]),
-    default="parallel",
-    show_default=True,
-    help="Nodes at once as far as their dependencies allow, or one after the other.",
-)
-@click.option("--yes", is_flag=True, help="Do not ask before something is destroyed.")
-@click.option("--keep", is_flag=True, help="When it fails or is cancelled, keep what it made.")
-@click.option("--detach", is_flag=True, help="Return when the run is accepted; it goes on in the background.")
+@bringing_options
 @pass_invocation
 def up(
     invocation: Invocation,
