@@ -50,6 +50,7 @@ NUMBERS = (
     (r"\b\d\d:\d\d:\d\d\.\d+", "<time>"),
     (r"\b(solo|one|two)\.\d+(-[0-9a-z]+)?", "<process>"),
     (r"\b\d+(\.\d+)? ms", "<ms>"),
+    (r"(?<= )/\S*/(?=[a-z-]+\.yaml)", "<directory>/"),
     (r"\bc-[0-9a-f]{8}-[0-9a-f]{4}\b", "<container>"),
     (r"\b[0-9a-f]{12}\b", "<id>"),
     *SHAPES,
