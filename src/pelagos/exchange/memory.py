@@ -159,7 +159,7 @@ class MemoryTransport:
         if kind_of(address) is not Kind.SERVICE:
             raise InvalidInput(f"{address} is no service's", advice="Only services have durable queues.")
         queue = self._queues.get(address)
-        if queue is None:
+        if queue is None or not queue.durable:
             return 0
         if queue.consumers:
             raise Conflict(f"{address} is served by somebody", advice="Stop who receives there first.")

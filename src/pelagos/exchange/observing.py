@@ -252,6 +252,9 @@ class Tap:
     async def wait_served(self, address: str, timeout: float) -> bool:
         return await self._inner.wait_served(address, timeout)
 
+    async def delete_durable(self, address: str, *, reason: str | None = None) -> int:
+        return await self._inner.delete_durable(address, reason=reason)
+
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         return self._inner.on_disconnect(callback)
 

@@ -210,6 +210,20 @@ class Transport(Protocol):
         """Whether somebody serves the process or service address, at the latest ``timeout`` seconds from now."""
         ...
 
+    async def delete_durable(self, address: str, *, reason: str | None = None) -> int:
+        """Take a durable service address away: from now on publishing to it is :class:`Unavailable`, until somebody
+        receives there again.
+
+        What waited becomes dead letters with ``reason``, or is dropped if None is given; senders of requests get
+        :class:`Unavailable` in both cases. What a cancelled receiver has in its hands may still be settled, but does
+        not come back. Returns how many waited, 0 also for an address without a durable queue: it may be repeated.
+
+        Raises :class:`Conflict` while somebody serves it (nothing has changed then), :class:`InvalidInput` for what is
+        no service's address, and :class:`Unavailable` without a connection. There is no forcing: a receiver whose queue
+        vanishes makes it anew, which is how it outlives accidents.
+        """
+        ...
+
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have ``callback`` called, in the loop, each time the connection is lost: what was asked may have been done,
         but its answer cannot come any more. Returns a function that ends this. A transport without a connection never

@@ -241,6 +241,9 @@ class _NodeTransport:
     async def wait_served(self, address: str, timeout: float) -> bool:
         return await self._exchange.wait_served(address, timeout)
 
+    async def delete_durable(self, address: str, *, reason: str | None = None) -> int:
+        return await self._exchange.delete_durable(address, reason=reason)
+
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         return self._exchange.on_disconnect(callback)
 

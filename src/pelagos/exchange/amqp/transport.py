@@ -34,6 +34,7 @@ from pelagos.exchange.amqp.intake import PROBE, Intake
 from pelagos.exchange.amqp.link import Link
 from pelagos.exchange.amqp.outlet import NO_DEADLINE_PATIENCE, Outlet
 from pelagos.exchange.amqp.publisher import Nacked, Returned
+from pelagos.exchange.amqp.removing import remove_durable
 from pelagos.exchange.amqp.services import ServiceConsumer
 from pelagos.exchange.amqp.topology import Binding, Route, Topology, mailbox_key
 from pelagos.exchange.amqp.wire import ChannelClosed, Wire, WireLost
@@ -385,6 +386,16 @@ class AmqpTransport:
 
     async def wire(self) -> Wire:
         return (await self._wait_connected(self.monotonic() + NO_DEADLINE_PATIENCE)).wire
+
+    async def delete_durable(self, address: str, *, reason: str | None = None) -> int:
+        if self.topology.route(address).kind is not Kind.SERVICE:
+            raise InvalidInput(f"{address} is no service's", advice="Only services have durable queues.")
+        try:
+            return await remove_durable(self._intake, await self.wire(), address, reason)
+        except (WireLost, ChannelClosed, Nacked, Returned) as error:
+            raise Unavailable(
+                f"the queues of {address} could not be removed: {error}", advice="Try again; it goes on where it was."
+            ) from error
 
     @property
     def dead_letters(self) -> DeadLetters:

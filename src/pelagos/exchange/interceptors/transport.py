@@ -244,6 +244,9 @@ class InterceptedTransport:
     async def wait_served(self, address: str, timeout: float) -> bool:
         return await self.inner.wait_served(address, timeout)
 
+    async def delete_durable(self, address: str, *, reason: str | None = None) -> int:
+        return await self.inner.delete_durable(address, reason=reason)
+
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         return self.inner.on_disconnect(callback)
 
