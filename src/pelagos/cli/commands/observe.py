@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,8 +67,8 @@ def observe(
     conversation. With -o json a document a message. Conversations that broke their protocol are told at the end.
 
     Containers remember their last messages (--last). Without --last it follows what passes from now on, and with
-    --conversation shows first what is remembered of it. Ctrl+C ends it with exit code 0, and the charts are drawn of
-    all that was shown.
+    --conversation shows first what is remembered of it. Ctrl+C (or SIGTERM) ends it with exit code 0, and the charts
+    are drawn of all that was shown.
     """
     from pelagos.cli.controlling import open_system
     from pelagos.cli.observation import Stream
@@ -96,13 +97,16 @@ def observe(
             pass
 
     async def whole() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # as Ctrl+C, which asyncio handles
         async with open_system(invocation, system, container) as found:
             await work(found)
 
     try:
         with asyncio.Runner() as runner:
             runner.run(whole())
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         if stream is None:
             raise
     if stream is not None:
