@@ -1,9 +1,11 @@
 """Counter: a process that fails is started anew by its supervisor, from the beginning; what must last is in a store.
 
-pelagos container counter.yaml
-pelagos call counter add --content 5
-pelagos call counter add --content 0        # a defect: it fails, and comes back
-pelagos ps --service counter
+Run it::
+
+    pelagos container counter.yaml
+    pelagos call counter add --content 5
+    pelagos call counter add --content 0   # exit code 70
+    pelagos ps --service counter
 """
 
 from pelagos.process import ServiceProcess, get_logger, operation

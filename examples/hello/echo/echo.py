@@ -1,8 +1,10 @@
 """Echo: says what it is told, and fails in every way one asks for. Good for trying out a system that is new.
 
-pelagos container echo.yaml
-pelagos call echo echo --content '["anything", {"at": "all"}]'
-pelagos ping echo --count 3
+Run it::
+
+    pelagos container echo.yaml
+    pelagos call echo echo --content '["anything", {"at": "all"}]'
+    pelagos ping echo --count 3
 """
 
 from typing import Any

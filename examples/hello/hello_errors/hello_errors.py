@@ -1,8 +1,10 @@
 """Hello, errors: what an operation can come to. Nothing, a value, a refusal, an error of the family, and a defect.
 
-pelagos container hello_errors.yaml
-pelagos call hello-errors count_to --content -1     # exit code 64, with advice
-pelagos call hello-errors divide --content 0        # a defect: exit code 70; the log has the traceback
+Run it::
+
+    pelagos container hello_errors.yaml
+    pelagos call hello-errors count_to --content -1   # exit code 64
+    pelagos call hello-errors divide --content 0   # exit code 70
 """
 
 import msgspec

@@ -1,7 +1,9 @@
 """Hello, identity: on whose behalf a call is made goes with it, through every service; changing it is an explicit act.
 
-pelagos container hello_identity.yaml
-pelagos call reception ask
+Run it::
+
+    pelagos container hello_identity.yaml
+    pelagos call reception ask
 """
 
 import msgspec

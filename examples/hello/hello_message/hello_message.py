@@ -1,7 +1,9 @@
 """Hello, message: messages are Structs, which hold others. What does not fit is refused before the operation runs.
 
-pelagos container hello_message.yaml
-pelagos call hello-message move --content '{"person": {"name": "Ann", "home": {"city": "Bari"}}, "city": "Oslo"}'
+Run it::
+
+    pelagos container hello_message.yaml
+    pelagos call hello-message move --content '{"person": {"name": "Ann", "home": {"city": "Bari"}}, "city": "Oslo"}'
 """
 
 import msgspec

@@ -2,7 +2,11 @@
 
 Four operations: for everybody, for who has logged in, for a role, and for who owns what the argument names.
 
+Run it::
+
     PELAGOS_POLICY=policy.yaml pelagos container hello_policy.yaml
+    pelagos call board pin --content '{"note": "milk", "text": "We need milk"}'
+    pelagos call board read
 """
 
 import msgspec

@@ -1,8 +1,10 @@
 """Hello, process: no service name, so it is called by its id, by whoever has been told it.
 
-pelagos container hello_process.yaml
-PID=$(pelagos spawn hello-process)
-pelagos call $PID hello --content you
+Run it::
+
+    pelagos container hello_process.yaml
+    PID=$(pelagos spawn hello-process)
+    pelagos call $PID hello --content you
 """
 
 from pelagos.process import Process, operation

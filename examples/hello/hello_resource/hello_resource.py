@@ -1,9 +1,11 @@
 """Hello, resource: what is stored has versions, what exists is registered, and of two who change it both count.
 
-pelagos container registry hello_resource.yaml
-pelagos call profiles create --content '{"name": "Ann", "town": "Bari"}'
-pelagos call profiles change --content '{"branch": "mine", "profile": {"name": "Ann", "town": "Oslo"}}'
-pelagos call profiles merge --content '{"name": "Ann", "branch": "mine"}'
+Run it::
+
+    pelagos container registry hello_resource.yaml
+    pelagos call profiles create --content '{"name": "Ann", "town": "Bari"}'
+    pelagos call profiles change --content '{"branch": "mine", "profile": {"name": "Ann", "town": "Oslo"}}'
+    pelagos call profiles merge --content '{"name": "Ann", "branch": "mine"}'
 """
 
 import msgspec

@@ -1,7 +1,9 @@
 """Hello, service: one operation, called by the service's name. Where it runs, and how many there are, nobody asks.
 
-pelagos container hello_service.yaml
-pelagos call hello hello --content you
+Run it::
+
+    pelagos container hello_service.yaml
+    pelagos call hello hello --content you
 """
 
 import msgspec

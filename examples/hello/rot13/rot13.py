@@ -1,7 +1,9 @@
 """Rot13: the types and limits of an argument are its annotations, so the operation is written for what is right.
 
-pelagos container rot13.yaml
-pelagos call rot13 encode --content '{"text": "Hello"}'
+Run it::
+
+    pelagos container rot13.yaml
+    pelagos call rot13 encode --content '{"text": "Hello"}'
 """
 
 import codecs

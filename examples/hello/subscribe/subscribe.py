@@ -2,6 +2,8 @@
 
 A slow listener holds the talker back, and one that is gone is noticed after 30 seconds: a subscription is a lease.
 
+Run it::
+
     pelagos container subscribe.yaml
     pelagos call listener hear --content '{"every": 0.1, "count": 3}'
 """

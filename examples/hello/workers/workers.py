@@ -1,7 +1,9 @@
 """Workers: some share the jobs of a queue, others each get every announcement of a fan-out.
 
-pelagos container workers.yaml
-pelagos call service:sums work --content '{"number": 4}'
+Run it::
+
+    pelagos container workers.yaml
+    pelagos call service:sums work --content '{"number": 4}'
 """
 
 import msgspec
