@@ -99,7 +99,7 @@ class AmqpDeadLetters:
         async with self._turn:
             try:
                 wire = await self._keeper.wire()
-                await self._lock(wire)
+                lock = await self._lock(wire)
                 try:
                     channel = await wire.channel()
                     try:
@@ -107,31 +107,36 @@ class AmqpDeadLetters:
                     finally:
                         await channel.close()
                 finally:
-                    await self._unlock(wire)
+                    await self._unlock(lock)
             except (WireLost, ChannelClosed) as error:
                 raise Unavailable(f"the dead letters could not be read: {error}") from error
 
-    async def _lock(self, wire: Wire) -> None:
+    async def _lock(self, wire: Wire) -> Channel:
         until = self._keeper.monotonic() + _PATIENCE
         while True:
             channel = await wire.channel()
             try:
                 await channel.call(spec.Queue.Declare(queue=self._keeper.topology.dead_lock, exclusive=True))
+                return channel
             except ChannelClosed as error:
                 if error.code != 405 or self._keeper.monotonic() > until:
                     raise Unavailable(
                         "somebody else looks through the dead letters", advice="Try again in a moment."
                     ) from error
-            else:
-                await channel.close()
-                return
+            except BaseException:
+                # It may be ours by now, and while this connection lives nobody else would get it.
+                channel.tell(spec.Queue.Delete(queue=self._keeper.topology.dead_lock))
+                channel.drop()
+                raise
             await asyncio.sleep(_PAUSE)
 
-    async def _unlock(self, wire: Wire) -> None:
-        if not wire.lost.done():
-            channel = await wire.channel()
-            await channel.call(spec.Queue.Delete(queue=self._keeper.topology.dead_lock))
-            await channel.close()
+    async def _unlock(self, lock: Channel) -> None:
+        """Whatever happens meanwhile: the deletion is sent before anything is waited for."""
+        if lock.failure is None:
+            try:
+                await lock.call(spec.Queue.Delete(queue=self._keeper.topology.dead_lock))
+            finally:
+                lock.drop()
 
 
 def _letter(message: Message) -> DeadLetter:

@@ -116,6 +116,8 @@ class ServiceConsumer:
         """The channel, once it consumes."""
         self._late: list[tuple[Channel, Message]] = []
         self._last = False
+        self._burying = 0
+        """Messages whose dead letters are on their way."""
         self._cancelling = asyncio.Lock()
         self._drained: asyncio.Future[None] | None = None
         topology = keeper.topology
@@ -124,6 +126,11 @@ class ServiceConsumer:
         main = name(receiver.address)
         self._queues = ((main, route.key), (main + "." + NESTED[:-1], NESTED + route.key))
         self._exchange = route.exchange
+
+    @property
+    def attached(self) -> bool:
+        """Whether it consumes."""
+        return self._attached is not None and self._attached.failure is None
 
     # -- coming ------------------------------------------------------------------------------------------------
 
@@ -250,13 +257,14 @@ class ServiceConsumer:
         """Acknowledge once the dead letter is safe; if that fails, the message comes again."""
 
         def safe(future: asyncio.Future[None]) -> None:
-            if channel.failure is not None:
-                return
+            self._burying -= 1
             if future.cancelled() or future.exception() is not None:
                 channel.requeue(tag)
             else:
                 channel.ack(tag)
+            self.let_go()
 
+        self._burying += 1
         self.keeper.bury(body, self.receiver.address, reason, deliveries).add_done_callback(safe)
 
     def put_back(self, delivery: AmqpDelivery, *, begun: bool) -> None:
@@ -269,7 +277,7 @@ class ServiceConsumer:
 
     def let_go(self) -> None:
         """Something was settled: a subscription that is cancelled gives up its channel with the last message."""
-        if not self.active and not self.unsettled:
+        if not self.active and not self.unsettled and not self._burying:
             if self._drained is not None and not self._drained.done():
                 self._drained.set_result(None)
             if not self._cancelling.locked():
@@ -277,7 +285,7 @@ class ServiceConsumer:
 
     async def drained(self) -> None:
         """Wait, after :meth:`cancel`, until what is in hand is settled."""
-        if self.unsettled:
+        if self.unsettled or self._burying:
             self._drained = asyncio.get_running_loop().create_future()
             await self._drained
 
@@ -293,9 +301,16 @@ class ServiceConsumer:
             if channel is not None and channel.failure is None:
                 try:
                     await self._leave(channel)
-                except (WireLost, ChannelClosed, Unavailable):
-                    self._late.clear()  # the connection broke: nothing of it is ours any more
-        if not self.unsettled:
+                except (WireLost, ChannelClosed):
+                    pass  # the connection broke: nothing of it is ours any more
+                except Unavailable:
+                    self._release_channel()
+                except BaseException:
+                    # Whoever wanted it does not wait. A consumer left behind would take what others should get, so the
+                    # channel goes at once, and what is in hand with it: the broker hands that out again.
+                    self._release_channel()
+                    raise
+        if not self.unsettled and not self._burying:
             self._release_channel()
 
     async def close(self) -> None:
@@ -310,27 +325,33 @@ class ServiceConsumer:
 
     async def _leave(self, channel: Channel) -> None:
         waiting: list[Message] = []
-        if not self.receiver.durable and await self._is_last(channel):
-            self._last = True
-            for queue, _ in self._queues:
-                while (message := await channel.get(queue, no_ack=True)) is not None:
+        try:
+            if not self.receiver.durable and await self._is_last(channel):
+                self._last = True
+                for queue, _ in self._queues:
+                    while (message := await channel.get(queue, no_ack=True)) is not None:
+                        waiting.append(message)
+            for tag in self._tags:
+                await channel.cancel(tag)
+        finally:
+            late, self._late = self._late, []
+            for came_on, message in late:
+                if self._last:
                     waiting.append(message)
-        for tag in self._tags:
-            await channel.cancel(tag)
-        late, self._late = self._late, []
-        for came_on, message in late:
-            if self._last:
-                waiting.append(message)
-                came_on.ack(message.method.delivery_tag)
-            else:
-                came_on.requeue(message.method.delivery_tag)
-        for message in waiting:
-            try:
-                envelope = decode(message.body)
-            except InvalidInput as error:
-                self.keeper.refuse(self.receiver.address, len(message.body), error.message)
-            else:
-                self.keeper.give_up(envelope, "no process serves it any more", begun=False)
+                    came_on.ack(message.method.delivery_tag)
+                else:
+                    came_on.requeue(message.method.delivery_tag)
+            for message in waiting:
+                self._answer_for(message)
+
+    def _answer_for(self, message: Message) -> None:
+        """It waited, and nobody is left to take it."""
+        try:
+            envelope = decode(message.body)
+        except InvalidInput as error:
+            self.keeper.refuse(self.receiver.address, len(message.body), error.message)
+        else:
+            self.keeper.give_up(envelope, "no process serves it any more", begun=False)
 
     async def _is_last(self, channel: Channel) -> bool:
         """Whether nobody else consumes; nothing new comes into the queue then."""
@@ -364,9 +385,10 @@ class ServiceConsumer:
 
     def _consumer_gone(self, tag: str) -> None:
         """The broker ended the consumer: somebody deleted its queue."""
-        if self.active and self._attached is not None and self._attached.failure is None:
-            self._attached.drop()
+        attached = self._attached
+        if self.active and attached is not None and attached.failure is None:
             self._attached = None
+            attached.drop()
             self._restore(self, "its queue was deleted")
 
     def snapshot(self) -> QueueSnapshot:

@@ -41,7 +41,7 @@ from pelagos.exchange.amqp.wire import ChannelClosed, Wire, WireLost
 from pelagos.exchange.envelope import Envelope
 from pelagos.exchange.memory import MemoryTransport
 from pelagos.exchange.transport import DeadLetters, Handler, Receiver, Subscription, TransportSnapshot
-from pelagos.model.errors import InvalidInput, PelagosError, Unavailable
+from pelagos.model.errors import Conflict, InvalidInput, PelagosError, Unavailable
 from pelagos.model.world import World
 
 __all__ = ["AmqpTransport"]
@@ -113,23 +113,32 @@ class AmqpTransport:
             return
         self._open = False
         consumers = list(self._services)
-        for consumer in consumers:
-            await consumer.cancel()
-        await self._drain(consumers)
-        for consumer in consumers:
-            await consumer.close()
-        await self._local.stop()
+        try:
+            for consumer in consumers:
+                await consumer.cancel()
+            await self._drain(consumers)
+            for consumer in consumers:
+                await consumer.close()
+            await self._local.stop()
+            if self._link is not None:
+                await self._link.publisher.settle(self._config.drain or 0.1)
+        finally:  # also when it takes too long for whoever stops it
+            await self._hang_up()
+
+    async def _hang_up(self) -> None:
         if self._keeper is not None:
             self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+        link, self._link = self._link, None
         if self._up is not None and not self._up.done():
             self._up.set_result(None)
-        link, self._link = self._link, None
-        if link is not None:
-            await link.publisher.settle(self._config.drain or 0.1)
-            await link.wire.close()
         self._undeliverable += len(self._backlog)
         self._backlog.clear()
+        try:
+            if self._keeper is not None:
+                await asyncio.wait([self._keeper])
+        finally:
+            if link is not None:
+                await link.wire.close()
 
     async def _drain(self, consumers: list[ServiceConsumer]) -> None:
         try:
@@ -152,12 +161,22 @@ class AmqpTransport:
         self._link = link  # from here on messages come, and their handlers may send
         try:
             for consumer in tuple(self._services):
-                await consumer.attach(link.wire)
+                await self._attach(consumer, link.wire)
         except BaseException:
             self._link = None
             self._tell_of_break()
             await link.wire.close()
             raise
+
+    async def _attach(self, consumer: ServiceConsumer, wire: Wire) -> None:
+        """Have a receiver consume again. Should others receive at its address in another way by now, that is no reason
+        to keep all of the container from its work: this one is tried again later."""
+        try:
+            await consumer.attach(wire)
+        except Conflict as error:
+            log.error("a receiver was not restored", address=consumer.receiver.address, error=str(error))
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._config.retry_at_most, self._restore, consumer, "it was in conflict with others")
 
     async def _keep_connected(self) -> None:
         while True:
@@ -190,15 +209,17 @@ class AmqpTransport:
         while self._broken:
             consumer = next(iter(self._broken))
             del self._broken[consumer]
-            if consumer.active:
+            if consumer.active and not consumer.attached:
                 try:
-                    await consumer.attach(link.wire)
+                    await self._attach(consumer, link.wire)
                 except (PelagosError, WireLost, ChannelClosed) as error:
                     log.warning("a receiver was not restored", address=consumer.receiver.address, error=str(error))
                     link.wire.abort()  # what cannot be mended one by one begins anew, with pauses between attempts
                     return
 
     def _restore(self, consumer: ServiceConsumer, reason: str) -> None:
+        if not (self._open and consumer.active) or self._link is None:
+            return  # whoever connects attaches them all
         log.warning("the broker ended a receiver", address=consumer.receiver.address, reason=reason)
         self._broken[consumer] = None
         if self._wake is not None and not self._wake.done():
@@ -214,7 +235,10 @@ class AmqpTransport:
 
     def _tell_of_break(self) -> None:
         for callback in tuple(self._listeners.values()):
-            callback()
+            try:
+                callback()
+            except Exception as error:
+                log.error("whoever was told of the lost connection failed", exc_info=error)
 
     async def _reconnect(self) -> None:
         pause = self._config.retry_after
@@ -297,7 +321,12 @@ class AmqpTransport:
         key = mailbox_key(receiver.address)
         if key not in self._intake.mailbox_keys:  # not one of this container's own names
             self._intake.mailbox_keys[key] = None
-            await self._on_link(lambda link: link.bind_mailbox(self.topology.calls, key))
+            try:
+                await self._on_link(lambda link: link.bind_mailbox(self.topology.calls, key))
+            except BaseException:
+                self._intake.mailbox_keys.pop(key, None)
+                await subscription.close()
+                raise
         return subscription
 
     async def _subscribe_service(self, receiver: Receiver, handler: Handler) -> Subscription:
@@ -352,7 +381,7 @@ class AmqpTransport:
             if self._link is not None and self._open:
                 try:
                     await self._link.unbind_events(binding)
-                except (WireLost, ChannelClosed):
+                except (WireLost, ChannelClosed, Unavailable):
                     return  # the next connection binds only what is known then
 
     def _forget(self, consumer: ServiceConsumer) -> None:

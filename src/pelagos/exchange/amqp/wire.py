@@ -110,9 +110,13 @@ class Wire:
         self._channels[number] = channel
         # The reader looks channels up here and awaits ``channel.frames.put((weight, frame))``.
         self._connection.channels[number] = cast(Any, channel)
-        await channel.call(spec.Channel.Open())
-        if confirms:
-            await channel.call(spec.Confirm.Select())
+        try:
+            await channel.call(spec.Channel.Open())
+            if confirms:
+                await channel.call(spec.Confirm.Select())
+        except BaseException:
+            channel.drop()  # nobody will have it, and their number is limited
+            raise
         return channel
 
     def send(self, data: bytes) -> None:
@@ -197,6 +201,14 @@ class Channel:
             else:
                 future.add_done_callback(_look_at)
 
+    def tell(self, frame: Frame) -> None:
+        """Send a synchronous method whose answer nobody needs."""
+        if self.failure is None:
+            future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            future.add_done_callback(_look_at)
+            self._replies.append(future)
+            self.wire.send(pamqp.frame.marshal(frame, self.number))
+
     async def get(self, queue: str, *, no_ack: bool) -> Message | None:
         """The next message that waits, None if none does."""
         answer = await self.call(spec.Basic.Get(queue=queue, no_ack=no_ack))
@@ -219,10 +231,14 @@ class Channel:
         self._consumers.pop(tag, None)
 
     def ack(self, tag: int) -> None:
-        self.wire.send(struct.pack(">BHLHHQBB", 1, self.number, 13, 60, 80, tag, 0, 0xCE))
+        if (
+            self.failure is None
+        ):  # on a channel that is closed, the broker would take it for a mistake of the connection
+            self.wire.send(struct.pack(">BHLHHQBB", 1, self.number, 13, 60, 80, tag, 0, 0xCE))
 
     def requeue(self, tag: int) -> None:
-        self.wire.send(struct.pack(">BHLHHQBB", 1, self.number, 13, 60, 120, tag, 2, 0xCE))
+        if self.failure is None:
+            self.wire.send(struct.pack(">BHLHHQBB", 1, self.number, 13, 60, 120, tag, 2, 0xCE))
 
     async def close(self) -> None:
         """What is not settled goes back to its queues. Idempotent."""
@@ -231,25 +247,23 @@ class Channel:
                 await self.call(spec.Channel.Close(reply_code=200, reply_text="done", class_id=0, method_id=0))
             except (ChannelClosed, WireLost):
                 return
+            except BaseException:
+                self._consumers.clear()
+                self.fail(ChannelClosed(200, "closed"))  # its number is free once the broker has closed it too
+                raise
             self.fail(ChannelClosed(200, "closed"))
             self.wire.release(self)
 
     def drop(self) -> None:
-        """Close without waiting for it."""
+        """Close without waiting for it: nothing is taken or settled on it from now on."""
         if self.failure is None:
-            future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            self._replies.append(future)
             self.wire.send(
                 pamqp.frame.marshal(
                     spec.Channel.Close(reply_code=200, reply_text="done", class_id=0, method_id=0), self.number
                 )
             )
-            future.add_done_callback(self._dropped)
-
-    def _dropped(self, future: asyncio.Future[Any]) -> None:
-        if future.cancelled() or future.exception() is None:
+            self._consumers.clear()
             self.fail(ChannelClosed(200, "closed"))
-            self.wire.release(self)
 
     def fail(self, error: Exception) -> None:
         """The channel is no more."""
@@ -291,8 +305,11 @@ class Channel:
             self.wire.release(self)
         elif kind is spec.Basic.Cancel:
             self._consumers.pop(frame.consumer_tag, None)
-            if self.on_cancelled is not None:
+            if self.on_cancelled is not None and self.failure is None:
                 self.on_cancelled(frame.consumer_tag)
+        elif self.failure is not None:  # dropped
+            if kind is spec.Channel.CloseOk:
+                self.wire.release(self)
         else:
             self._answer(frame)
 
