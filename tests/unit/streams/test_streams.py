@@ -8,7 +8,7 @@ from functools import partial
 import msgspec
 import pytest
 
-from pelagos.model.errors import InvalidInput, NotFound
+from pelagos.model.errors import Conflict, InvalidInput, NotFound, Unavailable
 from pelagos.model.scope import Scope
 from pelagos.process import Context, client, use_context
 from pelagos.services.streams import (
@@ -156,3 +156,55 @@ async def test_undeclaring_removes_and_names_are_found(system):
     for wrong in ("", "a.b", "a b", "x" * 65):
         with pytest.raises(InvalidInput):
             await service.declare(DeclareStream(name=wrong))
+
+
+async def test_removing_a_subscription_removes_its_queue_and_keeps_or_drops_what_waits(system):
+    node = await system.node()
+    service = await streams(node)
+    await service.declare(DeclareStream(name="ocean"))
+    made = {name: await service.subscribe(SubscribeStream(stream="ocean", name=name)) for name in ("a", "b", "c")}
+    publisher = StreamPublisher(node.container.edge, "ocean", node.store)
+    assert await publisher.publish("t", 1) == 3
+
+    def queues():
+        found = {queue.address for queue in system.transport.snapshot().queues}
+        return {name for name, one in made.items() if node.container.names.full(one.address) in found}
+
+    worker = Reader(lambda p: work(p, "ocean", "c", p.take))
+    await node.container.spawn(worker)
+    await until(lambda: worker.seen == [("t", 1)])
+    for refused in (
+        service.unsubscribe(SubscriptionName("ocean", "c")),
+        service.undeclare(StreamRef("ocean")),
+    ):
+        with pytest.raises(Conflict, match="workers receive"):
+            await refused
+    assert await publisher.publish("t", 2) == 3
+    await service.unsubscribe(SubscriptionName("ocean", "a"))
+    await service.unsubscribe(SubscriptionName("ocean", "b", drop=True))
+    assert queues() == {"c"}
+    letters = await system.transport.dead_letters.list()
+    assert [letter.reason for letter in letters] == ["subscription ocean/a was removed"] * 2
+    await node.container.terminate(worker.id)
+    await service.undeclare(StreamRef("ocean"))
+    assert queues() == set()
+    assert await publisher.publish("t", 3) == 0
+
+
+async def test_a_publisher_that_has_not_heard_of_a_removal_passes_over_it(system):
+    node = await system.node()
+    service = await streams(node)
+    await service.declare(DeclareStream(name="ocean"))
+    for name in ("a", "b"):
+        await service.subscribe(SubscribeStream(stream="ocean", name=name))
+    publisher = StreamPublisher(node.container.edge, "ocean", node.store)
+    assert await publisher.publish("t", 1) == 2
+    before = dict(publisher._bindings)
+    await service.unsubscribe(SubscriptionName("ocean", "a"))
+    await publisher._bell.changed(0)
+    publisher._bindings.update(before)  # as if the bell had not rung yet
+    assert await publisher.publish("t", 2) == 1
+    [left] = (await service.find(FindStreams()))[0].subscriptions
+    await system.transport.delete_durable(node.container.names.full(left.address))  # an accident: no row says so
+    with pytest.raises(Unavailable):
+        await publisher.publish("t", 3)

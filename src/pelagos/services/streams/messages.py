@@ -25,7 +25,10 @@ class DeclareStream(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamRef(msgspec.Struct, frozen=True):
+    """``drop``: what waits for its workers is dropped; else it becomes dead letters."""
+
     name: str
+    drop: bool = False
 
 
 class FindStreams(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,8 +51,11 @@ class SubscribeStream(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SubscriptionName(msgspec.Struct, frozen=True):
+    """``drop``: what waits for its workers is dropped; else it becomes dead letters."""
+
     stream: str
     name: str
+    drop: bool = False
 
 
 class Bind(msgspec.Struct, frozen=True, kw_only=True):

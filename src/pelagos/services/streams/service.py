@@ -5,8 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 from pelagos.exchange import Delivery, Receiver
+from pelagos.model.errors import Conflict
+from pelagos.model.scope import Scope
 from pelagos.process import ServiceProcess, current_context, operation
 from pelagos.services.events import EventPublisher, PublishedEvent
+from pelagos.services.events.catalogue import SubscriptionChanged
 from pelagos.services.requests import repeatable
 from pelagos.services.streams.messages import (
     Bind,
@@ -19,7 +22,9 @@ from pelagos.services.streams.messages import (
     SubscriptionName,
 )
 from pelagos.services.streams.rows import (
+    address_of,
     bind,
+    bindings,
     declare_stream,
     find_streams,
     subscribe_stream,
@@ -53,11 +58,18 @@ class StreamsService(ServiceProcess):
 
     @operation
     async def undeclare(self, request: StreamRef) -> None:
-        """Remove a stream with its subscriptions. Raises NotFound."""
+        """Remove a stream with its subscriptions and their queues.
+
+        Raises NotFound, and Conflict while workers receive from one of them: then nothing has changed."""
         scope, now = current_context().scope, self.world.now()
+        there = await self._store.read(partial(bindings, scope=scope, stream=request.name))
+        await self._must_be_idle(*(one.address for one in there))
         effect = partial(undeclare_stream, scope=scope, name=request.name, now=now)
         told = await self._store.run(repeatable("streams.undeclare", now, effect, list[PublishedEvent]))
         self._publisher.announce(*told)
+        for one in told:
+            stream, _, name = one.payload(SubscriptionChanged).name.partition("/")
+            await self._remove_queue(scope, SubscriptionName(stream, name, request.drop))
 
     @operation
     async def find(self, request: FindStreams) -> tuple[Stream, ...]:
@@ -78,11 +90,14 @@ class StreamsService(ServiceProcess):
 
     @operation
     async def unsubscribe(self, request: SubscriptionName) -> None:
-        """Raises NotFound."""
+        """Remove a subscription and its queue. Raises NotFound, and Conflict while workers receive: then nothing
+        has changed."""
         scope, now = current_context().scope, self.world.now()
+        await self._must_be_idle(address_of(scope, request.stream, request.name))
         effect = partial(unsubscribe_stream, scope=scope, request=request, now=now)
         told = await self._store.run(repeatable("streams.unsubscribe", now, effect, PublishedEvent))
         self._publisher.announce(told)
+        await self._remove_queue(scope, request)
 
     @operation
     async def bind(self, request: Bind) -> StreamSubscription:
@@ -93,6 +108,18 @@ class StreamsService(ServiceProcess):
     async def unbind(self, request: Bind) -> StreamSubscription:
         """Take patterns away. Raises NotFound."""
         return await self._store.run(partial(unbind, scope=current_context().scope, request=request))
+
+    async def _must_be_idle(self, *addresses: str) -> None:
+        for address in addresses:
+            if await self.container.transport.wait_served(self.container.names.full(address), 0):
+                raise Conflict(f"workers receive at {address}", advice="Stop them first.")
+
+    async def _remove_queue(self, scope: Scope, name: SubscriptionName) -> None:
+        """After the row: publishers read it no more, so nothing new comes. What fails here fails the request, which may
+        come again with its id."""
+        address = self.container.names.full(address_of(scope, name.stream, name.name))
+        reason = None if name.drop else f"subscription {name.stream}/{name.name} was removed"
+        await self.container.transport.delete_durable(address, reason=reason)
 
     async def _make_queue(self, address: str) -> None:
         """A durable queue is there from its first consumer on; this one goes at once and takes nothing."""

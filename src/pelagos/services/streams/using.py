@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from pelagos.exchange import Delivery, Envelope, Performative, Receiver, Subscription, topic_matches
-from pelagos.model.errors import InvalidInput
+from pelagos.model.errors import InvalidInput, Unavailable
 from pelagos.model.scope import Scope
 from pelagos.process import Context, Process, current_context, get_logger, use_context
 from pelagos.process.host import begin_of
@@ -67,29 +67,34 @@ class StreamPublisher:
         world = self._process.world
         message = StreamMessage(self._stream, key, world.now(), context.scope.project_id, msgspec.Raw(_encode(content)))
         self._process.publish(f"topic:stream.{self._stream}.{key}", message)
-        wanted = [
-            one.address
-            for one in await self._subscriptions(context.scope)
-            if any(topic_matches(pattern, key) for pattern in one.patterns)
-        ]
-        for address in wanted:
+        wanted = self._fitting(await self._subscriptions(context.scope), key)
+        for address in tuple(wanted):
             self._count += 1
-            await self._process.container.transport.publish(
-                Envelope(
-                    self._process.container.names.full(address),
-                    self._process.address,
-                    "stream",
-                    Performative.INFORM,
-                    f"{begin_of(self._process.id, world.now())}/{self._stream}#{self._count}",
-                    _encode(message),
-                    protocol="none",
-                    ts=int(world.now() * 1000),
-                    identity=context.scope,
-                    trace=context.trace,
-                    sender_name=self._process.label,
-                )
+            envelope = Envelope(
+                self._process.container.names.full(address),
+                self._process.address,
+                "stream",
+                Performative.INFORM,
+                f"{begin_of(self._process.id, world.now())}/{self._stream}#{self._count}",
+                _encode(message),
+                protocol="none",
+                ts=int(world.now() * 1000),
+                identity=context.scope,
+                trace=context.trace,
+                sender_name=self._process.label,
             )
+            try:
+                await self._process.container.transport.publish(envelope)
+            except Unavailable:
+                # It may have been removed in this moment, before the bell was heard.
+                self._bindings.clear()
+                if address in self._fitting(await self._subscriptions(context.scope), key):
+                    raise
+                wanted.remove(address)
         return len(wanted)
+
+    def _fitting(self, subscriptions: tuple[StreamSubscription, ...], key: str) -> list[str]:
+        return [one.address for one in subscriptions if any(topic_matches(pattern, key) for pattern in one.patterns)]
 
     async def _subscriptions(self, scope: Scope) -> tuple[StreamSubscription, ...]:
         """As they are in the store: read again only when anything was committed since."""
