@@ -13,6 +13,7 @@ under one id are not repeats.
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from typing import Any
 
@@ -28,19 +29,22 @@ name; scope, operation and content with a request id.
 _BY_REQUEST_ID = 6
 """The length of keys with a request id."""
 
+_AS_IT_IS = 64
+"""Bytes of content that a key holds; of longer ones it has a digest, since a thousand keys are kept."""
+
 Waiting = list[tuple[Delivery, Any]]
 """Repeats, each with the lane it came by."""
 
 
 def by_request_id(envelope: Envelope) -> Key:
     """The key of a message with a request id."""
-    scope = envelope.identity
+    scope, content = envelope.identity, envelope.content
     return (
         envelope.request_id,
         "" if scope is None else scope.project_id,
         "" if scope is None else scope.user_id,
         envelope.op,
-        envelope.content,
+        content if len(content) <= _AS_IT_IS else (len(content), hashlib.sha256(content).digest()),
         envelope.reply_to is None,
     )
 

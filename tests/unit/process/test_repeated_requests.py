@@ -12,7 +12,7 @@ from pelagos.exchange import Delivery, Envelope, MemoryTransport, Performative, 
 from pelagos.model import Scope
 from pelagos.model.errors import Unavailable
 from pelagos.process import Context, ServiceProcess, client, operation, use_context
-from pelagos.process.duplicates import Repeats
+from pelagos.process.duplicates import Repeats, by_request_id
 from pelagos.simulation import SimulatedWorld
 
 pytestmark = pytest.mark.anyio
@@ -184,6 +184,23 @@ async def test_thousands_of_requests_leave_a_bounded_window(container: Container
         await proxy.pay(0)
     repeats = till._server._repeats
     assert 900 < len(repeats.entries) <= 1024
+
+
+def test_the_window_does_not_keep_what_was_sent() -> None:
+    envelope = Envelope(
+        "process:a",
+        "process:b",
+        "put",
+        Performative.REQUEST,
+        "x#1",
+        b"x" * 500_000,
+        request_id="r",
+        reply_to="process:b",
+    )
+    key = by_request_id(envelope)
+    assert len(repr(key)) < 1000
+    assert key == by_request_id(msgspec.structs.replace(envelope, conv_id="x#2"))
+    assert key != by_request_id(msgspec.structs.replace(envelope, content=b"x" * 499_999 + b"y"))
 
 
 def test_the_window_is_bounded_by_bytes() -> None:

@@ -11,6 +11,7 @@ resources which the argument names is asked of an :class:`OwnerLookup`; while th
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -30,6 +31,10 @@ _MOST_IDS = 1000
 _MOST_OPEN = 1024
 _MOST_ASKED = 1024
 _ANYBODY = Subject(ANONYMOUS_SCOPE)
+
+
+_Question = tuple[Scope, str, tuple[str, ...]]
+"""Does this scope's user own, of this kind, all these?"""
 
 
 class PolicyOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,7 +76,7 @@ class PolicyInterceptor:
         self._system = Subject(DEFAULT_SCOPE, frozenset(system_roles))
         self._open: dict[str, set[str]] = {}
         """Operations that anybody may, by address."""
-        self._asked: dict[tuple[Scope, str, tuple[str, ...]], asyncio.Future[bool]] = {}
+        self._asked: dict[_Question, asyncio.Future[bool]] = {}
         self._allowed = 0
         self._denied = 0
         services.listen(self._forget)
@@ -146,15 +151,25 @@ class PolicyInterceptor:
                 if len(self._asked) >= _MOST_ASKED:
                     del self._asked[next(iter(self._asked))]
                 self._asked[key] = asked
-                asked.add_done_callback(_look_at)
+                asked.add_done_callback(partial(self._forget_answer, key))
             if not asked.done():
                 raise Undecided(
                     asked, Unauthenticated("nobody could say in time who owns these", advice="Try again later.")
                 )
-            del self._asked[key]
+            self._asked.pop(key, None)
             if not asked.result():
                 return False
         return True
+
+    def _forget_answer(self, key: _Question, answer: asyncio.Future[bool]) -> None:
+        """Those who wait for it hear it in this turn of the loop. Nobody later: it may not be true any more."""
+        if not answer.cancelled():
+            answer.exception()  # looked at: its failure may concern nobody any more
+        asyncio.get_running_loop().call_soon(self._drop_answer, key, answer)
+
+    def _drop_answer(self, key: _Question, answer: asyncio.Future[bool]) -> None:
+        if self._asked.get(key) is answer:
+            del self._asked[key]
 
     def _denial(self, decision: Decision, subject: Subject, service: str, op: str) -> PelagosError:
         self._denied += 1
@@ -182,9 +197,3 @@ def ids_in(content: bytes, field: str) -> tuple[str, ...]:
             advice=f"One id, or a list of at most {_MOST_IDS}.",
         )
     return tuple(str(one) for one in found)
-
-
-def _look_at(future: asyncio.Future[bool]) -> None:
-    """The answer may come when nobody waits any more; its failure then concerns nobody."""
-    if not future.cancelled():
-        future.exception()

@@ -2,7 +2,8 @@
 
 A letter may be days old; its signature is outside of every window by then, and its session's key forgotten. So a retry
 signs it anew, but only if it still can be told that the letter came from a peer: one that was refused as a forgery must
-not become genuine because a person had it sent once more. Such a one goes out as it is, and is refused again.
+not become genuine because a person had it sent once more. Such a one goes out as it is, and is refused again. So
+does what was meant for another address than it came to: whoever put it there would have it replayed.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class ResigningDeadLetters:
     async def retry(self, letter_id: str) -> None:
         letter = await self._inner.dead_letters.get(letter_id)
         envelope = letter.envelope
-        if envelope is not None:
+        if envelope is not None and envelope.receiver == letter.address:
             for interceptor in self._renewing:
                 renewed = interceptor.renew(envelope)
                 if renewed is not None:

@@ -218,12 +218,15 @@ class Signature:
             raise Unauthenticated(f"{envelope.op} has been here already: it is a replay")
 
     def _remembered(self, envelope: Envelope, receiver: Receiver, until: float, now: float) -> bool:
-        """Whether it is new. Each subscription has its own copy of what is published, hence the receiver."""
+        """Whether it is new. Each subscription of a fan-out or topic has its own copy, hence the receiver; receivers of
+        one service, and of one mailbox in its next life, share theirs."""
         seen = self._seen.get(envelope.signer)
         if seen is None:
             self._forget_signers()
             seen = self._seen[envelope.signer] = SeenMessages(self._remember)
-        return seen.add(hash((envelope.signature, id(receiver))), until, now)
+        address = receiver.address
+        place: object = id(receiver) if address.startswith(("fanout:", "topic:")) else address
+        return seen.add(hash((envelope.signature, place)), until, now)
 
     def _forget_signers(self) -> None:
         for signer in list(self._seen):

@@ -18,6 +18,7 @@ from pelagos.exchange.interceptors import (
     parse_policy,
     read_assertion,
 )
+from pelagos.exchange.interceptors.port import Undecided
 from pelagos.model import DEFAULT_SCOPE, Scope
 from pelagos.model.errors import DescriptionError, Forbidden, InvalidInput, PelagosError, Unauthenticated
 from pelagos.model.policy import ANONYMOUS_SCOPE, Policy, Rule
@@ -163,6 +164,21 @@ async def test_a_message_waits_while_its_owner_is_looked_up(owned: bool) -> None
     await asyncio.sleep(0)
     assert (ops, answers) == ((["delete_item"], []) if owned else ([], ["forbidden"]))
     await transport.stop()
+
+
+async def test_an_answer_that_came_too_late_is_not_used_for_a_later_message() -> None:
+    """By then alice may have given it away."""
+    scene = Scene()
+    message = scene.message("delete_item", content={"item_ids": ["slow-1"]})
+    with pytest.raises(Undecided):
+        scene.interceptor.inbound(message, Receiver(STOCK), False)
+    first = scene.owners.thinking
+    assert first is not None
+    first.set_result(True)
+    await asyncio.sleep(0.1)
+    with pytest.raises(Undecided):
+        scene.interceptor.inbound(message, Receiver(STOCK), False)
+    assert scene.owners.thinking is not first
 
 
 async def test_a_denial_says_why_and_what_it_takes() -> None:

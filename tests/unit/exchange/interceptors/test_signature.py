@@ -13,6 +13,8 @@ import pytest
 from pelagos.exchange import Envelope, MemoryTransport, Performative, Receiver, decode_error
 from pelagos.exchange.interceptors import InterceptedTransport, Mode, Sessions, Signature, SignatureOptions, Undecided
 from pelagos.exchange.interceptors.replay import SeenMessages
+from pelagos.exchange.interceptors.retrying import ResigningDeadLetters
+from pelagos.exchange.transport import DeadLetter
 from pelagos.model import Scope
 from pelagos.model.errors import PelagosError
 from pelagos.simulation import SimulatedWorld
@@ -155,6 +157,14 @@ async def test_the_same_message_again_is_a_replay_and_a_redelivery_is_none() -> 
     assert "replay" in refused(b, first_seen_again)
 
 
+async def test_a_replay_to_another_receiver_of_the_same_service_is_one() -> None:
+    """Two workers of a service in one container, or one in its next life."""
+    a, b = sides()
+    signed = a.signature.outbound(message(a))
+    b.signature.inbound(signed, Receiver("service:test.store"), False)
+    assert "replay" in refused(b, signed, Receiver("service:test.store"))
+
+
 async def test_each_subscriber_of_a_fanout_gets_its_copy_once() -> None:
     a, b = sides()
     signed = a.signature.outbound(message(a, "fanout:test.news", performative=Performative.INFORM))
@@ -238,6 +248,41 @@ async def test_a_renewed_message_is_signed_now_and_a_forgery_never() -> None:
     assert b.signature.inbound(renewed, SERVICE, False)
     assert b.signature.renew(msgspec.structs.replace(old, content=b"\x02")) is None
     assert b.signature.renew(message(a)) is None
+
+
+async def test_a_letter_that_came_to_another_address_does_not_become_genuine_by_a_retry() -> None:
+    """Somebody copied a signed message for one service into the queue of another, where it became a dead letter."""
+    a, b = sides()
+    signed = a.signature.outbound(message(a, "service:test.store"))
+    letter = DeadLetter("l1", 0.0, "service:test.other", "it is meant for another address", 1, signed)
+    letters = _Letters(letter)
+    await ResigningDeadLetters(letters, [b.signature]).retry("l1")  # type: ignore[arg-type]
+    assert (letters.retried, letters.published) == (["l1"], [])
+    letters.letter = msgspec.structs.replace(letter, address="service:test.store")
+    await ResigningDeadLetters(letters, [b.signature]).retry("l1")  # type: ignore[arg-type]
+    assert [one.signature != signed.signature for one in letters.published] == [True]
+
+
+class _Letters:
+    """As much of a transport, and of its dead letters, as a retry needs."""
+
+    def __init__(self, letter: DeadLetter) -> None:
+        self.letter = letter
+        self.retried: list[str] = []
+        self.published: list[Envelope] = []
+        self.dead_letters = self
+
+    async def get(self, letter_id: str) -> DeadLetter:
+        return self.letter
+
+    async def retry(self, letter_id: str) -> None:
+        self.retried.append(letter_id)
+
+    async def drop(self, letter_id: str) -> None:
+        pass
+
+    async def publish(self, envelope: Envelope) -> None:
+        self.published.append(envelope)
 
 
 @asynccontextmanager
