@@ -205,6 +205,10 @@ class LeaseKeeper:
         """The lease of that name, if we hold it."""
         return self._held.get(name)
 
+    def is_dead(self, row: leases.LeaseRow) -> bool:
+        """Whether the holder of ``row`` certainly lives no more, by what this host knows. For use in transactions."""
+        return self._facts.is_dead(row)
+
     def snapshot(self) -> dict[str, Any]:
         """What is held, for people, tests and metrics."""
         now = self._world.monotonic()

@@ -88,7 +88,7 @@ async def test_a_mistake_in_the_release_stops_the_start(tmp_path: Path) -> None:
 async def test_an_edge_without_services_reads_and_says_what_to_start(tmp_path: Path) -> None:
     (tmp_path / "front.yaml").write_text("release: front\napps: [housekeeping, edge]\n")
     settings = Settings(home=tmp_path / "a")
-    async with daemon(settings, release=tmp_path / "front.yaml") as addresses, connect(addresses[0]) as api:
+    async with daemon(settings, release=tmp_path / "front.yaml") as addresses, connect(addresses[0], patience=0) as api:
         assert await api.infrastructures.list() == ()
         with pytest.raises(Unavailable, match="no container of this system serves infrastructures") as raised:
             await api.runs.start(RunRequest(kind="down", infrastructure="shop"))

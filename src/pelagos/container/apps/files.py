@@ -227,8 +227,6 @@ def _value(kind: Any, layer: Layer, value: Any, path: PathKey, mistakes: list[Di
 
 def _check(file: AppFile | ReleaseFile, layer: Layer, mistakes: list[Diagnostic]) -> None:
     """What the types do not say."""
-    from packaging.specifiers import InvalidSpecifier, SpecifierSet
-    from packaging.version import InvalidVersion, Version
 
     def wrong(path: PathKey, summary: str, advice: str = "") -> None:
         mistakes.append(layer.diagnostic(path, summary, advice))
@@ -238,18 +236,14 @@ def _check(file: AppFile | ReleaseFile, layer: Layer, mistakes: list[Diagnostic]
         if problem is not None:
             wrong(path, f"the name {name!r} {problem}")
 
-    try:
-        Version(file.version)
-    except InvalidVersion:
+    if not _is_version(file.version):
         wrong(("version",), f"{file.version!r} is not a version", "Write it like 1.2 or 1.2.3.")
     if isinstance(file, ReleaseFile):
         name_is_right(("release",), file.release)
         for index, entry in enumerate(file.apps):
             if entry.name:
                 name_is_right(("apps", index, "name"), entry.name)
-            try:
-                SpecifierSet(entry.version)
-            except InvalidSpecifier:
+            if not _is_range(entry.version):
                 wrong(
                     ("apps", index, "version"), f"{entry.version!r} is no range of versions", "Write it like >=1.2,<2."
                 )
@@ -273,14 +267,36 @@ def _check(file: AppFile | ReleaseFile, layer: Layer, mistakes: list[Diagnostic]
         taken.setdefault(name, index)
     for index, dependency in enumerate(file.depends):
         match = re.match(r"[A-Za-z0-9-]+", dependency.strip())
-        try:
-            SpecifierSet(dependency.strip()[match.end() :].strip() if match else "?")
-        except InvalidSpecifier:
+        if not _is_range(dependency.strip()[match.end() :].strip() if match else "?"):
             wrong(
                 ("depends", index),
                 f"{dependency!r} is not the name of an app with a range of versions",
                 "Write it like store or store>=1.2,<2.",
             )
+
+
+def _is_version(text: str) -> bool:
+    if re.fullmatch(r"\d+(\.\d+)*", text):
+        return True  # the usual case costs no import: every command reads the files of its release
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        Version(text)
+    except InvalidVersion:
+        return False
+    return True
+
+
+def _is_range(text: str) -> bool:
+    if not text:
+        return True
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    try:
+        SpecifierSet(text)
+    except InvalidSpecifier:
+        return False
+    return True
 
 
 def _dotted(path: PathKey) -> str:

@@ -1,8 +1,9 @@
 """The infrastructure service: takes commands, hosts a maintainer for each infrastructure at work, and wakes them.
 
-Embedded in a command it hosts maintainers only for the runs that were asked for here; with ``maintain`` (the daemon)
-also for every maintained infrastructure and every open run, whoever accepted it. One follower reads the events of all
-of them by position and hints the maintainers; a hint that is lost costs time, never truth.
+Embedded in a command it hosts maintainers only for the runs that were asked for here, and waits for a lease that
+somebody else holds. With ``maintain`` (the daemon) it is resident: it also takes what nobody maintains, whoever
+accepted it, and leaves alone what somebody does (:mod:`pelagos.services.infrastructure.standby`). One follower reads
+the events of all of them by position and hints the maintainers; a hint that is lost costs time, never truth.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from pelagos.services.infrastructure.planning import plan_of
 from pelagos.services.infrastructure.rendering import Renderer
 from pelagos.services.infrastructure.running import lacking
 from pelagos.services.infrastructure.settings import MaintainerSettings
+from pelagos.services.infrastructure.standby import RESIDENT, Standby, lease_name
 from pelagos.services.infrastructure.values import StoredBundle
 from pelagos.store import events
 from pelagos.store.keeper import HeldLease, LeaseKeeper
@@ -80,13 +82,10 @@ _FOLLOWED = (
 )
 _PAGE = 1000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
+_PATIENCE = 5.0
+"""Seconds that a command waits for a lease before it looks whether there is work left."""
 _NET = 5.0
 """Seconds after which events are looked for without a bell."""
-
-
-def lease_name(infrastructure_id: str) -> str:
-    """The lease whose holder maintains an infrastructure."""
-    return f"infrastructure:{infrastructure_id}"
 
 
 class InfrastructureService(ServiceProcess):
@@ -119,8 +118,11 @@ class InfrastructureService(ServiceProcess):
         self._at_work: dict[str, asyncio.Event] = {}
         self._asked: set[str] = set()
         """Infrastructures to be looked at (again) by whoever hosts them."""
+        self._accepted: set[str] = set()
+        """Infrastructures for which something was asked of this very process, and nobody was told of a wait."""
         self._maintainers: dict[str, Maintainer] = {}
         self._ending = False
+        self._standby: Standby | None = None
 
     # -- life cycle ------------------------------------------------------------------------------------------------
 
@@ -133,8 +135,8 @@ class InfrastructureService(ServiceProcess):
         position = await self._store.read(events.last_position)
         self.start_task(self._follow(position), name="follow events")
         if self._maintain:
-            for infrastructure_id in await self._store.read(_to_be_maintained):
-                self._host(infrastructure_id)
+            self._standby = Standby(self._store, self._keeper, self.world, self._host, lambda: len(self._at_work))
+            self.start_task(self._stand_by(self._standby), name="stand by")
 
     async def on_deactivate(self) -> None:
         """Maintainers stop between two steps; nothing is rolled back, and their leases are given back."""
@@ -175,6 +177,7 @@ class InfrastructureService(ServiceProcess):
         )
         run = await self._store.run(accept)
         if not run.state.final:
+            self._accepted.add(run.infrastructure_id)
             self._host(run.infrastructure_id)
         return run
 
@@ -206,6 +209,7 @@ class InfrastructureService(ServiceProcess):
 
         run = await self._store.run(cancel)
         if not run.state.final:
+            self._accepted.add(run.infrastructure_id)
             self._host(run.infrastructure_id)
         return run
 
@@ -400,18 +404,26 @@ class InfrastructureService(ServiceProcess):
         if event.kind.startswith("run."):
             if maintainer is not None:
                 maintainer.hint(runs=True)
-            elif self._maintain:
-                self._host(infrastructure_id)
+            elif self._standby is not None:
+                self._standby.look()
         elif event.kind == "infrastructure.maintained":
             if maintainer is not None:
                 maintainer.row_changed()
-            elif self._maintain:
-                self._host(infrastructure_id)
+            elif self._standby is not None:
+                self._standby.look()
         elif maintainer is not None and event.server_id is not None:
             maintainer.hint(server_ids=(event.server_id,))
 
+    async def _stand_by(self, standby: Standby) -> None:
+        pauses = _Pauses()
+        while not self._ending:
+            try:
+                await standby.run()
+            except PelagosError as error:
+                await pauses.after(error, "nothing is taken over")
+
     def _host(self, infrastructure_id: str) -> None:
-        """See that this container maintains the infrastructure, or waits for its lease."""
+        """See that it is maintained: here, if its lease is free or comes free for a command's run."""
         if self._ending:
             return
         maintainer = self._maintainers.get(infrastructure_id)
@@ -433,8 +445,10 @@ class InfrastructureService(ServiceProcess):
                         if infrastructure_id in self._asked:
                             continue  # a run was accepted after that look at the store
                         break
-                    await self._work_by_lease(infrastructure_id)
+                    worked = await self._work_by_lease(infrastructure_id)
                     pauses.over()
+                    if self._maintain and not worked:
+                        break  # somebody else maintains it; should that end, the standby sees it
                 except LeaseLost:
                     _log.warning("lease lost; somebody else maintains it now", infrastructure=infrastructure_id)
                 except PelagosError as error:
@@ -442,15 +456,19 @@ class InfrastructureService(ServiceProcess):
         finally:
             del self._at_work[infrastructure_id]
             self._asked.discard(infrastructure_id)
+            self._accepted.discard(infrastructure_id)
             ended.set()
 
-    async def _work_by_lease(self, infrastructure_id: str) -> None:
+    async def _work_by_lease(self, infrastructure_id: str) -> bool:
+        """Whether the lease was ours."""
         lease = await self._acquire(infrastructure_id)
-        if lease is not None:
-            try:
-                await self._work(infrastructure_id, lease)
-            finally:
-                await self._keeper.release(lease)
+        if lease is None:
+            return False
+        try:
+            await self._work(infrastructure_id, lease)
+        finally:
+            await self._keeper.release(lease)
+        return True
 
     async def _work(self, infrastructure_id: str, lease: HeldLease) -> None:
         row = await self._store.read(partial(records.load_infrastructure, infrastructure_id=infrastructure_id))
@@ -496,17 +514,23 @@ class InfrastructureService(ServiceProcess):
         return await self._store.read(look)
 
     async def _acquire(self, infrastructure_id: str) -> HeldLease | None:
-        """The lease, waiting as long as it takes; tells waiting runs whom they wait for. None: look again."""
+        """The lease, or None: look again. A command waits for it; a resident does not, since a resident that holds it
+        does the runs that come meanwhile, and of what comes free the standby knows. A run that was accepted here is
+        told whom it waits for, once; that is no resident, unless a command found it holding the lease and doing
+        nothing."""
         name = lease_name(infrastructure_id)
-        purpose = "serve" if self._maintain else "a command"
-        try:
-            return await self._keeper.acquire(name, purpose)
-        except LeaseHeld as error:
-            await self._tell_waiting(infrastructure_id, error)
-        try:
-            return await self._keeper.acquire(name, purpose, wait=5.0)
-        except LeaseHeld:
-            return None
+        purpose = RESIDENT if self._maintain else "a command"
+        for wait in (None, _PATIENCE):
+            try:
+                return await self._keeper.acquire(name, purpose, wait=wait)
+            except LeaseHeld as error:
+                resident = error.details.get("purpose") == RESIDENT
+                if infrastructure_id in self._accepted and resident is (wait is not None):
+                    self._accepted.discard(infrastructure_id)
+                    await self._tell_waiting(infrastructure_id, error)
+                if self._maintain:
+                    break
+        return None
 
     async def _tell_waiting(self, infrastructure_id: str, held: LeaseHeld) -> None:
         now = self.world.now()
@@ -543,13 +567,3 @@ class _Pauses:
 
     def over(self) -> None:
         self._next = _FIRST_PAUSE
-
-
-def _to_be_maintained(connection: Connection) -> list[str]:
-    """Ids of the infrastructures that a daemon looks after: maintained ones, and those with an open run."""
-    alive = infrastructures.c.deleted_at.is_(None)
-    maintained = connection.execute(
-        select(infrastructures.c.id).where(alive, infrastructures.c.maintained).order_by(infrastructures.c.created_at)
-    ).scalars()
-    waiting = connection.execute(select(runs.c.infrastructure_id).where(runs.c.finished_at.is_(None))).scalars()
-    return list(dict.fromkeys([*maintained, *waiting]))

@@ -1,0 +1,125 @@
+"""Who takes what nobody maintains, where several residents may: one bulk look a container, instead of a wait for each.
+
+Three containers with a thousand infrastructures each must not wait for two thousand leases: a waiter looks at its lease
+all the time. So a resident looks once a second at all of them with two queries, and takes those whose lease is free,
+has expired, or belonged to a process that died on this host. What was accepted somewhere is taken there: the others
+look a beat later. Where several could take the same, each goes through them in an order of its own, the slower the more
+it hosts, so that whoever has less gets more. A lone resident takes everything at once.
+
+The way not chosen, a table of members and fair shares, needs an agreement on who lives, which leases give one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+from sqlalchemy import Connection, literal, or_, select
+
+from pelagos.model.world import World
+from pelagos.store.clock import store_now
+from pelagos.store.keeper import LeaseKeeper
+from pelagos.store.leases import LeaseRow
+from pelagos.store.port import Store
+from pelagos.store.schema import infrastructures, leases, runs
+
+__all__ = ["RESIDENT", "Orphans", "Standby", "lease_name", "orphans"]
+
+RESIDENT = "serve"
+"""The purpose in a resident's lease: its holder does every run that comes."""
+_PREFIX = "infrastructure:"
+_EVERY = 1.0
+_BEAT = 0.3
+"""Seconds that whoever accepted a run has to take it before the others look."""
+_STEP, _LONGEST_STEP = 0.001, 0.05
+"""Seconds between two that are taken, for each that is hosted already, and at the most."""
+
+
+def lease_name(infrastructure_id: str) -> str:
+    """The lease whose holder maintains an infrastructure."""
+    return f"{_PREFIX}{infrastructure_id}"
+
+
+class Orphans(msgspec.Struct, frozen=True):
+    ids: tuple[str, ...]
+    """Maintained ones, and those with an open run, that nobody holds; the oldest first."""
+    others: bool
+    """Whether another resident holds any infrastructure."""
+
+
+def orphans(connection: Connection, holder_id: str, is_dead: Callable[[LeaseRow], bool]) -> Orphans:
+    """What could be taken now by ``holder_id``; ``is_dead`` knows the dead of this host."""
+    now = store_now(connection)
+    mine = leases.c.name.startswith(_PREFIX)
+    columns = (leases.c.holder, *(leases.c[name] for name in _OF_A_HOLDER), leases.c.purpose)
+    held = connection.execute(
+        select(*columns).distinct().where(mine, leases.c.holder.is_not(None), leases.c.expires_at > now)
+    )
+    dead, others = set(), False
+    for row in held.all():
+        of_holder = {name: getattr(row, name) for name in _OF_A_HOLDER}
+        if is_dead(LeaseRow(_PREFIX, 0, row.holder, **of_holder, purpose=row.purpose, acquired_at=0.0, expires_at=now)):
+            dead.add(row.holder)
+        elif row.holder != holder_id and row.purpose == RESIDENT:
+            others = True
+    i = infrastructures.c
+    open_run = select(runs.c.id).where(runs.c.infrastructure_id == i.id, runs.c.finished_at.is_(None)).exists()
+    free = or_(leases.c.holder.is_(None), leases.c.expires_at <= now, leases.c.holder.in_(sorted(dead)))
+    found = connection.execute(
+        select(i.id)
+        .outerjoin(leases, leases.c.name == literal(_PREFIX).concat(i.id))
+        .where(i.deleted_at.is_(None), or_(i.maintained, open_run), free)
+        .order_by(i.created_at, i.id)
+    )
+    return Orphans(tuple(found.scalars()), others)
+
+
+_OF_A_HOLDER = ("host", "boot_id", "pid", "pid_started", "lock_path")
+
+
+class Standby:
+    """``take`` is told each infrastructure to be taken, and finds out itself whether somebody was quicker; ``hosted``
+    says how many are hosted here."""
+
+    def __init__(
+        self, store: Store, keeper: LeaseKeeper, world: World, take: Callable[[str], None], hosted: Callable[[], int]
+    ) -> None:
+        self._store = store
+        self._keeper = keeper
+        self._take = take
+        self._hosted = hosted
+        self._rng = world.rng(f"standby of {keeper.holder_id}")
+        self._asked = asyncio.Event()
+
+    def look(self) -> None:
+        """Something came that nobody may maintain yet: look in a beat."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Look and take, until cancelled. Raises what the store raises; may then be run again."""
+        while True:
+            await self.pass_once()
+            try:
+                async with asyncio.timeout(_EVERY * self._rng.uniform(0.8, 1.2)):
+                    await self._asked.wait()
+            except TimeoutError:
+                continue
+            await asyncio.sleep(_BEAT * self._rng.uniform(0.8, 1.2))
+
+    async def pass_once(self) -> None:
+        """One look."""
+        self._asked.clear()
+        keeper = self._keeper
+        found = await self._store.read(partial(orphans, holder_id=keeper.holder_id, is_dead=keeper.is_dead))
+        ids = list(found.ids)
+        if not found.others:
+            for infrastructure_id in ids:
+                self._take(infrastructure_id)
+            return
+        self._rng.shuffle(ids)
+        for infrastructure_id in ids:
+            self._take(infrastructure_id)
+            step = min(self._hosted() * _STEP, _LONGEST_STEP)
+            await asyncio.sleep(step * self._rng.uniform(0.5, 1.5))
