@@ -20,6 +20,7 @@ from pelagos.runtime.settings import Settings
 from pelagos.store import HostFacts, LeaseKeeper, Store
 
 __all__ = [
+    "associations",
     "attributes",
     "compute",
     "edge",
@@ -28,6 +29,7 @@ __all__ = [
     "infrastructure",
     "logger",
     "registry",
+    "repository",
     "scheduler",
     "streams",
 ]
@@ -93,6 +95,22 @@ def attributes(resources: Resources) -> Process:
     from pelagos.services.attributes import AttributesService
 
     return AttributesService(resources.get(Store))
+
+
+@process_factory(needs=(Store,))
+def associations(resources: Resources) -> Process:
+    """Who is, has or owns what, with a past."""
+    from pelagos.services.associations import AssociationsService
+
+    return AssociationsService(resources.get(Store))
+
+
+@process_factory(needs=(Store,))
+def repository(resources: Resources) -> Process:
+    """The repositories of the store, for other containers to pull from and push to."""
+    from pelagos.repository.sync import RepositoryService
+
+    return RepositoryService(resources.get(Store))
 
 
 @process_factory(needs=(Store,))
