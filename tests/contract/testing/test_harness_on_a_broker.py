@@ -80,10 +80,10 @@ async def test_durable_queues_are_gone_afterwards() -> None:
 
 
 async def missing(broker: Broker, queues: list[str], wire_type: type) -> list[str]:
-    from aiormq.exceptions import ChannelNotFoundEntity
     from pamqp import commands
 
     from pelagos.exchange.amqp import AmqpConfig
+    from pelagos.exchange.amqp.wire import ChannelClosed
 
     config = AmqpConfig(broker.url, broker.system, "looker")
     gone = []
@@ -92,7 +92,8 @@ async def missing(broker: Broker, queues: list[str], wire_type: type) -> list[st
         channel = await wire.channel()
         try:
             await channel.call(commands.Queue.Declare(queue=queue, passive=True))
-        except ChannelNotFoundEntity:
+        except ChannelClosed as closed:
+            assert "NOT_FOUND" in str(closed)
             gone.append(queue)
         await wire.close()
     return gone
