@@ -8,7 +8,8 @@ them then exhausts memory.
 
 Workers are tasks that serve one request after another: creating a task and its context for each request costs more than
 all the rest of the dispatch. A worker starts in an empty context and is retired when a handler left context variables
-behind, so nothing leaks from one request into the next.
+behind, so nothing leaks from one request into the next. What a worker has in hand is noted in the worker itself, and
+looked for there by whoever cancels or counts: that is rare, and requests are not.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from pelagos.model.errors import (
 )
 from pelagos.model.scope import DEFAULT_SCOPE
 from pelagos.process.context import CONTEXT, Context
-from pelagos.process.deadlines import DeadlineWatch
+from pelagos.process.deadlines import Alarm
 from pelagos.process.duplicates import Key, by_request_id
 from pelagos.process.failures import defect, single, too_large, too_late
 from pelagos.process.host import Host
@@ -55,6 +56,30 @@ _SPARE_WORKERS = 32
 
 _UNKNOWN = "(unknown)"
 """All unknown operations are counted as one: their names come from outside."""
+
+
+class _Worker:
+    """A task that serves one request after another, and what it has in hand."""
+
+    __slots__ = ("answered", "cancelled", "context", "deadline", "item", "task", "why")
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.item: Item | None = None
+        """None: nothing is in hand."""
+        self.context: Context | None = None
+        self.deadline = math.inf
+        self.answered = False
+        """The request was answered before its handler's end."""
+        self.cancelled = False
+        """The handler was cancelled by the server; ``why`` is None if at its deadline."""
+        self.why: PelagosError | None = None
+
+    def cancel(self, why: PelagosError | None) -> None:
+        assert self.task is not None
+        self.cancelled = True
+        self.why = why
+        self.task.cancel()
 
 
 class RequestServer:
@@ -93,24 +118,17 @@ class RequestServer:
         self._levels = [self.lane.levels]
         self._ready: deque[Item] = deque()
         self._spare: list[asyncio.Future[None]] = []
-        self._workers: dict[asyncio.Task[None], None] = {}
+        self._workers: dict[_Worker, None] = {}
         self._waking = 0
         """Workers that were woken or made and have not looked at ``_ready`` yet."""
-        self._watch: DeadlineWatch[asyncio.Task[None], tuple[Item, Context]] = DeadlineWatch(
-            self._loop, self._monotonic, self._expire
-        )
-        """What runs, until its deadline."""
-        self._current = self._watch.entries
-        self._ended: dict[asyncio.Task[None], PelagosError | None] = {}
-        """Handlers that were cancelled, and why; None: at their deadline."""
-        self._answered: set[asyncio.Task[None]] = set()
-        """Requests that were answered before their handler's end."""
+        self._alarm = Alarm(self._loop, self._monotonic, self._end_late)
+        """Of what runs, until its deadline."""
         self._settler = Settler(host, address=address, label=label, admit=self.admit)
         self._repeats = self._settler.repeats
         self._known = self._repeats.entries
         self._meters: dict[str, Meter] = {}
         self._drained: asyncio.Future[None] | None = None
-        self._done = self._failed = self._repeated = 0
+        self._failed = self._repeated = 0
 
     def receiver_lane(
         self, *, bound: Bound | None, events: bool = False, durable: bool = False, max_concurrent: int | None = None
@@ -226,21 +244,24 @@ class RequestServer:
     def cancel(self) -> None:
         """Cancel what runs; each request gets its error. To be called when the process ends."""
         self.open = False
-        self._watch.close()
+        self._alarm.close()
         for worker in list(self._workers):
-            worker.cancel()
+            assert worker.task is not None
+            worker.task.cancel()
 
     def cancel_requests(self, error: Callable[[], PelagosError], request_id: str | None = None) -> int:
         """Cancel what runs (of that request id, if given): it is answered with the error. Returns how many."""
         own = asyncio.current_task()  # its cancellation would hit the next request, should it wait for nothing more
         found = [
-            task
-            for task, (_, (_, context)) in self._current.items()
-            if (request_id is None or context.request_id == request_id) and task not in self._ended and task is not own
+            worker
+            for worker in self._workers
+            if worker.context is not None
+            and (request_id is None or worker.context.request_id == request_id)
+            and not worker.cancelled
+            and worker.task is not own
         ]
-        for task in found:
-            self._ended[task] = error()
-            task.cancel()
+        for worker in found:
+            worker.cancel(error())
         return len(found)
 
     def snapshot(self) -> ServingSnapshot:
@@ -251,7 +272,7 @@ class RequestServer:
             running=tuple(running),
             waiting=sum(len(level.waiting) for levels in self._levels for level in levels),
             workers=len(self._workers),
-            done=self._done,
+            done=sum(meter.count - meter.failed - meter.refused for meter in self._meters.values()),
             failed=self._failed,
             unanswerable=self._settler.unanswerable,
             repeated=self._repeated,
@@ -262,9 +283,11 @@ class RequestServer:
     def statistics(self) -> tuple[OperationStatistics, ...]:
         """By operation, in the order of their first calls."""
         running: dict[str, int] = {}
-        for _, ((delivery, _, lane, _), _) in self._current.values():
-            op = self._counted_as(delivery.envelope.op, lane)
-            running[op] = running.get(op, 0) + 1
+        for worker in self._workers:
+            if worker.item is not None:
+                delivery, _, lane, _ = worker.item
+                op = self._counted_as(delivery.envelope.op, lane)
+                running[op] = running.get(op, 0) + 1
         known = {**self._meters, **{op: Meter() for op in running if op not in self._meters}}
         return tuple(meter.statistics(op, running.get(op, 0)) for op, meter in known.items())
 
@@ -275,20 +298,20 @@ class RequestServer:
         :class:`InvalidInput` if the reply is too large.
         """
         here = CONTEXT.get()
-        found = next(((task, item) for task, (_, (item, context)) in self._current.items() if context is here), None)
-        if found is None:
+        worker = next((worker for worker in self._workers if worker.context is here), None)
+        if worker is None or worker.item is None:
             raise Conflict("there is no request to reply to", advice="Call reply() in the handler of a request.")
-        task, (delivery, _, lane, key) = found
+        delivery, _, lane, key = worker.item
         envelope = delivery.envelope
         if envelope.reply_to is None:
             raise Conflict(f"{envelope.op} from {envelope.sender} wants no reply")
-        if task in self._answered:
+        if worker.answered:
             raise Conflict(f"{envelope.op} in conversation {envelope.conv_id} was answered already")
         operation, _ = self._operations[envelope.op] if lane.bound is None else lane.bound
         content = operation.encode(value)
         if len(content) > self._most_bytes:
             raise too_large(f"the reply to {envelope.op}", len(content), self._most_bytes)
-        self._answered.add(task)
+        worker.answered = True
         self._settler.reply(envelope, content, key)
 
     def _busy(self) -> bool:
@@ -304,11 +327,11 @@ class RequestServer:
             if not future.done():
                 future.set_result(None)
                 return
-        self._workers[self._start_worker(self._work())] = None
+        worker = _Worker()
+        worker.task = self._start_worker(self._work(worker))
+        self._workers[worker] = None
 
-    async def _work(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    async def _work(self, worker: _Worker) -> None:
         ready = self._ready
         copy_context = contextvars.copy_context
         self._waking -= 1
@@ -329,7 +352,7 @@ class RequestServer:
                     self._wake()
                     if len(ready) > 1:
                         self._wake()
-                await self._serve(item, task)
+                await self._serve(item, worker)
                 level = item[1]
                 if level.waiting and level.running < level.limit:
                     level.running += 1
@@ -339,18 +362,24 @@ class RequestServer:
                         self._wake()
                     return
         finally:
-            del self._workers[task]
+            del self._workers[worker]
 
-    def _expire(self, task: asyncio.Task[None], value: object) -> None:
-        if task not in self._ended:
-            self._ended[task] = None
-            task.cancel()
+    def _end_late(self, reached: float) -> float:
+        earliest = math.inf
+        for worker in self._workers:
+            if worker.deadline > reached:
+                earliest = min(earliest, worker.deadline)
+            else:
+                worker.deadline = math.inf
+                if not worker.cancelled:
+                    worker.cancel(None)
+        return earliest
 
     # -- one request -------------------------------------------------------------------------------------------
 
-    async def _serve(self, item: Item, task: asyncio.Task[None]) -> None:
+    async def _serve(self, item: Item, worker: _Worker) -> None:
         """Run one handler to its end, reply, settle. Raises only what ends the worker."""
-        delivery, level, lane, _ = item
+        delivery, level, lane, key = item
         envelope = delivery.envelope
         deadline = delivery.deadline
         began = self._monotonic()
@@ -366,17 +395,18 @@ class RequestServer:
             envelope.expiry,
         )
         CONTEXT.set(context)
+        worker.item, worker.context = item, context
         error: PelagosError | None = None
         fatal: BaseException | None = None
         foreign: BaseException | None = None
         content = b"\xc0"
         try:
-            if deadline is None:
-                self._current[task] = (math.inf, (item, context))
-            elif deadline <= began:
-                raise too_late(envelope, begun=False)
-            else:
-                self._watch.add(task, deadline, (item, context))
+            if deadline is not None:
+                if deadline <= began:
+                    raise too_late(envelope, begun=False)
+                worker.deadline = deadline
+                if deadline < self._alarm.armed:
+                    self._alarm.arm(deadline)
             found = self._operations.get(envelope.op) if lane.bound is None else lane.bound
             if found is None:
                 raise self._unknown(envelope.op)
@@ -391,16 +421,17 @@ class RequestServer:
                 result = await method(argument)
             else:
                 result = await method()
-            if envelope.reply_to is not None and task not in self._answered:
+            if envelope.reply_to is not None and not worker.answered:
                 content = operation.encode(result)
                 if len(content) > self._most_bytes:
                     raise too_large(f"the reply to {envelope.op}", len(content), self._most_bytes)
         except PelagosError as raised:
             error = raised
         except asyncio.CancelledError as cancelled:
-            if task in self._ended:
-                error = self._ended[task] or too_late(envelope, begun=True)
-            elif task.cancelling():
+            assert worker.task is not None
+            if worker.cancelled:
+                error = worker.why or too_late(envelope, begun=True)
+            elif worker.task.cancelling():
                 error = Unavailable(f"{self._label} ended while it worked on {envelope.op}")
                 error.retry = Retry.UNCERTAIN
                 fatal = cancelled
@@ -413,13 +444,15 @@ class RequestServer:
             foreign = fatal = raised
         if foreign is not None:
             error = self._unexpected(envelope, foreign)
-        self._current.pop(task, None)
-        if self._ended and task in self._ended:
-            why = self._ended.pop(task)
-            if task.uncancel() and fatal is None:  # meanwhile the process ended too: so must the worker
+        worker.item = worker.context = None
+        worker.deadline = math.inf
+        if worker.cancelled:
+            assert worker.task is not None
+            worker.cancelled = False
+            if worker.task.uncancel() and fatal is None:  # meanwhile the process ended too: so must the worker
                 fatal = asyncio.CancelledError()
             if error is None:  # it swallowed the cancellation and went on to a result: nobody waits for that any more
-                error = why or too_late(envelope, begun=True)
+                error = worker.why or too_late(envelope, begun=True)
         level.running -= 1
         meter = self._meters.get(envelope.op) or self._new_meter(envelope.op, lane)
         took = self._monotonic() - began
@@ -427,17 +460,14 @@ class RequestServer:
         meter.total += took
         if took > meter.longest:
             meter.longest = took
-        if error is None:
-            self._done += 1
-        else:
+        if error is not None:
             self._failed += 1
             meter.fail(error)
-        if error is None and envelope.reply_to is not None and not self._answered:
-            self._settler.reply(envelope, content, item[3])
+        if error is None and envelope.reply_to is not None and not worker.answered:
+            self._settler.reply(envelope, content, key)
             delivery.ack()
         else:
-            early = task in self._answered
-            self._answered.discard(task)
+            early, worker.answered = worker.answered, False
             self._settler.finish(item, content, error, early, fatal)
         if self._drained is not None and not self._busy() and not self._drained.done():
             self._drained.set_result(None)
