@@ -1,7 +1,7 @@
 """What containers run while the tests of :mod:`e2e.container.test_chaos` break things around them.
 
 ``Work`` answers calls, ``Ledger`` does durable work whose effect it records once, ``Load`` makes both busy and notes
-how each call ended and how long it took. All of it runs in container programs; a test only asks ``Load`` for its report.
+how each call ended and how long it took. All of it runs in container programs; a test asks ``Load`` for its report.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Ledger(ServiceProcess):
         match entry.fate:
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            case "refuse" if not Path("open").exists():
+            case "refuse" if not Path("open").exists():  # noqa: ASYNC240 - a look
                 raise InvalidInput(f"{entry.name} cannot be entered")
             case "fail":
                 raise Unavailable(f"no ink for {entry.name}")
@@ -223,7 +223,8 @@ class Load(ServiceProcess):
                 began = self.world.monotonic()
                 end = "ok"
                 try:
-                    with use_context(Context(DEFAULT_SCOPE, request_id=None if bare else name)):
+                    deadline = began + request.timeout
+                    with use_context(Context(DEFAULT_SCOPE, deadline, request_id=None if bare else name)):
                         await self.send("service:ledger", "enter", Entry(name, request.seconds))
                 except PelagosError as error:
                     end = self._failed(error)

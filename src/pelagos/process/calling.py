@@ -115,8 +115,9 @@ class Caller:
             raise DeadlineExceeded(
                 f"{op} of {address} did not answer within {remaining:.3g} s (conversation {conversation})"
             ) from None
-        finally:
+        except BaseException:  # a reply, and the deadline, would have taken it out
             self._calls.entries.pop(conversation, None)
+            raise
         if reply.status is _ERROR:
             error = from_payload(decode_error(reply.content))
             by = f"{reply.sender_name} ({reply.sender})" if reply.sender_name else reply.sender
@@ -131,11 +132,30 @@ class Caller:
 
     async def send(self, address: str, op: str, content: bytes) -> None:
         """Send one message that nobody answers to a full address that somebody serves; returns when it is in the
-        queue. Raises as :meth:`call` does before it waits for the answer.
+        queue, at the latest at the context's deadline. Raises as :meth:`call` does before it waits for the answer, and
+        :class:`DeadlineExceeded`, of which it is not known whether the message arrived.
         """
         if self._closed:
             raise Unavailable(f"{self._label} has ended; it sends nothing any more")
-        await self._transport.publish(self._one_way(address, op, content, repeatable=True))
+        message = self._one_way(address, op, content, repeatable=True)
+        deadline = CONTEXT.get().deadline
+        if deadline is None:
+            await self._transport.publish(message)
+            return
+        # The message itself has none: once it is in the queue, it waits for its receiver as long as that takes.
+        remaining = deadline - self._monotonic()
+        if remaining <= 0:
+            late = DeadlineExceeded(f"no time was left to send {op} to {address}; nothing was done")
+            late.retry = Retry.TRANSIENT
+            raise late
+        try:
+            async with asyncio.timeout(remaining):
+                await self._transport.publish(message)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the exchange did not take {op} for {address} within {remaining:.3g} s",
+                advice="It may have arrived: send it again under the same request id.",
+            ) from None
 
     def post(self, address: str, op: str, content: bytes) -> None:
         """Send one hint that nobody answers, and perhaps nobody hears."""

@@ -17,6 +17,7 @@ from pelagos.exchange import decode, encode
 from pelagos.model.errors import InvalidInput, Unavailable, Unsupported
 from support.brokers import OwnBroker, own_broker
 from support.chaos_intruder import LARGE, forgeries, garbage, intruder
+from support.chaos_proxy import proxy
 from support.chaos_service import Entry, LoadRequest, Report
 from support.chaos_site import LEDGER, LOAD, PELAGOS, WORK, Site, chaos_site, until
 
@@ -302,3 +303,91 @@ async def test_work_that_cannot_be_done_becomes_a_dead_letter_with_its_reason(si
     await site.run("dead-letters", "drop", "--all", "--yes")
     assert await site.run("dead-letters", "list") == []
     assert set(site.entered()) == {"fine", "no good"}
+
+
+async def test_a_broker_that_takes_nothing_for_a_while(site: Site, broker: OwnBroker) -> None:
+    """Short of memory it stops reading from who publishes: calls end in time, and the container ends when told."""
+    await asyncio.gather(site.start("front", LOAD), *(site.start(name, WORK, LEDGER) for name in "ab"))
+    load = await site.load()
+    await load.begin(LoadRequest("calls", timeout=2.0, pause=0.02))
+    await load.begin(LoadRequest("entries", workers=3, timeout=2.0, pause=0.02))
+    await asyncio.sleep(1.0)
+    before = site.memory("front")
+    await broker.control("set_vm_memory_high_watermark", "absolute", "1")
+    try:
+        await asyncio.sleep(3.0)
+        await site.stop("b", seconds=40)
+        grown = site.memory("front") - before
+    finally:
+        await broker.control("set_vm_memory_high_watermark", "0.6")
+    await site.served()
+    await asyncio.sleep(1.0)
+    report = await load.finish(True)
+    check(report)
+    assert {"deadline_exceeded", "unavailable"} & set(report.ends), report.ends
+    assert grown < 60 << 20, grown
+    await site.entered_all(report.accepted)
+    after = await site.make(LoadRequest("calls", workers=4, most=25))
+    assert after.ends == {"ok": 100}
+
+
+async def test_a_bad_network(site: Site, broker: OwnBroker) -> None:
+    async with proxy(broker.port) as network:
+        url = broker.url.replace(str(broker.port), str(network.port))
+        quick = {"PELAGOS_BROKER_OPTIONS__HEARTBEAT": "1"}
+        await asyncio.gather(
+            site.start("front", LOAD, url=url, **quick), *(site.start(name, WORK, LEDGER) for name in "ab")
+        )
+        load = await site.load()
+        await load.begin(LoadRequest("calls", timeout=2.0, pause=0.01))
+        await load.begin(LoadRequest("entries", workers=3, timeout=2.0, pause=0.02))
+        network.delay = 0.05
+        await asyncio.sleep(1.5)
+        network.delay = 0.0
+        for harm in (network.cut, network.half_close):
+            harm()
+            await site.served()
+        taken = network.taken
+        network.open.clear()  # only heartbeats tell that nothing passes any more
+
+        async def again() -> bool:
+            return network.taken > taken
+
+        await until(again)
+        network.open.set()
+        await site.served()
+        await asyncio.sleep(1.0)
+        report = await load.finish(True)
+        check(report)
+        assert network.taken >= 4
+        await site.entered_all(report.accepted)
+        after = await site.make(LoadRequest("calls", workers=4, most=25))
+        assert after.ends == {"ok": 100}
+
+
+async def test_two_systems_on_one_broker_do_not_see_each_other(site: Site) -> None:
+    async with chaos_site(site.url) as other:
+        await asyncio.gather(site.start("front", LOAD), other.start("front", LOAD), site.start("a", WORK, LEDGER))
+        with pytest.raises(Unavailable):
+            await (await other.work("front")).ping()
+        await other.start("a", WORK, LEDGER)
+        reports = await asyncio.gather(
+            *(one.make(LoadRequest(kind, workers=3, most=10)) for one in (site, other) for kind in ("calls", "bare"))
+        )
+        for one in (site, other):
+            assert (await (await one.work("front")).counts())[0] == 30
+            assert {node["id"] for node in await one.run("nodes")} == {"front", "a"}
+        names = [report.accepted for report in reports if report.accepted]
+        for one, accepted in zip((site, other), names, strict=True):
+            await one.entered_all(accepted)
+            assert set(one.entered()) == set(accepted)
+
+
+async def test_credentials_that_are_wrong_are_told_and_not_shown(site: Site, broker: OwnBroker) -> None:
+    bad = broker.url.replace("guest:guest", "guest:hunter2")
+    process = await site.launch("front", LOAD, url=bad)
+    async with asyncio.timeout(30):
+        assert await process.wait() not in (0, None)
+    said = site.log("front")
+    assert "does not accept the user and password" in said
+    assert "hunter2" not in said and "Traceback" not in said

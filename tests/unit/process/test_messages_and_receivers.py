@@ -8,8 +8,17 @@ from typing import Any
 import pytest
 
 from pelagos.container import Container, ContainerConfig
-from pelagos.exchange import Address, Envelope, Performative
-from pelagos.model.errors import Cancelled, Conflict, InternalError, InvalidInput, Refused, Unavailable
+from pelagos.exchange import Address, Envelope, MemoryTransport, Performative
+from pelagos.model.errors import (
+    Cancelled,
+    Conflict,
+    DeadlineExceeded,
+    InternalError,
+    InvalidInput,
+    Refused,
+    Retry,
+    Unavailable,
+)
 from pelagos.model.scope import DEFAULT_SCOPE
 from pelagos.process import Context, Process, ServiceProcess, State, WorkerProcess, client, operation, use_context
 from pelagos.process.host import begin_of
@@ -75,6 +84,38 @@ async def test_a_one_way_message_reaches_an_operation(container: Container, desk
     serving = desk.snapshot().serving
     assert (serving.done, serving.failed, serving.unanswerable) == (2, 3, 3)
     assert container.transport.snapshot().undeliverable == 0
+
+
+class Stuck(MemoryTransport):
+    """Takes nothing from ``stuck`` on."""
+
+    stuck = False
+
+    async def publish(self, envelope: Envelope) -> None:
+        if self.stuck:
+            await asyncio.Event().wait()
+        await super().publish(envelope)
+
+
+async def test_sending_ends_at_the_deadline_of_its_context(desk: Desk) -> None:
+    world = SimulatedWorld()
+    transport = Stuck(world)
+    async with Container(world, transport=transport) as container:
+        await container.spawn(desk)
+        transport.stuck = True
+        began = world.monotonic()
+        with use_context(Context(DEFAULT_SCOPE, began + 2.0)):
+            with pytest.raises(DeadlineExceeded) as late:
+                await container.edge.send("service:desk", "note", "a")
+            assert world.monotonic() - began == pytest.approx(2.0)
+            assert late.value.retry is Retry.UNCERTAIN
+            with pytest.raises(DeadlineExceeded, match="nothing was done"):
+                await container.edge.send("service:desk", "note", "b")
+        transport.stuck = False
+        with use_context(Context(DEFAULT_SCOPE, world.monotonic() + 2.0)):
+            await container.edge.send("service:desk", "note", "c")
+        await settle()
+        assert desk.seen == ["c"]
 
 
 async def test_sending_to_nobody_and_to_the_wrong_kind(container: Container) -> None:

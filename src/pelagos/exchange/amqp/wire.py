@@ -32,6 +32,12 @@ __all__ = ["Channel", "ChannelClosed", "Message", "Wire", "WireLost"]
 
 log = structlog.get_logger(__name__)
 
+_SHORT_PATIENCE = 0.5
+"""Seconds that a call waits while the broker answers nothing."""
+
+_SILENCE = 2.0
+"""Seconds in which a broker that reads at all answers."""
+
 # It logs each lost connection with a traceback; we log it ourselves, once.
 logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)
 
@@ -69,6 +75,9 @@ class Wire:
         self._loop = asyncio.get_running_loop()
         self._connection = connection
         self._writer = writer
+        self.silent = False
+        """Somebody waited in vain for the broker to answer. Until it answers anything, nobody else waits as long: a
+        broker that is short of memory reads nothing, and to leave it takes many calls."""
         self._reply_timeout = config.reply_timeout
         self._out: list[bytes] = []
         self._numbers = 0
@@ -190,15 +199,19 @@ class Channel:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._replies.append(future)
         self.wire.send(pamqp.frame.marshal(frame, self.number))
+        loop = asyncio.get_running_loop()
+        patience = min(_SHORT_PATIENCE, self._reply_timeout) if self.wire.silent else self._reply_timeout
+        began = loop.time()
         try:
-            async with asyncio.timeout(self._reply_timeout):
+            async with asyncio.timeout(patience):
                 return await asyncio.shield(future)
         except TimeoutError:
-            raise Unavailable(f"the broker did not answer {frame.name} in {self._reply_timeout:g} s") from None
+            raise Unavailable(f"the broker did not answer {frame.name} in {patience:g} s") from None
         finally:
             if future.done() and not future.cancelled():
                 future.exception()  # looked at, also when whoever waited was cancelled meanwhile
             else:
+                self.wire.silent = self.wire.silent or loop.time() - began >= _SILENCE
                 future.add_done_callback(_look_at)
 
     def tell(self, frame: Frame) -> None:
@@ -335,6 +348,7 @@ class Channel:
             self._answer(message)
 
     def _answer(self, answer: Any) -> None:
+        self.wire.silent = False
         if self._replies:
             future = self._replies.popleft()
             if not future.done():
