@@ -15,7 +15,7 @@ async def test_it_comes_back_and_begins_anew(container, harness):
     with pytest.raises(InternalError, match="adding nothing"):
         await counter.add(0)
     await harness.failed("counter")
-    assert await container.transport.wait_served("service:test.counter", 5)
+    await harness.served("counter")
     assert await counter.add(1) == 11
 
 
@@ -26,7 +26,7 @@ async def test_who_fails_too_often_is_given_up(container, harness):
     await container.spawn(supervisor, restart=Restart.TEMPORARY)
     counter = client(CounterService, container.edge)
     for times in (1, 2, 3):
-        assert await container.transport.wait_served("service:test.counter", 5)
+        await harness.served("counter")
         with pytest.raises(InternalError):
             await counter.add(0)
         await harness.failed("counter", times=times)

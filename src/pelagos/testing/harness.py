@@ -13,14 +13,14 @@ did not come is a mistake, too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from pelagos.container import Container, ContainerConfig
-from pelagos.exchange import MemoryTransport, Names, Transport
+from pelagos.exchange import Address, Kind, MemoryTransport, Names, Transport
 from pelagos.exchange.interceptors import (
     DEFAULT_STACK,
     InterceptedTransport,
@@ -39,11 +39,11 @@ from pelagos.model.policy import ANONYMOUS_SCOPE
 from pelagos.model.scope import Scope
 from pelagos.model.world import SystemWorld, World
 from pelagos.process import Context, Process, acting_as, current_context, use_context
+from pelagos.process.conversations import BUILT_IN, Protocol
 from pelagos.simulation import SimulatedWorld, VirtualLoop
 from pelagos.testing.recorder import Recorder
 
 if TYPE_CHECKING:
-    from pelagos.process.conversations import Protocol
     from pelagos.store import Store
 
 __all__ = ["CheckedContainer", "Harness", "running_container", "world_of_this_loop"]
@@ -99,21 +99,27 @@ class CheckedContainer(Container):
             self.failures.append((process.id, process.label, process.cause))
             self.harness.somebody_failed()
 
-    def busy(self) -> list[str]:
-        """What is in progress now: requests, with the operations' names, calls that wait and open conversations."""
+    def busy(self, may_stay_open: Collection[str] = ()) -> list[str]:
+        """What is in progress now: requests, with the operations' names, and conversations. Subscriptions of services
+        to each other are none of it: they last as long as those do."""
         found: list[str] = []
         for process in self.processes:
             snapshot = process.snapshot()
             named = f"{process.label} ({process.id})"
-            operations = [one for one in snapshot.operations if one.in_progress]
-            found += [f"{named} serves {one.op}{_times(one.in_progress)}" for one in operations]
+            for one in snapshot.operations:
+                if one.in_progress and f"{process.label}.{one.op}" not in may_stay_open:
+                    found.append(f"{named} serves {one.op}{_times(one.in_progress)}")
             if snapshot.serving.waiting:
                 found.append(f"{named} has {snapshot.serving.waiting} requests that wait")
-            if snapshot.calls:
-                found.append(f"{named} waits for {snapshot.calls} answer{'s' if snapshot.calls > 1 else ''}")
-            if snapshot.conversations:
-                found.append(f"{named} takes part in {', '.join(snapshot.conversations)}")
+            if process is self.edge and snapshot.calls:
+                found.append(f"the test waits for {snapshot.calls} answer{'s' if snapshot.calls > 1 else ''}")
+            found += [f"{named} takes part in {one}" for one in snapshot.conversations if self._ends(process, one)]
         return found
+
+    def _ends(self, process: Process, conversation: str) -> bool:
+        """Whether a conversation (id, protocol, role, state) is one that should have ended."""
+        leased = {protocol.name for protocol in (*BUILT_IN, *self.protocols) if protocol.lease is not None}
+        return process is self.edge or conversation.split()[1] not in leased
 
 
 class Harness:
@@ -146,6 +152,7 @@ class Harness:
         self._policy = parse_policy(*_policy_text(policy)) if policy else None
         self._policies: list[PolicyInterceptor] = []
         self._expected: list[_Expected] = []
+        self._may_stay_open: set[str] = set()
         self._found: list[str] = []
         self._waiting: list[asyncio.Future[None]] = []
         self._taps: list[Tap] = []
@@ -289,6 +296,10 @@ class Harness:
         """Processes of that label (a service's name, or a class's) will fail so; ``times`` None: once or more."""
         self._expected.append(_Expected(label, kind, times))
 
+    def may_stay_open(self, *operations: str) -> None:
+        """Operations, as ``queue.next``, whose requests may be in progress at the end, since they are made to wait."""
+        self._may_stay_open.update(operations)
+
     async def failed(self, label: str, *, times: int = 1, timeout: float = 5.0) -> BaseException:
         """Returns the cause once so many processes of that label have failed since the harness began.
 
@@ -306,6 +317,13 @@ class Harness:
                     f"{label} did not fail {times} times within {timeout:g} s, only {len(causes)} times"
                 ) from None
         return causes[times - 1]
+
+    async def served(self, service: str, timeout: float = 5.0) -> None:
+        """Returns when somebody serves that service, for example again after a failure. Raises :class:`AssertionError`
+        after ``timeout`` seconds without."""
+        container = self.containers[0]
+        if not await container.transport.wait_served(container.names.full(Address(Kind.SERVICE, service)), timeout):
+            raise AssertionError(f"nobody served {service} within {timeout:g} s")
 
     def somebody_failed(self) -> None:
         """For containers: look again."""
@@ -345,7 +363,7 @@ class Harness:
         self._found += [f"at the end, {one}" for one in busy]
 
     def _busy(self) -> list[str]:
-        return [one for container in self.containers for one in container.busy()]
+        return [one for container in self.containers for one in container.busy(self._may_stay_open)]
 
 
 @asynccontextmanager

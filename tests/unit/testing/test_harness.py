@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 
 import pytest
 
 from pelagos.model.errors import Forbidden, InvalidInput, Unauthenticated, Unavailable
-from pelagos.process import Process, client, operation
+from pelagos.process import Process, ServiceProcess, client, operation
+from pelagos.process.conversations import subscription
 from pelagos.simulation import SimulatedWorld
 from pelagos.testing import Harness, running_container
 from support.testing_services import Book, Librarian, Library
@@ -107,7 +108,7 @@ async def test_a_request_in_progress_is_named_with_who_waits() -> None:
 
     told = await problems(harness, work())
     assert "at the end, library (c.3) serves browse" in told
-    assert "at the end, edge (c.2) waits for 1 answer" in told
+    assert "at the end, the test waits for 1 answer" in told
 
 
 async def test_what_ends_within_the_grace_is_no_problem() -> None:
@@ -139,6 +140,77 @@ async def test_an_open_conversation_is_named() -> None:
         await container.edge.converse("request", "service:library", "lend", "Dune", timeout=600)
 
     assert "library (c.3) takes part in c.2" in await problems(harness, work())
+
+
+class Reader(ServiceProcess):
+    """Subscribes for as long as it lives, and waits for what may never come."""
+
+    name = "reader"
+
+    async def on_activate(self) -> None:
+        self.start_task(self.read())
+        self.start_task(client(Library, self, timeout=1000).browse())
+
+    async def read(self) -> None:
+        async with await self.converse("subscribe", "service:library", "endless") as news:
+            async for _ in news.values():
+                pass
+
+
+class Endless(Library):
+    @subscription
+    async def endless(self) -> AsyncIterator[int]:
+        yield 1
+        await asyncio.Event().wait()
+
+
+async def test_what_is_made_to_last_may_last() -> None:
+    async with Harness() as harness:
+        harness.may_stay_open("library.browse")
+        container = await harness.container("c")
+        reading = [await container.spawn(Endless), await container.spawn(Reader)]
+        await asyncio.sleep(100)
+        assert [len(container.process(one).snapshot().conversations) for one in reading] == [1, 1]
+
+
+async def test_only_what_was_named_may_last() -> None:
+    harness = Harness()
+    harness.may_stay_open("library.count")
+
+    async def work() -> None:
+        container = await harness.container("c")
+        await container.spawn(Endless)
+        await container.spawn(Reader)
+
+    told = await problems(harness, work())
+    assert told.splitlines()[1:] == ["- at the end, library (c.3) serves browse"]
+
+
+async def test_a_subscription_of_the_test_itself_must_end() -> None:
+    harness = Harness()
+
+    async def work() -> None:
+        container = await harness.container("c")
+        await container.spawn(Endless)
+        await container.edge.converse("subscribe", "service:library", "endless")
+
+    assert "at the end, edge (c.2) takes part in" in await problems(harness, work())
+
+
+async def test_waiting_for_a_failure() -> None:
+    async with Harness() as harness:
+        harness.expect_failure("library", RuntimeError)
+        container = await harness.container("c")
+        await container.spawn(Library)
+        with pytest.raises(AssertionError, match="library did not fail 1 times within 3 s, only 0 times"):
+            await harness.failed("library", timeout=3)
+        await client(Library, container.edge).burn()
+        assert str(await harness.failed("library")) == "fire"
+        assert str(await harness.failed("library")) == "fire"  # as often as one asks
+        await harness.served("library")
+        assert await client(Library, container.edge).count() == 0
+        with pytest.raises(AssertionError, match="nobody served museum within 3 s"):
+            await harness.served("museum", 3)
 
 
 async def test_a_process_that_does_not_stop_in_time_is_named() -> None:
