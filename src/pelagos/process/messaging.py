@@ -53,7 +53,7 @@ class Served:
     async def open(self) -> None:
         """Begin to receive."""
         owner = self._owner
-        server = owner._server
+        server = owner._pelagos_server
         if self._lane is None:
             self._lane = server.receiver_lane(
                 bound=self._bound, events=self._events, durable=self._durable, max_concurrent=self._max_concurrent
@@ -70,11 +70,11 @@ class Served:
 
     async def cancel(self) -> None:
         """Receive nothing more, for good; what has been taken is served to its end. Idempotent."""
-        if self in self._owner._served:
-            self._owner._served.remove(self)
+        if self in self._owner._pelagos_served:
+            self._owner._pelagos_served.remove(self)
             await self.close()
             if self._lane is not None:
-                self._owner._server.drop_lane(self._lane)
+                self._owner._pelagos_server.drop_lane(self._lane)
 
 
 class Messenger:
@@ -95,8 +95,8 @@ class Messenger:
     id: str
 
     def __init__(self) -> None:
-        self._hosted = False
-        self._served: list[Served] = []
+        self._pelagos_hosted = False
+        self._pelagos_served: list[Served] = []
 
     @property
     def label(self) -> str:
@@ -120,21 +120,21 @@ class Messenger:
     @property
     def caller(self) -> Caller:
         """The calling side. Raises :class:`Conflict` before the process is hosted."""
-        if not self._hosted:
+        if not self._pelagos_hosted:
             raise Conflict(f"{self.label} is not hosted by a container", advice="Spawn it first.")
-        return self._caller
+        return self._pelagos_caller
 
     # Made at first use: an idle process neither calls nor is called.
 
     @cached_property
-    def _caller(self) -> Caller:
+    def _pelagos_caller(self) -> Caller:
         caller = Caller(self.container, address=self.address, process_id=self.id, label=self.label)
         if self.state is State.TERMINATED:
             caller.close()
         return caller
 
     @cached_property
-    def _server(self) -> RequestServer:
+    def _pelagos_server(self) -> RequestServer:
         server = RequestServer(
             self.container,
             address=self.address,
@@ -147,7 +147,7 @@ class Messenger:
             converse=self._receive,
             on_defect=self._fail if self.fail_fast else None,
         )
-        server.open = self._admitting
+        server.open = self._pelagos_admitting
         return server
 
     # -- saying ------------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ class Messenger:
         What it returns is dropped, what it raises is logged. A handler need not call this: what it returns is the
         reply. Raises :class:`Conflict` outside of a request, and the second time.
         """
-        self._server.reply(value)
+        self._pelagos_server.reply(value)
 
     def refuse(self, reason: str, *, advice: str | None = None, details: dict[str, Any] | None = None) -> NoReturn:
         """Refuse the request being served: raises :class:`Refused`, which the caller gets."""
@@ -202,7 +202,9 @@ class Messenger:
 
     def cancel_request(self, request_id: str) -> int:
         """Cancel the handlers that serve that request id: their callers get :class:`Cancelled`. Returns how many."""
-        return self._server.cancel_requests(lambda: Cancelled(f"request {request_id} was cancelled"), request_id)
+        return self._pelagos_server.cancel_requests(
+            lambda: Cancelled(f"request {request_id} was cancelled"), request_id
+        )
 
     # -- hearing -----------------------------------------------------------------------------------------------
 
@@ -261,16 +263,16 @@ class Messenger:
         return await self._receive_from(Served(self, receiver, bound, events=True, max_concurrent=None))
 
     async def _receive_from(self, served: Served) -> Served:
-        if not self._hosted:
+        if not self._pelagos_hosted:
             raise Conflict(f"{self.label} is not hosted by a container", advice="Call it from on_init or later.")
-        self._served.append(served)
+        self._pelagos_served.append(served)
         if self.state is State.ACTIVE:
             await served.open()
         return served
 
     # -- of the process itself -----------------------------------------------------------------------------------
 
-    _admitting = False
+    _pelagos_admitting = False
     """Whether requests are admitted: the process is ACTIVE."""
 
     def _receive(self, delivery: Delivery) -> None:

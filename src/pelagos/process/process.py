@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Callable, Coroutine
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pelagos.exchange import Delivery, Performative, Receiver
+from pelagos.exchange import Delivery, Performative, Receiver, Subscription
 from pelagos.model.errors import Conflict, NotFound, Retry, Unavailable
 from pelagos.model.scope import DEFAULT_SCOPE
 from pelagos.process.child import ChildSnapshot, ExitReason, Restart, RestartStrategy
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 __all__ = ["Process", "ProcessSnapshot"]
 
 log = get_logger(__name__)
+
+# Looking a member up in its enum costs almost as much as making a message.
+_RESULT = Performative.INFORM_RESULT
 
 _HARD_END = 1.0
 """Seconds that ``on_terminate`` gets when the process failed or was cancelled."""
@@ -66,9 +70,16 @@ class Process(Messenger, Speaker):
     supervisor_id: str = ""
     """The process that keeps this one alive; empty for a root."""
 
+    _pelagos_mailbox: Subscription | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if not cls.__module__.startswith("pelagos."):
+            _refuse_names(cls, vars(cls))
+
     def __init__(self) -> None:
         super().__init__()
-        self._life = LifeCycle(
+        self.__life = LifeCycle(
             {
                 "on_init": self.on_init,
                 "on_activate": self._activate,
@@ -77,13 +88,13 @@ class Process(Messenger, Speaker):
             },
             name=self.label,
         )
-        self._group: asyncio.TaskGroup | None = None
-        self._stopping: asyncio.Future[float] | None = None
-        self._stop_requested: float | None = None
-        self._tasks: dict[asyncio.Task[None], None] = {}
-        self._switching: asyncio.Lock | None = None
-        self._kept: Children | None = None
-        self._hurried = False
+        self.__group: asyncio.TaskGroup | None = None
+        self.__stopping: asyncio.Future[float] | None = None
+        self.__stop_requested: float | None = None
+        self.__tasks: dict[asyncio.Task[None], None] = {}
+        self.__switching: asyncio.Lock | None = None
+        self.__kept: Children | None = None
+        self._pelagos_hurried = False
         """It was cancelled: its end should take no time."""
 
     # -- what subclasses override ------------------------------------------------------------------------------
@@ -118,17 +129,17 @@ class Process(Messenger, Speaker):
 
     @property
     def state(self) -> State:
-        return self._life.state
+        return self.__life.state
 
     @property
     def cause(self) -> BaseException | None:
         """Why it went to ERROR, if it did."""
-        return self._life.cause
+        return self.__life.cause
 
     @property
     def serves(self) -> bool:
         """Whether requests are admitted now."""
-        return self._admitting
+        return self._pelagos_admitting
 
     def start_task(self, coroutine: Coroutine[Any, Any, Any], *, name: str = "") -> asyncio.Task[None]:
         """Run a coroutine as long as the process lives. If it raises, the process goes to ERROR with that cause.
@@ -136,21 +147,21 @@ class Process(Messenger, Speaker):
         It keeps scope and trace of whoever starts it, but neither deadline nor conversation: nobody waits for it.
         Raises :class:`Conflict` when the process does not run.
         """
-        if self._group is None or self._stopping is None:
+        if self.__group is None or self.__stopping is None:
             coroutine.close()
             raise Conflict(f"{self.label} is {self.state}; it cannot start tasks")
         here = current_context()
         context = Context(here.scope, trace=here.trace, process=self.id)
         task = self._start(self._guard(coroutine), name or getattr(coroutine, "__name__", "task"), context)
-        self._tasks[task] = None
+        self.__tasks[task] = None
         task.add_done_callback(self._forget_task)
         return task
 
     def stop(self, drain: float = 5.0) -> None:
         """Ask the process to end in good order; running requests get ``drain`` seconds. Returns at once. Idempotent."""
-        self._stop_requested = drain
-        if self._stopping is not None and not self._stopping.done():
-            self._stopping.set_result(drain)
+        self.__stop_requested = drain
+        if self.__stopping is not None and not self.__stopping.done():
+            self.__stopping.set_result(drain)
 
     async def deactivate(self, drain: float = 5.0) -> None:
         """From ACTIVE to READY: receive nothing more and give back what has not begun; what runs may end within
@@ -165,7 +176,7 @@ class Process(Messenger, Speaker):
             try:
                 await self._close()
                 await self._drain(drain, end=True)
-                await self._life.feed(Input.DEACTIVATE)
+                await self.__life.feed(Input.DEACTIVATE)
             except Exception as error:
                 self._fail(error)
                 raise
@@ -175,7 +186,7 @@ class Process(Messenger, Speaker):
         async with self._one_switch():
             self._require(State.READY, Input.ACTIVATE)
             try:
-                await self._life.feed(Input.ACTIVATE)
+                await self.__life.feed(Input.ACTIVATE)
                 await self._open()
             except Exception as error:
                 self._fail(error)
@@ -194,41 +205,42 @@ class Process(Messenger, Speaker):
         Children end before ``on_terminate`` of this process. If they fail too often, it fails too. Arguments and errors
         are those of :meth:`pelagos.container.Container.spawn`.
         """
-        if self._kept is None:
+        if self.__kept is None:
             from pelagos.process.children import Children
 
-            self._kept = Children(self, self._start, self._fail)
-        return await self._kept.spawn(process, name, restart, shutdown)
+            self.__kept = Children(self, self._start, self._fail)
+        return await self.__kept.spawn(process, name, restart, shutdown)
 
     async def stop_child(self, name: str) -> None:
         """Stop a child in good order and forget it. Raises :class:`NotFound`."""
-        if self._kept is None:
+        if self.__kept is None:
             raise NotFound(f"{self.label} has no child {name!r}")
-        await self._kept.stop_child(name)
+        await self.__kept.stop_child(name)
 
     def children(self) -> tuple[ChildSnapshot, ...]:
         """Its children in the order of their start."""
-        return () if self._kept is None else self._kept.children()
+        return () if self.__kept is None else self.__kept.children()
 
     def statistics(self) -> tuple[OperationStatistics, ...]:
         """What each operation that was called has cost."""
-        return self._server.statistics() if "_server" in vars(self) else ()
+        return self._pelagos_server.statistics() if "_pelagos_server" in vars(self) else ()
 
     def snapshot(self) -> ProcessSnapshot:
-        caller = self._caller if "_caller" in vars(self) else None
+        caller = self._pelagos_caller if "_pelagos_caller" in vars(self) else None
         return ProcessSnapshot(
             id=getattr(self, "id", ""),
             name=self.name,
             kind=type(self).__name__,
             state=self.state,
             cause=None if self.cause is None else f"{type(self.cause).__name__}: {self.cause}",
-            serving=self._server.snapshot() if "_server" in vars(self) else ServingSnapshot(),
+            serving=self._pelagos_server.snapshot() if "_pelagos_server" in vars(self) else ServingSnapshot(),
             calls=0 if caller is None else caller.pending,
             late_replies=0 if caller is None else caller.late_replies,
-            tasks=tuple(task.get_name() for task in self._tasks),
+            tasks=tuple(task.get_name() for task in self.__tasks),
             unknown_replies=0 if caller is None else caller.unknown_replies,
             supervisor=self.supervisor_id,
             operations=self.statistics(),
+            conversations=() if self._pelagos_conversations is None else self._pelagos_conversations.snapshot().open,
         )
 
     # -- its life ----------------------------------------------------------------------------------------------
@@ -239,17 +251,17 @@ class Process(Messenger, Speaker):
         Returns after :meth:`stop`. Raises the cause if it fails, and :class:`asyncio.CancelledError` if it is
         cancelled. An object lives once: a second call raises :class:`Conflict`.
         """
-        if self._hosted:
+        if self._pelagos_hosted:
             raise Conflict(f"{self.label} has lived already", advice="Give the supervisor a factory, not an object.")
         self._attach(host)
         try:
             try:
                 async with asyncio.TaskGroup() as group:
-                    self._group = group
+                    self.__group = group
                     await self._live(started)
             except BaseExceptionGroup as group_error:
                 raise _leaf(group_error) from None
-            await self._life.feed(Input.TERMINATE)
+            await self.__life.feed(Input.TERMINATE)
         except BaseException as cause:
             await self._end_after(cause)
             raise
@@ -257,69 +269,78 @@ class Process(Messenger, Speaker):
             await self._detach()
 
     async def _live(self, started: Callable[[], None]) -> None:
-        assert self._stopping is not None
+        assert self.__stopping is not None
         try:
-            self._mailbox = await self.container.transport.subscribe(
+            self._pelagos_mailbox = await self.container.transport.subscribe(
                 Receiver(self.address, prefetch=self.max_concurrent), self._receive
             )
             await self._before_init()
-            await self._life.feed(Input.INITIALIZE)
-            await self._life.feed(Input.ACTIVATE)
+            await self.__life.feed(Input.INITIALIZE)
+            self._check_names()
+            await self.__life.feed(Input.ACTIVATE)
             await self._open()
             started()
-            drain = await self._stopping
+            drain = await self.__stopping
             async with self._one_switch():
                 await self._close()
                 await self._drain(drain)
                 if self.state is State.ACTIVE:
-                    await self._life.feed(Input.DEACTIVATE)
-                if self._kept is not None:
-                    await self._kept.stop()
+                    await self.__life.feed(Input.DEACTIVATE)
+                if self.__kept is not None:
+                    await self.__kept.stop()
         except asyncio.CancelledError:
-            self._hurried = True
+            self._pelagos_hurried = True
             raise
         finally:
-            await self._close()
-            if "_server" in vars(self):
-                self._server.cancel()
-            if self._conversations is not None:
-                self._conversations.close()
-            if self._kept is not None:
-                self._kept.cancel()
-            for task in list(self._tasks):
-                task.cancel()
-            self._group = None
+            try:
+                await self._close()
+            finally:
+                self._end_all()
+
+    def _end_all(self) -> None:
+        """Whatever still goes on in its task group."""
+        if "_pelagos_server" in vars(self):
+            self._pelagos_server.cancel()
+        if self._pelagos_conversations is not None:
+            self._pelagos_conversations.close()
+        if self.__kept is not None:
+            self.__kept.cancel()
+        for task in list(self.__tasks):
+            task.cancel()
+        self.__group = None
 
     async def _before_init(self) -> None:
         """What a kind of process does before its subclasses' ``on_init``."""
 
     async def _open(self) -> None:
         """Begin to receive."""
-        self._admitting = True
-        if "_server" in vars(self):
-            self._server.open = True
-        for served in list(self._served):
+        self._pelagos_admitting = True
+        if "_pelagos_server" in vars(self):
+            self._pelagos_server.open = True
+        for served in list(self._pelagos_served):
             await served.open()
 
     async def _close(self) -> None:
         """Receive nothing more, and give back what has not begun."""
-        self._admitting = False
-        if "_server" in vars(self):
-            self._server.open = False
-        for served in reversed(self._served):
-            await served.close()
-        if "_server" in vars(self):
-            self._server.give_back()
+        self._pelagos_admitting = False
+        if "_pelagos_server" in vars(self):
+            self._pelagos_server.open = False
+        try:
+            for served in reversed(self._pelagos_served):
+                await served.close()
+        finally:
+            if "_pelagos_server" in vars(self):
+                self._pelagos_server.give_back()
 
     async def _drain(self, timeout: float, *, end: bool = False) -> None:
         """Wait for what runs; ``end``: and cancel the rest, since the process goes on."""
-        if self._conversations is not None:
-            timeout = await self._conversations.drain(timeout)
-        if "_server" in vars(self) and not await self._server.drain(timeout):
+        if self._pelagos_conversations is not None:
+            timeout = await self._pelagos_conversations.drain(timeout)
+        if "_pelagos_server" in vars(self) and not await self._pelagos_server.drain(timeout):
             log.warning("requests cancelled at shutdown", process=self.id, name=self.label, seconds=timeout)
             if end:
-                self._server.cancel_requests(self._deactivated)
-                if not await self._server.drain(_HARD_END):
+                self._pelagos_server.cancel_requests(self._deactivated)
+                if not await self._pelagos_server.drain(_HARD_END):
                     raise Unavailable(f"{self.label}: handlers went on after they were cancelled")
 
     def _deactivated(self) -> Unavailable:
@@ -330,47 +351,55 @@ class Process(Messenger, Speaker):
     @asynccontextmanager
     async def _one_switch(self) -> AsyncIterator[None]:
         """One change between READY and ACTIVE at a time; the lock is made at the first, most processes see none."""
-        if self._switching is None:
-            self._switching = asyncio.Lock()
-        async with self._switching:
+        if self.__switching is None:
+            self.__switching = asyncio.Lock()
+        async with self.__switching:
             yield
 
     def _require(self, state: State, event: Input) -> None:
-        if self.state is not state or self._stopping is None or self._stopping.done():
+        if self.state is not state or self.__stopping is None or self.__stopping.done():
             raise IllegalTransition(
                 f"{self.label} is {self.state if self.state is not state else 'ending'}; {event} is not possible",
                 details={"state": str(self.state), "input": str(event)},
             )
 
+    def _check_names(self) -> None:
+        if not _OWN.isdisjoint(vars(self)):
+            _refuse_names(type(self), vars(self))
+
     def _attach(self, host: Host) -> None:
+        self._check_names()
         self.container = host
         self.world = host.world
         self.id = host.new_process_id()
-        self._hosted = True
+        self._pelagos_hosted = True
         CONTEXT.set(Context(DEFAULT_SCOPE, process=self.id))
-        self._stopping = asyncio.get_running_loop().create_future()
-        if self._stop_requested is not None:
-            self._stopping.set_result(self._stop_requested)
+        self.__stopping = asyncio.get_running_loop().create_future()
+        if self.__stop_requested is not None:
+            self.__stopping.set_result(self.__stop_requested)
         host.process_started(self)
 
     async def _detach(self) -> None:
-        assert self._stopping is not None
-        mailbox = getattr(self, "_mailbox", None)
-        if mailbox is not None:
-            await mailbox.close()
-        if "_caller" in vars(self):
-            self._caller.close()
-        if not self._stopping.done():
-            self._stopping.cancel()
-        self.container.process_ended(self)
+        assert self.__stopping is not None
+        try:
+            if self._pelagos_mailbox is not None:
+                await self._pelagos_mailbox.close()
+            for served in self._pelagos_served:  # mostly closed long ago, but an end may be cut short
+                await served.close()
+        finally:
+            if "_pelagos_caller" in vars(self):
+                self._pelagos_caller.close()
+            if not self.__stopping.done():
+                self.__stopping.cancel()
+            self.container.process_ended(self)
 
     async def _end_after(self, cause: BaseException) -> None:
         """To ERROR, and from there to TERMINATED; the hook's own failure must not hide the first cause."""
         if self.state is not State.TERMINATED:
-            await self._life.feed(Input.FAIL, cause)
+            await self.__life.feed(Input.FAIL, cause)
         try:
             async with asyncio.timeout(_HARD_END):
-                await self._life.feed(Input.TERMINATE)
+                await self.__life.feed(Input.TERMINATE)
         except Exception as error:
             log.error("on_terminate failed after a failure", process=self.id, name=self.label, exc_info=error)
 
@@ -386,11 +415,11 @@ class Process(Messenger, Speaker):
         envelope = delivery.envelope
         if envelope.protocol != "rpc" and envelope.protocol != "none":
             self.conversations.receive(delivery)
-        elif envelope.performative is Performative.INFORM_RESULT or envelope.is_reply:
-            self._caller.take_reply(envelope)
+        elif envelope.performative is _RESULT or envelope.is_reply:
+            self._pelagos_caller.take_reply(envelope)
             delivery.ack()
         else:
-            self._server.admit(delivery)
+            self._pelagos_server.admit(delivery)
 
     # -- tasks -------------------------------------------------------------------------------------------------
 
@@ -398,11 +427,11 @@ class Process(Messenger, Speaker):
         self, coroutine: Coroutine[Any, Any, None], name: str, context: Context | None = None
     ) -> asyncio.Task[None]:
         """A task with none of the context variables of whoever starts it."""
-        assert self._group is not None
+        assert self.__group is not None
         variables = contextvars.Context()
         if context is not None:
             variables.run(CONTEXT.set, context)
-        return self._group.create_task(coroutine, name=f"{self.label} {name}", context=variables)
+        return self.__group.create_task(coroutine, name=f"{self.label} {name}", context=variables)
 
     def _start_worker(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self._start(coroutine, "worker")
@@ -418,14 +447,32 @@ class Process(Messenger, Speaker):
             self._fail(error)
 
     def _fail(self, cause: BaseException) -> None:
-        assert self._stopping is not None
-        if not self._stopping.done():
-            self._stopping.set_exception(cause)
+        assert self.__stopping is not None
+        if not self.__stopping.done():
+            self.__stopping.set_exception(cause)
         else:
             log.error("task failed while its process was stopping", process=self.id, name=self.label, exc_info=cause)
 
     def _forget_task(self, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(task, None)
+        self.__tasks.pop(task, None)
+
+
+_OWN = frozenset(
+    name
+    for owner in (Messenger, Speaker, Process)
+    for name, value in vars(owner).items()
+    if name.startswith("_") and not name.endswith("__") and inspect.isfunction(value)
+)
+"""Methods that a subclass's own would hide. Attributes have names that nobody else takes."""
+
+
+def _refuse_names(cls: type, names: Iterable[str]) -> None:
+    hidden = sorted(_OWN.intersection(names))
+    if hidden:
+        raise TypeError(
+            f"{cls.__module__}.{cls.__qualname__} has {', '.join(hidden)}, which every process needs for itself; "
+            "choose another name"
+        )
 
 
 def _leaf(error: BaseException) -> BaseException:

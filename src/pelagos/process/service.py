@@ -23,7 +23,7 @@ class ServiceProcess(Process):
     """Whether work sent to it outlives its processes and the broker: see :class:`pelagos.exchange.Receiver`."""
     delivery_limit: ClassVar[int] = 5
 
-    _service: Served | None = None
+    __service: Served | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -36,7 +36,7 @@ class ServiceProcess(Process):
         return self.container.names.full(Address(Kind.SERVICE, self.name))
 
     async def _open(self) -> None:
-        if self._service is None:
+        if self.__service is None:
             if not self.name:
                 raise InvalidInput(
                     f"{type(self).__qualname__} has no service name", advice='Give the class name = "...".'
@@ -48,6 +48,6 @@ class ServiceProcess(Process):
                 durable=self.durable,
                 delivery_limit=self.delivery_limit,
             )
-            self._service = Served(self, receiver, None, events=False, max_concurrent=None)
-            self._served.append(self._service)
+            self.__service = Served(self, receiver, None, events=False, max_concurrent=None)
+            self._pelagos_served.append(self.__service)
         await super()._open()

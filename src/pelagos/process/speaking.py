@@ -27,7 +27,7 @@ class Speaker:
     max_conversations: ClassVar[int] = 10_000
     """Open at once, as initiator and participant together; more are refused as ``overloaded``."""
 
-    _conversations: Conversations | None = None
+    _pelagos_conversations: Conversations | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -39,13 +39,13 @@ class Speaker:
     @property
     def conversations(self) -> Conversations:
         """All of this process, made at first use. Raises :class:`Conflict` before the process is hosted."""
-        if self._conversations is None:
+        if self._pelagos_conversations is None:
             from pelagos.process.conversations.manager import Conversations
             from pelagos.process.process import Process
 
             assert isinstance(self, Process)
-            self._conversations = Conversations(self)
-        return self._conversations
+            self._pelagos_conversations = Conversations(self)
+        return self._pelagos_conversations
 
     @property
     def conversation(self) -> Conversation:

@@ -208,7 +208,7 @@ class Supervisor(Process):
         if task is None or child.process is None:
             return
         if not task.done():
-            shutdown = 0.0 if self._hurried else child.shutdown
+            shutdown = 0.0 if self._pelagos_hurried else child.shutdown
             if shutdown is None or shutdown > 0:
                 child.process.stop(5.0 if shutdown is None else shutdown * _DRAIN_SHARE)
                 await asyncio.wait([task], timeout=shutdown)

@@ -46,11 +46,11 @@ class WorkerProcess(Process):
         super().__init__()
         self.queue = queue
         self.fanout = fanout
-        self._jobs_at_once = max_concurrent
-        self._jobs_in_hand = prefetch or max_concurrent
-        self._durable = durable
-        self._capacity = capacity
-        self._delivery_limit = delivery_limit
+        self.__jobs_at_once = max_concurrent
+        self.__jobs_in_hand = prefetch or max_concurrent
+        self.__durable = durable
+        self.__capacity = capacity
+        self.__delivery_limit = delivery_limit
 
     @operation
     async def cancel(self, request_id: str) -> bool:
@@ -61,15 +61,15 @@ class WorkerProcess(Process):
         if self.fanout:
             await self.serve(
                 self.fanout if ":" in self.fanout else Address(Kind.FANOUT, self.fanout),
-                max_concurrent=self._jobs_at_once,
-                capacity=self._capacity,
+                max_concurrent=self.__jobs_at_once,
+                capacity=self.__capacity,
             )
         if self.queue:
             await self.serve(
                 self.queue if ":" in self.queue else Address(Kind.SERVICE, self.queue),
-                max_concurrent=self._jobs_at_once,
-                prefetch=self._jobs_in_hand,
-                durable=self._durable,
-                capacity=self._capacity,
-                delivery_limit=self._delivery_limit,
+                max_concurrent=self.__jobs_at_once,
+                prefetch=self.__jobs_in_hand,
+                durable=self.__durable,
+                capacity=self.__capacity,
+                delivery_limit=self.__delivery_limit,
             )

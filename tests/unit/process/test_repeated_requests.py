@@ -182,7 +182,7 @@ async def test_thousands_of_requests_leave_a_bounded_window(container: Container
     proxy = client(Till, container.edge)
     for _ in range(3_000):
         await proxy.pay(0)
-    repeats = till._server._repeats
+    repeats = till._pelagos_server._repeats
     assert 900 < len(repeats.entries) <= 1024
 
 

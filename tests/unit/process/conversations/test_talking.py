@@ -180,7 +180,7 @@ async def settle() -> None:
 async def nothing_left(container: Container) -> None:
     await settle()
     for process in container.processes:
-        if process._conversations is not None:
+        if process._pelagos_conversations is not None:
             snapshot = process.conversations.snapshot()
             assert (snapshot.initiated, snapshot.taken, snapshot.handlers) == (0, 0, 0), snapshot.open
 
@@ -609,7 +609,7 @@ async def test_a_dead_subscriber_is_forgotten_by_its_lease(container: Container,
     edge._initiated.clear()
     edge._renewals.close()
     edge._watch.close()
-    container.edge._mailbox.handler = lambda delivery: delivery.ack()  # type: ignore[attr-defined]
+    container.edge._pelagos_mailbox.handler = lambda delivery: delivery.ack()  # type: ignore[attr-defined]
     await asyncio.sleep(29)
     assert shop.conversations.snapshot().taken == 1
     await asyncio.sleep(3)
@@ -622,7 +622,7 @@ async def test_a_dead_publisher_is_noticed_by_its_subscriber(container: Containe
     await ticks.agreed()
     for task in list(shop.conversations.handlers):
         shop.conversations.handlers.pop(task)
-    shop._mailbox.handler = lambda delivery: delivery.ack()  # type: ignore[attr-defined]
+    shop._pelagos_mailbox.handler = lambda delivery: delivery.ack()  # type: ignore[attr-defined]
     shop.conversations._taken.clear()
     shop.conversations.transport = _Deaf()  # type: ignore[assignment]
     begun = container.world.monotonic()
