@@ -29,6 +29,10 @@ class Logger:
         """``exc_info`` may be an exception: its traceback is logged."""
         self._get().error(event, **fields)
 
+    def critical(self, event: str, **fields: object) -> None:
+        """For what should wake somebody, or was asked for: no level in use hides it."""
+        self._get().critical(event, **fields)
+
     def _get(self) -> Any:
         import structlog
 

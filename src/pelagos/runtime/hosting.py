@@ -26,7 +26,7 @@ from pelagos import __version__
 from pelagos.container import AgentProcess, Container, ContainerConfig
 from pelagos.container.apps import AppManager, find_apps, parse_arguments, resolve
 from pelagos.container.apps.files import AppFile
-from pelagos.container.apps.resolving import Argument, Catalogue, Place
+from pelagos.container.apps.resolving import Argument, Catalogue, Place, StartPlan
 from pelagos.container.control import ContainerInfo, ControlProcess
 from pelagos.container.control.sockets import MAX_PATH, socket_path
 from pelagos.container.keys import KeyExchangeProcess
@@ -37,6 +37,7 @@ from pelagos.exchange.interceptors.transport import InterceptedTransport
 from pelagos.model.errors import InvalidInput
 from pelagos.model.world import SystemWorld, World
 from pelagos.process import get_logger
+from pelagos.runtime.guards import Guards
 from pelagos.runtime.home import prepare_home, write_private
 from pelagos.runtime.listening import Listening
 from pelagos.runtime.log_levels import LEVELS, set_log_level
@@ -52,6 +53,7 @@ log = get_logger(__name__)
 
 _SETTLE = 0.6
 """Seconds in which the other containers of a system have answered a new one."""
+_EDGE = "pelagos.runtime.factories:edge"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -97,6 +99,8 @@ async def host(
     (without it a line is written to standard output), ``ready_file`` is written, a line is written to ``notify_fd``,
     which is then closed, and systemd is told. ``stop`` stops it like a first signal. ``here``: whether names of apps
     are also looked for in the working directory; ``mode``: whose log it is; ``given``: resources that the caller has.
+    ``signals``: whether this is all of its program, which then heeds signals, is watched, and ends by force if it
+    hangs (:mod:`pelagos.runtime.guards`).
 
     Raises DescriptionError with all mistakes in files and arguments, InvalidInput for flags, Conflict if a container
     of that id lives, Unavailable if the broker cannot be reached, what made an app fail to start, and what made the
@@ -110,8 +114,10 @@ async def host(
         catalogue = find_apps(files, program.search, processes=processes, here=here)
         plan = resolve(catalogue, _arguments(arguments, catalogue))
         stopping = stop or asyncio.Event()
-        if signals:
+        guards = None
+        if signals:  # a program of its own, which may be ended
             stack.callback(handle_signals(stopping))
+            guards = stack.enter_context(Guards(settings.guards, world))
         container = program.container()
         await container.start()
         stack.push_async_callback(container.stop)
@@ -143,6 +149,8 @@ async def host(
         await container.spawn(agent, name="agent")
         stack.push_async_callback(apps.stop_all)
         stack.callback(agent.leave)
+        if guards is not None:
+            stack.callback(guards.stopping, _orderly_stop(plan, container.config, settings))
         await apps.start(plan)
         told = HostReady(
             program.system,
@@ -156,6 +164,8 @@ async def host(
         (ready or _say_ready)(told)
         _leave_word(told, ready_file, notify_fd)
         notify_manager("READY=1")
+        if guards is not None:
+            guards.started()
         log.info("container ready", container=container.id, system=program.system, apps=list(told.apps))
         await until_stopped(container, stopping)
         notify_manager("STOPPING=1")
@@ -266,6 +276,13 @@ class _Program:
             verify=options.verify,
             heartbeat=options.heartbeat,
         )
+
+
+def _orderly_stop(plan: StartPlan, config: ContainerConfig, settings: Settings) -> float:
+    """Seconds that a stop in good order takes at the most. How long the edge takes, ``http.drain`` says."""
+    processes = [one for app in plan.apps for one in app.processes if one.kind != _EDGE]
+    times = [one.count * (config.shutdown if one.shutdown is None else one.shutdown) for one in processes]
+    return settings.http.drain + sum(times)
 
 
 def _new_id(world: World, home: Path, system: str) -> str:

@@ -10,7 +10,7 @@ import msgspec
 from pelagos.clouds import AccountConfig
 from pelagos.container import AgentSettings
 
-__all__ = ["BrokerSettings", "HttpSettings", "LogLevel", "Settings"]
+__all__ = ["BrokerSettings", "GuardSettings", "HttpSettings", "LogLevel", "Settings"]
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -53,6 +53,17 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Whether the broker's certificate is checked; turn it off only where nobody else listens."""
     heartbeat: Annotated[int, msgspec.Meta(ge=1)] = 15
     """Of the AMQP connection; after three of them in silence it counts as lost."""
+
+
+class GuardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ends or reports a program that hangs. Seconds; 0 turns it off."""
+
+    stall: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    """How long the event loop may stand still before the log has a critical line with the place."""
+    start: Annotated[float, msgspec.Meta(ge=0)] = 600.0
+    """How long the start of a daemon or container program may take; then it ends by force, with exit code 75."""
+    stop: Annotated[float, msgspec.Meta(ge=0)] = 60.0
+    """How long a stop may take beyond ``http.drain`` and the shutdown times of all processes; then the same."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,6 +114,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What all processes of a container see as ``self.container.settings``; an app's ``config`` goes over it."""
     agent: AgentSettings = AgentSettings()
     """How containers announce themselves and judge the silence of others."""
+    guards: GuardSettings = GuardSettings()
+    """What watches over a daemon or container program that hangs."""
     interceptors: tuple[str | dict[str, Any], ...] = ()
     """The stack that messages pass, in the order of sending, each a name or a name with its options; empty: the default
     one, which signs what leaves this program."""
