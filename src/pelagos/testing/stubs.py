@@ -41,7 +41,9 @@ class Call(msgspec.Struct, frozen=True):
 class _Calls:
     """What was asked, in its order."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        """Of the service."""
         self.calls: list[Call] = []
 
     def arguments(self, op: str) -> list[Any]:
@@ -52,76 +54,75 @@ class _Calls:
         self.calls.append(Call(op, arguments[0] if arguments else None, current_context().scope))
 
 
-class Stub(ServiceProcess):
-    """A stand-in; made by :func:`stub`, spawned like any process."""
+class Stub(_Calls):
+    """A stand-in, made by :func:`stub`. It is a factory of processes: give it to ``container.spawn``."""
 
-    seen: _Calls
-    answers: dict[str, Any]
-    stands_for: type[Process]
+    def __init__(self, service: type[Process], answers: dict[str, Any]) -> None:
+        super().__init__(service.name)
+        self.answers = dict(answers)
+        self._service = service
+        members: dict[str, Any] = {"name": service.name, "version": service.version}
+        for name, found in operations_of(service).items():
+            if name not in _OF_EVERYBODY:
+                members[name] = _operation(self, service, found)
+        for name, found in subscriptions_of(service).items():
+            members[name] = _subscription(self, service, found)
+        self._made = type(f"{service.__name__}Stub", (ServiceProcess,), members)
 
-    @property
-    def calls(self) -> list[Call]:
-        return self.seen.calls
-
-    def arguments(self, op: str) -> list[Any]:
-        """Of all calls of an operation, in their order."""
-        return self.seen.arguments(op)
+    def __call__(self) -> Process:
+        made: Process = self._made()
+        return made
 
     def answer(self, **answers: Any) -> None:
         """Answer so from now on: as :func:`stub` says."""
-        _check_names(self.stands_for, answers)
+        _check_names(self._service, answers)
         self.answers.update(answers)
 
 
 def stub(service: type[Process], **answers: Any) -> Stub:
-    """A process under the name of ``service`` that answers its operations as told::
+    """A stand-in for ``service``, under its name, that answers its operations as told::
 
-        stub(Catalogue, price=12, find=lambda query: [query.name], order=Refused("sold out"))
+        catalogue = stub(Catalogue, price=12, find=lambda query: [query.name], order=Refused("sold out"))
+        await container.spawn(catalogue)
 
     An answer is a value, an error to raise, or a function of the operation's argument (none if it has none), which may
-    be asynchronous, and asynchronous or an iterable's for a subscription. Operations without an answer raise
-    :class:`Unsupported`. Raises :class:`InvalidInput` for names that are no operations, or a class without a name.
+    be asynchronous; for a subscription, what can be iterated over, or a function that returns it. Operations without an
+    answer raise :class:`Unsupported`. Raises :class:`InvalidInput` for names that are no operations, or a class without
+    a name.
     """
     if not service.name:
         raise InvalidInput(
             f"{service.__qualname__} has no service name to stand under", advice="Stubs stand for services."
         )
     _check_names(service, answers)
-    members: dict[str, Any] = {"name": service.name, "version": service.version, "stands_for": service}
-    for name, found in operations_of(service).items():
-        if name not in _OF_EVERYBODY:
-            members[name] = _operation(service, found)
-    for name, found in subscriptions_of(service).items():
-        members[name] = _subscription(service, found)
-    made: Stub = type(f"{service.__name__}Stub", (Stub,), members)()
-    made.seen = _Calls()
-    made.answers = dict(answers)
-    return made
+    return Stub(service, answers)
 
 
-class Spy(Generic[P]):
-    """A real process whose calls are noted; ``process`` is to be spawned."""
+class Spy(_Calls, Generic[P]):
+    """A service whose calls are noted, made by :func:`spy`. A factory of processes: give it to ``container.spawn``."""
 
-    def __init__(self, process: P, seen: _Calls) -> None:
-        self.process = process
-        self._seen = seen
+    def __init__(self, cls: type[P], make: Callable[[type[P]], P]) -> None:
+        super().__init__(cls.name or cls.__name__)
+        self._make = make
+        self._processes: list[P] = []
+        members = {name: _noting(self, cls, name) for name in operations_of(cls) if name not in _OF_EVERYBODY}
+        self._made = type(cls.__name__, (cls,), members)
+
+    def __call__(self) -> P:
+        self._processes.append(self._make(self._made))
+        return self._processes[-1]
 
     @property
-    def calls(self) -> list[Call]:
-        return self._seen.calls
-
-    def arguments(self, op: str) -> list[Any]:
-        """Of all calls of an operation, in their order."""
-        return self._seen.arguments(op)
+    def process(self) -> P:
+        """The one that was made last. Raises :class:`NotFound` before the first."""
+        if not self._processes:
+            raise NotFound(f"no process of {self.name} was made yet", advice="Give the spy to container.spawn().")
+        return self._processes[-1]
 
 
 def spy(cls: type[P], *args: Any, **kwargs: Any) -> Spy[P]:
-    """A process of ``cls``, made with the arguments, whose operations do what they do and are noted."""
-    seen = _Calls()
-    members = {name: _noting(cls, name, seen) for name in operations_of(cls) if name not in _OF_EVERYBODY}
-    members["__doc__"] = cls.__doc__
-    made = type(cls.__name__, (cls,), members)
-    return Spy(typing.cast(P, made(*args, **kwargs)), seen)
+    """A spy on processes of ``cls``, made with the arguments: their operations do what they do, and are noted."""
+    return Spy(cls, lambda made: made(*args, **kwargs))
 
 
 def _check_names(service: type[Process], answers: dict[str, Any]) -> None:
@@ -133,13 +134,13 @@ def _check_names(service: type[Process], answers: dict[str, Any]) -> None:
             )
 
 
-async def _answer(self: Stub, service: type[Process], op: str, arguments: tuple[Any, ...]) -> Any:
-    self.seen.note(op, arguments)
-    if op not in self.answers:
+async def _answer(stands: Stub, op: str, arguments: tuple[Any, ...]) -> Any:
+    stands.note(op, arguments)
+    if op not in stands.answers:
         raise Unsupported(
-            f"the stub of {service.name} has no answer to {op}", advice=f"Give it one: stub(..., {op}=...)."
+            f"the stub of {stands.name} has no answer to {op}", advice=f"Give it one: stub(..., {op}=...)."
         )
-    answer = self.answers[op]
+    answer = stands.answers[op]
     if isinstance(answer, BaseException):
         raise _again(answer)
     if not callable(answer):
@@ -151,11 +152,13 @@ async def _answer(self: Stub, service: type[Process], op: str, arguments: tuple[
 def _again(error: BaseException) -> BaseException:
     """A fresh one for each call, so that tracebacks do not pile up in it."""
     if isinstance(error, PelagosError):
-        return type(error)(error.message, advice=error.advice, details=error.details)
+        fresh = type(error)(error.message, advice=error.advice, details=error.details)
+        fresh.retry = error.retry
+        return fresh
     return error
 
 
-def _operation(service: type[Process], found: Operation) -> Any:
+def _operation(stands: Stub, service: type[Process], found: Operation) -> Any:
     hints = _hints(service, found)
 
     def checked(value: Any) -> Any:
@@ -168,27 +171,22 @@ def _operation(service: type[Process], found: Operation) -> Any:
 
     if found.takes_argument:
 
-        async def method(self: Stub, argument: Any) -> Any:
-            return checked(await _answer(self, service, found.name, (argument,)))
+        async def method(self: Process, argument: Any) -> Any:
+            return checked(await _answer(stands, found.name, (argument,)))
 
     else:
 
-        async def method(self: Stub) -> Any:  # type: ignore[misc]  # one of two shapes
-            return checked(await _answer(self, service, found.name, ()))
+        async def method(self: Process) -> Any:  # type: ignore[misc]  # one of two shapes
+            return checked(await _answer(stands, found.name, ()))
 
     method.__name__ = found.name
     method.__annotations__ = hints
     return operation(method)
 
 
-def _subscription(service: type[Process], found: Operation) -> Any:
-    async def each(self: Stub, arguments: tuple[Any, ...]) -> AsyncIterator[Any]:
-        values = self.answers.get(found.name)
-        if callable(values):
-            self.seen.note(found.name, arguments)
-            values = values(*arguments)
-        else:
-            values = await _answer(self, service, found.name, arguments)
+def _subscription(stands: Stub, service: type[Process], found: Operation) -> Any:
+    async def each(arguments: tuple[Any, ...]) -> AsyncIterator[Any]:
+        values = await _answer(stands, found.name, arguments)
         if hasattr(values, "__aiter__"):
             async for value in values:
                 yield value
@@ -198,14 +196,14 @@ def _subscription(service: type[Process], found: Operation) -> Any:
 
     if found.takes_argument:
 
-        async def method(self: Stub, argument: Any) -> AsyncIterator[Any]:
-            async for value in each(self, (argument,)):
+        async def method(self: Process, argument: Any) -> AsyncIterator[Any]:
+            async for value in each((argument,)):
                 yield value
 
     else:
 
-        async def method(self: Stub) -> AsyncIterator[Any]:  # type: ignore[misc]  # one of two shapes
-            async for value in each(self, ()):
+        async def method(self: Process) -> AsyncIterator[Any]:  # type: ignore[misc]  # one of two shapes
+            async for value in each(()):
                 yield value
 
     method.__name__ = found.name
@@ -224,7 +222,7 @@ def _hints(service: type[Process], found: Operation) -> dict[str, Any]:
     return made
 
 
-def _noting(cls: type[Process], name: str, seen: _Calls) -> Any:
+def _noting(seen: _Calls, cls: type[Process], name: str) -> Any:
     inherited: Callable[..., Any] = _method(cls, name)
     found = operations_of(cls)[name]
     if found.takes_argument:

@@ -10,8 +10,8 @@ import pytest
 
 from pelagos.container import Container
 from pelagos.model.errors import InternalError, InvalidInput, NotFound, Unsupported
-from pelagos.process import Process, client
-from pelagos.testing import Stub, running_container, spy, stub
+from pelagos.process import Process, client, operation
+from pelagos.testing import Harness, Stub, running_container, spy, stub
 from support.testing_services import Book, Librarian, Library
 
 pytestmark = pytest.mark.anyio
@@ -86,7 +86,7 @@ async def test_subscriptions(container: Container) -> None:
 
 async def test_a_spy_notes_what_the_service_does(container: Container) -> None:
     spied = spy(Library)
-    await container.spawn(spied.process)
+    await container.spawn(spied)
     await container.spawn(Librarian)
     assert await client(Librarian, container.edge).pages(["a"]) == 200
     assert await client(Library, container.edge).count() == 1
@@ -95,3 +95,41 @@ async def test_a_spy_notes_what_the_service_does(container: Container) -> None:
     assert spied.process.lent == ["a"]
     async with await container.edge.converse("subscribe", "service:library", "news", "Dune") as news:
         assert [value async for value in news.values(str)] == ["nothing about Dune"]
+
+
+async def test_a_service_may_have_operations_of_any_name(container: Container) -> None:
+    class Oracle(Library):
+        name = "oracle"
+
+        @operation
+        async def answer(self, calls: str) -> str:
+            return calls
+
+        @operation
+        async def arguments(self) -> int:
+            return 0
+
+    made = stub(Oracle, answer="42", arguments=7)
+    await container.spawn(made)
+    oracle = client(Oracle, container.edge)
+    assert (await oracle.answer("why"), await oracle.arguments()) == ("42", 7)
+    made.answer(answer="43")
+    assert await oracle.answer("why") == "43"
+    assert made.arguments("answer") == ["why", "why"]
+
+
+async def test_a_spy_is_there_again_after_a_restart() -> None:
+    async with Harness() as harness:
+        harness.expect_failure("library", RuntimeError)
+        container = await harness.container("c")
+        spied = spy(Library)
+        with pytest.raises(NotFound):
+            assert spied.process
+        await container.spawn(spied)
+        first = spied.process
+        await client(Library, container.edge).burn()
+        await harness.failed("library")
+        await harness.served("library")
+        assert await client(Library, container.edge).count() == 0
+        assert spied.process is not first
+        assert [call.op for call in spied.calls] == ["burn", "count"]
