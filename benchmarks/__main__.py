@@ -20,21 +20,10 @@ def _startup(_: bool) -> list[Row]:
     return startup.measure()
 
 
-def _rpc(_: bool) -> list[Row]:
+def _rpc(quick: bool) -> list[Row]:
     from benchmarks import rpc
 
-    return [
-        Row(
-            name=name,
-            measured=measured,
-            floor=floor,
-            floor_name="bare asyncio queues",
-            aim=3.0,
-            aim_text="<= 3.0 x",
-            judged=measured / floor,
-        )
-        for name, measured, floor, _ in rpc.measure()
-    ]
+    return rpc.measure(quick)
 
 
 def _rpc_amqp(quick: bool) -> list[Row]:

@@ -74,7 +74,12 @@ async def _measure(transport: str, count: int) -> tuple[int, float]:
 def measure(count: int = MANY) -> list[Row]:
     """Two rows a transport, with RabbitMQ where a broker answers: seconds a spawn, and memory, which the note shows."""
     rows = []
-    for transport in ("memory", "RabbitMQ") if _broker_answers() else ("memory",):
+    transports = ["memory"]
+    if _broker_answers():
+        transports.append("RabbitMQ")
+    else:
+        print(f"idle processes on RabbitMQ: not measured, no server answers at {urlsplit(AMQP).hostname}")
+    for transport in transports:
         child = subprocess.run(
             [sys.executable, "-m", "benchmarks.processes", transport, str(count)],
             check=True,

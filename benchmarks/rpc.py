@@ -13,6 +13,7 @@ import time
 
 import msgspec
 
+from benchmarks.report import Row
 from pelagos.container import Container, ContainerConfig
 from pelagos.exchange import MemoryTransport
 from pelagos.exchange.interceptors import InterceptedTransport, ServiceNames, Surroundings, build_stack
@@ -20,7 +21,8 @@ from pelagos.model import SystemWorld
 from pelagos.process import ServiceProcess, client, operation
 
 REQUESTS = 12_800
-ROUNDS = 7
+ROUNDS = 9
+AIM = 2.5
 
 
 class CreateServers(msgspec.Struct, frozen=True):
@@ -107,23 +109,33 @@ async def _time(callers: list) -> float:  # type: ignore[type-arg]
     return (time.process_time() - begin) / REQUESTS
 
 
-def measure() -> list[tuple[str, float, float, str]]:
-    """(name, measured seconds, floor seconds, aim) a row; each the best of some rounds taken in turn with its floor."""
+def measure(quick: bool = False) -> list[Row]:
+    """A row for one in flight and one for many; each the best of some rounds taken in turn with its floor."""
     rows = []
     for in_flight in (1, 256):
         measured, floor = [], []
-        for _ in range(ROUNDS):
+        for _ in range(3 if quick else ROUNDS):
             floor.append(asyncio.run(_floor(in_flight)))
             measured.append(asyncio.run(_rpc(in_flight)))
-        rows.append((f"RPC in one container, {in_flight} in flight", min(measured), min(floor), "<= 2.5 x"))
+        best, least = min(measured), min(floor)
+        rows.append(
+            Row(
+                name=f"RPC in one container, {in_flight} in flight",
+                measured=best,
+                floor=least,
+                floor_name="bare asyncio queues",
+                aim=AIM,
+                aim_text=f"<= {AIM} x",
+                judged=best / least,
+                note="with interceptors",
+            )
+        )
     return rows
 
 
-def rows() -> list[tuple[str, float, float, float, str]]:
-    """The same with the ratio: (name, measured, floor, ratio, aim)."""
-    return [(name, measured, floor, measured / floor, aim) for name, measured, floor, aim in measure()]
-
-
 if __name__ == "__main__":
-    for name, measured, floor, ratio, aim in rows():
-        print(f"{name:40} {measured * 1e6:8.2f} us  floor {floor * 1e6:8.2f} us  {ratio:5.2f} x  aim {aim}")
+    from benchmarks.report import as_line, heading
+
+    print(heading())
+    for row in measure():
+        print(as_line(row))

@@ -4,6 +4,9 @@ The peer is what one writes with aio-pika without Pelagos: a request queue of th
 mandatory and confirmed, consumed with acknowledgement; an exclusive queue for replies, consumed without, matched by
 correlation id; no deadline, no identity, no error handling. Both sides of both live in this process, in two
 connections, one for the caller and one for the service.
+
+Ours run behind the whole default stack of interceptors: policy, identity, and signatures, which each side makes and
+checks for every message. Beside them is nameko's RPC on the same broker, see :mod:`benchmarks.nameko_peer`.
 """
 
 from __future__ import annotations
@@ -14,16 +17,19 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import msgspec
 
+from benchmarks import nameko_peer
 from benchmarks.report import Row
 from benchmarks.rpc import REQUEST, Compute, Created, CreateServers, handle
 
 ROUNDS = 5
 REQUESTS = {1: 500, 256: 5_120}
+NAMEKO_REQUESTS = {1: 200, 256: 768}
 
 
 def url() -> str:
@@ -102,20 +108,38 @@ async def _peer(in_flight: int, requests: int) -> float:
 
 
 async def _rpc(in_flight: int, requests: int) -> float:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     from pelagos.container import Container, ContainerConfig
+    from pelagos.container.keys import KeyExchangeProcess
     from pelagos.exchange.amqp import AmqpConfig, AmqpTransport
+    from pelagos.exchange.interceptors import InterceptedTransport, KeyRing, ServiceNames, Surroundings, build_stack
     from pelagos.model import SystemWorld
     from pelagos.process import client
 
     system = f"bench{uuid.uuid4().hex[:8]}"
+    rings = {name: KeyRing(Ed25519PrivateKey.generate()) for name in ("here", "there")}
+    for name, other in (("here", "there"), ("there", "here")):
+        rings[name].believe(rings[other].public_key)
 
-    def container(name: str) -> Container:
+    @asynccontextmanager
+    async def member(name: str) -> AsyncIterator[Container]:
         world = SystemWorld()
-        transport = AmqpTransport(world, AmqpConfig(url(), system, name))
-        return Container(world, ContainerConfig(id=name, system=system), transport)
+        services = ServiceNames(system=system, container=name)
+        stack = build_stack(None, Surroundings(world, name, system, services, local=False, ring=rings[name]))
+        assert stack.names[-1] == "signature" and stack.sessions is not None
+        amqp = AmqpTransport(world, AmqpConfig(url(), system, name))
+        transport = InterceptedTransport(amqp, stack.interceptors, world)
+        config = ContainerConfig(id=name, system=system)
+        async with Container(world, config, transport, service_names=services) as container:
+            await container.spawn(KeyExchangeProcess(stack.sessions))
+            yield container
+            assert transport.snapshot().refused == 0
+            assert transport.interceptors()["signature"]["verified"] >= requests
+        world.close()
 
     try:
-        async with container("there") as there, container("here") as here:
+        async with member("there") as there, member("here") as here:
             await there.spawn(Compute)
             compute = client(Compute, here.edge)
 
@@ -165,18 +189,32 @@ def measure(quick: bool = False) -> list[Row]:
         for _ in range(2 if quick else ROUNDS):
             peer.append(asyncio.run(_peer(in_flight, requests)))
             measured.append(asyncio.run(_rpc(in_flight, requests)))
+        best = min(measured)
+        nameko, why = nameko_peer.measure(
+            url(), in_flight, NAMEKO_REQUESTS[in_flight] // (4 if quick else 1), rounds=1 if quick else 2
+        )
         rows.append(
             Row(
-                name=f"RPC over RabbitMQ, {in_flight} in flight",
-                measured=min(measured),
+                name=f"RPC over RabbitMQ, signed, {in_flight} in flight",
+                measured=best,
                 floor=min(peer),
                 floor_name="bare aio-pika",
                 aim=aim,
                 aim_text="<= 1.15 x" if in_flight == 1 else "<= 1.11 x",
-                judged=min(measured) / min(peer),
-                note="" if in_flight == 1 else f"{1 / min(measured):.0f}/s against {1 / min(peer):.0f}/s",
+                judged=best / min(peer),
+                note=f"{1 / best:,.0f}/s against {1 / min(peer):,.0f}/s" + (f"; nameko: {why}" if why else ""),
             )
         )
+        if nameko is not None:
+            rows.append(
+                Row(
+                    name=f"the same by nameko {nameko_peer.VERSION}, {in_flight} in flight",
+                    measured=nameko,
+                    floor=best,
+                    floor_name="Pelagos, signed",
+                    note=f"{1 / nameko:,.0f}/s, no signatures",
+                )
+            )
     return rows
 
 
