@@ -17,12 +17,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from e2e.exchange.conftest import Inbox, ack
 from pelagos.exchange import Envelope, Performative, Receiver
 from pelagos.exchange.amqp import AmqpConfig
 from pelagos.model import SystemWorld
 from pelagos.model.errors import Unavailable
 from support.brokers import skip_without_broker, throw_away_system
+from support.inbox import Inbox, ack
 
 pytestmark = [pytest.mark.anyio, pytest.mark.amqp, pytest.mark.e2e]
 

@@ -33,6 +33,8 @@ from pelagos.model.errors import InvalidInput
 
 __all__ = ["After", "Lease", "Outcome", "Protocol", "Says"]
 
+_OPENS = (Performative.REQUEST, Performative.INFORM, Performative.CANCEL)
+
 
 class Outcome(enum.StrEnum):
     """How a conversation ended."""
@@ -138,9 +140,10 @@ class Protocol(msgspec.Struct, frozen=True, dict=True):
     def check(self) -> None:
         """Raise :class:`InvalidInput`, which names every mistake, unless all conversations by this table have to end.
 
-        All names are known; the initiator speaks first; no row contradicts another; every state can be reached, and a
-        final one from it; no row leads out of a final state; every other state has a time-out or is declared
-        ``unbounded``; and who says nothing comes to an end: time-outs do not go in a circle.
+        All names are known; the initiator speaks first, and not with an answer; nothing leads back to the beginning; no
+        row contradicts another; every state can be reached, and a final one from it; no row leads out of a final state;
+        every other state has a time-out or is declared ``unbounded``; and who says nothing comes to an end: time-outs
+        do not go in a circle.
         """
         problems = [*self._names(), *self._rows()]
         if not problems:
@@ -174,11 +177,16 @@ class Protocol(msgspec.Struct, frozen=True, dict=True):
         for row in self.table:
             if row.state in self.final:
                 yield f"{_show(row)}: {row.state!r} is final, nothing leads out of it"
+            if row.to == self.initial:
+                yield f"{_show(row)}: nothing leads back to the initial state, which has no time-out"
             if isinstance(row, After):
                 if row.seconds is not None and not row.seconds > 0:
                     yield f"{_show(row)}: a time-out is above 0 seconds"
             elif row.state == self.initial and row.role != self.initiator:
                 yield f"{_show(row)}: the initiator, {self.initiator!r}, speaks first"
+            elif row.state == self.initial and len(self.roles) == 2 and row.performative not in _OPENS:
+                # In a mailbox, answers pass no policy: whoever sends one could have any operation done.
+                yield f"{_show(row)}: a conversation begins with request, inform or cancel, not with an answer"
             key = (row.state, row.role, row.performative, row.op) if isinstance(row, Says) else row.state
             if key in seen:
                 yield f"{_show(row)}: there is already {_show(seen[key])}"

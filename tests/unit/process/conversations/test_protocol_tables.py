@@ -63,6 +63,8 @@ def test_sound_tables_pass(protocol: Protocol) -> None:
         (table(START, Says("asked", "participant", OK, "dome"), LATE), "'dome' is neither final nor has rows"),
         (table(START, END, LATE, Says("done", "initiator", ASK, "asked")), "'done' is final, nothing leads out"),
         (table(START, END, LATE, Says("start", "participant", OK, "done")), "speaks first"),
+        (table(START, END, LATE, Says("start", "initiator", Performative.AGREE, "asked")), "not with an answer"),
+        (table(START, END, After("asked", 1, "start")), "nothing leads back to the initial state"),
         (table(START, END, LATE, Says("asked", "participant", OK, "asked")), "there is already Says('asked'"),
         (table(START, END, LATE, After("asked", 2, "done")), "there is already After('asked', 1, 'done')"),
         (table(START, END, After("asked", 0, "done")), "a time-out is above 0 seconds"),
