@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pelagos.container.messages import (
     AllProcesses,
+    ExchangeInfo,
+    ExchangeQuery,
     LogLevelRequest,
     NodeInfo,
     ProcessInfo,
@@ -77,6 +79,12 @@ class System:
     async def services(self) -> list[ServiceInfo]:
         found: list[ServiceInfo] = await self._ask("services", result=list[ServiceInfo])
         return sorted(found, key=lambda service: service.name)
+
+    async def exchange_names(self, part: str = "", *, on: str = "", processes: bool = False) -> ExchangeInfo:
+        """What a container receives at: that at the other end, or ``on``."""
+        query = ExchangeQuery(part=part, processes=processes)
+        found: ExchangeInfo = await self._ask("exchange_names", query, of=on, result=ExchangeInfo)
+        return found
 
     # -- change --------------------------------------------------------------------------------------------------
 

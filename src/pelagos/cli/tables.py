@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import click
 
 from pelagos.cli.texts import age, clean, table
-from pelagos.container.messages import AppInfo, NodeInfo, ProcessInfo, ServiceInfo
+from pelagos.container.messages import AppInfo, ExchangeInfo, NodeInfo, ProcessInfo, ServiceInfo
 from pelagos.exchange import DeadLetter
 from pelagos.process import Process
 from pelagos.process.operation import operations_of
 
-__all__ = ["apps", "dead_letters", "nodes", "processes", "services"]
+__all__ = ["apps", "dead_letters", "names", "nodes", "processes", "services"]
 
 _COLORS = {"active": "green", "alive": "green", "suspect": "yellow", "dead": "red", "error": "red", "left": "magenta"}
 
@@ -43,6 +43,25 @@ def processes(found: Sequence[ProcessInfo]) -> str:
     ]
     headers = ["ID", "NAME", "STATE", "APP", "SUPERVISOR", "RESTARTS", "RUNNING", "DONE", "FAILED", "CAUSE"]
     return table(headers, rows)
+
+
+def names(found: ExchangeInfo) -> str:
+    """A row an address, and what the exchange has counted."""
+    rows = [
+        [
+            one.address,
+            str(one.consumers),
+            str(one.waiting) if one.waiting else "",
+            str(one.unsettled) if one.unsettled else "",
+            str(one.dropped) if one.dropped else "",
+        ]
+        for one in found.names
+    ]
+    told = [f"{name.replace('_', ' ')} {value}" for name, value in found.counters.items() if value]
+    lines = [table(["ADDRESS", "CONSUMERS", "WAITING", "IN HAND", "DROPPED"], rows), ", ".join(told)]
+    if found.left_off:
+        lines.insert(1, f"and {found.left_off} more")
+    return "\n".join(line for line in lines if line)
 
 
 def services(found: Sequence[ServiceInfo]) -> str:

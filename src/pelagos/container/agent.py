@@ -31,6 +31,8 @@ from pelagos.container.messages import (
     Announcement,
     AppInfo,
     AppRequest,
+    ExchangeInfo,
+    ExchangeQuery,
     Identify,
     LogLevelRequest,
     NodeChanged,
@@ -57,6 +59,7 @@ log = get_logger(__name__)
 _JITTER = 0.1
 _REPLY_SPREAD = 0.2
 """Answers to a round of identification are spread over so many seconds."""
+_MOST_NAMES = 5000
 _MOST_SPAWNED = 10_000
 """Processes that one request may ask for."""
 
@@ -207,6 +210,22 @@ class AgentProcess(ServiceProcess):
                     operations=tuple(sorted({*known.operations, *info.operations})),
                 )
         return [merged[name] for name in sorted(merged)]
+
+    @operation
+    async def exchange_names(self, query: ExchangeQuery) -> ExchangeInfo:
+        """The messaging names that this container receives at, with consumers and what waits."""
+        told = self.container.transport.snapshot()
+        found = sorted(
+            (
+                queue
+                for queue in told.queues
+                if query.part in queue.address and (query.processes or not queue.address.startswith("process:"))
+            ),
+            key=lambda queue: queue.address,
+        )
+        most = max(1, min(query.limit, _MOST_NAMES))
+        counters = {name: value for name, value in msgspec.structs.asdict(told).items() if type(value) is int}
+        return ExchangeInfo(self._resident.id, tuple(found[:most]), max(0, len(found) - most), told.connected, counters)
 
     # -- operations: processes -----------------------------------------------------------------------------------
 

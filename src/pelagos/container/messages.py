@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from pelagos.exchange import QueueSnapshot
+
 __all__ = [
     "AGENT",
     "AGENTS_FANOUT",
@@ -17,6 +19,8 @@ __all__ = [
     "Announcement",
     "AppInfo",
     "AppRequest",
+    "ExchangeInfo",
+    "ExchangeQuery",
     "Identify",
     "LogLevelRequest",
     "NodeChanged",
@@ -141,6 +145,27 @@ class AppRequest(msgspec.Struct, frozen=True):
     """Of an app: a name found on the container's search path, or that of one that runs."""
     arguments: dict[str, Any] = {}
     config: dict[str, Any] = {}
+
+
+class ExchangeQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Addresses that contain ``part``; those of processes only with ``processes``."""
+
+    part: str = ""
+    processes: bool = False
+    limit: int = 1000
+
+
+class ExchangeInfo(msgspec.Struct, frozen=True):
+    """What is received in one container, and how its exchange fares."""
+
+    container: str
+    names: tuple[QueueSnapshot, ...]
+    """By address. What waits for a service on a broker is the broker's to know: it is not counted in ``waiting``."""
+    left_off: int
+    """Names beyond the limit."""
+    connected: bool
+    counters: dict[str, int]
+    """Of its transport since its start, by name."""
 
 
 class LogLevelRequest(msgspec.Struct, frozen=True):

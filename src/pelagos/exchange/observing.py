@@ -48,7 +48,9 @@ _HELD = 1024
 _OPEN = 4096
 """Requests remembered for the times of their answers."""
 _CLIP = 400
-_QUESTIONS = frozenset({"info", "nodes", "identify", "processes", "all_processes", "local_services", "services"})
+_QUESTIONS = frozenset(
+    {"info", "nodes", "identify", "processes", "all_processes", "local_services", "services", "exchange_names"}
+)
 """What agents are asked by everybody who only looks."""
 
 

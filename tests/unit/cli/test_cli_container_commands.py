@@ -447,6 +447,16 @@ class TestShell:
         assert said[6:] == ["pelagos.exchange logs at debug in c-1", "sent", "demo", "c-1"]
         assert pelagos.spawned[0].arguments == {"greeting": "Ahoy"}
 
+    def test_names_of_the_exchange(self, pelagos: Scene) -> None:
+        result = pelagos("shell", "-c", "names('hello')")
+        lines = result.out.splitlines()
+        assert lines[0].split()[:2] == ["ADDRESS", "CONSUMERS"]
+        assert lines[1].split() == ["service:demo.hello", "1"]
+        assert "published " in lines[-1]
+        assert pelagos("shell", "-c", "[one.address for one in names('hello')]").out == "- service:demo.hello\n"
+        full = pelagos("shell", "-c", "len(names(full=True)) > len(names())")
+        assert (full.out, full.err) == ("True\n", "")
+
     def test_observe(self, pelagos: Scene, tmp_path: Path) -> None:
         svg = tmp_path / "a.svg"
         line = f"await call('hello', 'hello', 'you')\nobserve(last=5, op='hello', svg={str(svg)!r})"

@@ -11,6 +11,7 @@ import pytest
 from pelagos.container import AgentProcess, AgentSettings, Container, ContainerConfig
 from pelagos.container.apps import AppManager, find_apps, resolve
 from pelagos.container.messages import (
+    ExchangeQuery,
     LogLevelRequest,
     NodeChanged,
     ProcessQuery,
@@ -287,3 +288,19 @@ async def test_who_is_asked_at_once_answers_when_the_others_had_time_to_speak() 
             await late.spawn(AgentProcess(late, settle=0.6))
             agent = client(AgentProcess, late.edge, address=agent_of("late"))
             assert [node.id for node in await agent.nodes()] == ["a", "b", "late"]
+
+
+async def test_the_names_a_container_receives_at() -> None:
+    async with nodes("a", "b") as (a, b):
+        await a.container.spawn(Echo())
+        asked = client(AgentProcess, b.container.edge, address=agent_of("a"))
+        found = await asked.exchange_names(ExchangeQuery(part="echo"))
+        assert [(one.address, one.consumers) for one in found.names] == [("service:test.echo", 1)]
+        assert (found.container, found.left_off, found.connected) == ("a", 0, True)
+        assert found.counters["published"] > 0
+        every = await asked.exchange_names(ExchangeQuery())
+        assert not any(one.address.startswith("process:") for one in every.names)
+        assert [one.address for one in every.names] == sorted(one.address for one in every.names)
+        full = await asked.exchange_names(ExchangeQuery(processes=True, limit=3))
+        assert len(full.names) == 3
+        assert full.left_off > len(every.names)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pelagos.cli.shell.remote import Remote
     from pelagos.container.control.port import ContainerInfo
     from pelagos.container.messages import AppInfo, NodeInfo, ProcessInfo, ServiceInfo
+    from pelagos.exchange import QueueSnapshot
     from pelagos.exchange.sequences import Row
 
 __all__ = ["ShellNames"]
@@ -85,6 +86,11 @@ class ShellNames:
         """svc(): the services, where they run, and their operations."""
         found = self._remote.run(lambda system: system.services())
         return Listing(found, tables.services(found))
+
+    def names(self, part: str = "", *, on: str = "", full: bool = False) -> Listing[QueueSnapshot]:
+        """names(), names("hello", on="c-1"), names(full=True): at which addresses a container receives; what waits."""
+        found = self._remote.run(lambda system: system.exchange_names(part, on=on, processes=full))
+        return Listing(found.names, tables.names(found))
 
     def nodes(self) -> Listing[NodeInfo]:
         """nodes(): the containers, alive, suspect, dead or left."""
