@@ -13,7 +13,7 @@ did not come is a mistake, too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -44,7 +44,7 @@ from pelagos.simulation import SimulatedWorld, VirtualLoop
 from pelagos.testing.recorder import Recorder
 
 if TYPE_CHECKING:
-    from pelagos.store import Store
+    from pelagos.store import SimulatedDatabase, Store
 
 __all__ = ["CheckedContainer", "Harness", "running_container", "world_of_this_loop"]
 
@@ -157,17 +157,20 @@ class Harness:
         self._waiting: list[asyncio.Future[None]] = []
         self._taps: list[Tap] = []
         self._recorder: Recorder | None = None
+        self._database: SimulatedDatabase | None = None
         self._ring: KeyRing | None = None
+        self._below = AsyncExitStack()
+        """What is ended after all containers."""
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         self.world = world_of_this_loop() if self._given_world is None else self._given_world
         if self._given_world is None and isinstance(self.world, SystemWorld):
-            self._stack.callback(self.world.close)
+            self._below.callback(self.world.close)
         self._memory = MemoryTransport(self.world)
         if self._make_transport is None:
             await self._memory.start()
-            self._stack.push_async_callback(self._memory.stop)
+            self._below.push_async_callback(self._memory.stop)
         return self
 
     async def __aexit__(
@@ -175,7 +178,10 @@ class Harness:
     ) -> None:
         if error is None and self.check:
             await self._look_for_work()
-        await self._stack.aclose()
+        try:
+            await self._stack.aclose()
+        finally:
+            await self._below.aclose()
         if error is None and self.check and (problems := self.problems()):
             listed = "\n".join(f"- {problem}" for problem in problems)
             raise AssertionError(f"the containers did not end well:\n{listed}")
@@ -242,19 +248,27 @@ class Harness:
         """Those that processes of its containers brought along."""
         return tuple({one.name: one for container in self.containers for one in container.protocols}.values())
 
-    async def store(self) -> Store:
-        """A store in memory, opened and migrated, gone at the end. All that are opened have one database."""
-        from pelagos.store import open_simulated_store
-        from pelagos.store.simulated import SimulatedDatabase
+    def database(self) -> SimulatedDatabase:
+        """The one in memory that all stores of this harness are on."""
+        if self._database is None:
+            from pelagos.store import SimulatedDatabase
 
-        database = getattr(self, "_database", None)
-        if database is None:
-            self._database = database = SimulatedDatabase(self.world)
-            self._stack.callback(database.close)
-        store = open_simulated_store(self.world, database=database)
+            self._database = SimulatedDatabase(self.world)
+            self._below.callback(self._database.close)
+        return self._database
+
+    async def store(self) -> Store:
+        """A store in memory, opened and migrated, closed after the containers. All of a harness have one database."""
+        from pelagos.store import open_simulated_store
+
+        store = open_simulated_store(self.world, database=self.database())
         await store.start()
-        self._stack.push_async_callback(store.stop)
+        self.at_the_end(store.stop)
         return store
+
+    def at_the_end(self, end: Callable[[], Awaitable[object]]) -> None:
+        """Have something ended when all containers have stopped; what came last is first."""
+        self._below.push_async_callback(end)
 
     # -- who asks ----------------------------------------------------------------------------------------------
 

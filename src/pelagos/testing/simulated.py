@@ -14,8 +14,9 @@
 Each node is a :class:`pelagos.simulation.VirtualProcess` with one container, on an exchange in memory that treats it as
 a broker treats a program: what comes for it comes later, in its own turn, as long as it lives; when it dies, its queues
 lose their consumer, and what it had in its hands goes to others. A kill runs no clean-up, no ``finally`` and no
-``except``. Where to kill is chosen by time, or by edge: each message that a node sends or gets has one before and one
-after it (:class:`pelagos.simulation.edges.Edges`), so a loop over all edges tries every crash there is.
+``except``. When to kill is chosen by time or by edge: each message that a node sends or gets, and each commit of its
+store, has one before and one after it (:class:`pelagos.simulation.edges.Edges`), so a loop over all edges tries every
+crash there is.
 
 No socket, thread or child process exists here; services whose blocking work goes through the world work unchanged.
 """
@@ -25,6 +26,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from structlog.testing import capture_logs
@@ -47,6 +49,7 @@ from pelagos.model.errors import InvalidInput
 from pelagos.process import Process, client
 from pelagos.simulation import SimulatedWorld, VirtualLoop, VirtualProcess, run_virtual
 from pelagos.simulation.edges import Crash, Edges
+from pelagos.store import SimulatedStore, Store, open_simulated_store
 from pelagos.testing.harness import Harness
 
 __all__ = ["Node", "Simulation", "simulated"]
@@ -65,6 +68,7 @@ class Node:
         self.edges = Edges(lambda where: self.kill(), self.pause)
         """Where it may die: ``node.edges.arm(7)``."""
         self.container: Container
+        self._stores: list[SimulatedStore] = []
         self._simulation = simulation
         self._process = process
         self._transport: _NodeTransport
@@ -81,10 +85,38 @@ class Node:
         """Run something in this node. Should the node die, it never returns."""
         return await self._process.start(coroutine)
 
+    async def store(self) -> Store:
+        """A store of this node on the database of all nodes. Each of its commits is an edge, before and after; batches
+        take their time as messages do."""
+        simulation = self._simulation
+        delay = simulation.delay
+        database = simulation.harness.database()
+        store = open_simulated_store(simulation.world, database=database, hooks=self, before=delay, after=delay)
+        self._stores.append(store)
+        await self.run(store.start())
+        simulation.harness.at_the_end(partial(self._end_store, store))
+        return store
+
+    async def _end_store(self, store: SimulatedStore) -> None:
+        if self.alive:
+            await store.stop()
+
+    def before_commit(self) -> None:
+        """The store's hook."""
+        if self.edges.reached("before a commit"):
+            raise Crash(self.edges.died_at)
+
+    def after_commit(self) -> None:
+        """The store's hook."""
+        if self.edges.reached("after a commit"):
+            raise Crash(self.edges.died_at)
+
     def kill(self) -> None:
         """Nothing of it ever runs again; its exchange learns of it at once. Idempotent."""
         if self.alive:
             self._process.kill()
+            for store in self._stores:
+                store.kill(Crash(f"node {self.name} was killed"))
             self._transport.lost()
             self._simulation.harness.lose(self.container)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from typing import Any
 
 import pytest
 
 from pelagos.model.errors import DeadlineExceeded, InvalidInput, PelagosError
-from pelagos.process import ServiceProcess, WorkerProcess, client, operation
+from pelagos.model.scope import DEFAULT_SCOPE
+from pelagos.process import Context, ServiceProcess, WorkerProcess, client, operation, use_context
 from pelagos.simulation import Deadlock, Forbidden
+from pelagos.store import Store, once
 from pelagos.testing import Simulation, simulated
 from support.testing_services import Librarian, Library
 
@@ -78,6 +82,68 @@ def test_work_of_a_killed_node_goes_to_another_at_every_edge() -> None:
                 break
             deaths += 1
     assert deaths == 6  # before and after each of the three messages that the worker got in its time
+
+
+class Ledger(ServiceProcess):
+    name = "ledger"
+
+    def __init__(self, store: Store, *, careful: bool) -> None:
+        super().__init__()
+        self.store = store
+        self.careful = careful
+
+    @operation
+    async def deposit(self, amount: int) -> int:
+        context, now = self.context, self.world.now()
+
+        def add(connection: Any) -> int:
+            connection.exec_driver_sql("insert into deposits values (?)", (amount,))
+            return amount
+
+        def once_only(connection: Any) -> int:
+            assert context.request_id is not None
+            return once(connection, context.scope, context.request_id, "deposit", now, add, int)
+
+        return await self.store.run(once_only if self.careful else add)
+
+
+@pytest.mark.parametrize("careful", [True, False])
+def test_an_effect_happens_once_wherever_a_node_dies(careful: bool) -> None:
+    """With the request's id in the effect's transaction; without it some crash is found that makes it happen twice."""
+
+    async def story(simulation: Simulation) -> tuple[bool, int]:
+        store = await simulation.harness.store()
+        await store.run(lambda connection: connection.exec_driver_sql("create table deposits (amount integer)"))
+        one = await simulation.node("one")
+        own = await one.store()
+        await one.spawn(lambda: Ledger(own, careful=careful))
+        one.edges.arm(edge)
+        ledger = simulation.client(Ledger, timeout=5)
+        for number in range(3):
+            with use_context(Context(DEFAULT_SCOPE, request_id=f"r{number}")):
+                while True:
+                    try:
+                        assert await ledger.deposit(number) == number
+                        break
+                    except PelagosError:
+                        if not one.alive and len(simulation.nodes) < 3:
+                            two = await simulation.node("two")
+                            other = await two.store()
+                            await two.spawn(partial(Ledger, other, careful=careful))
+        count = await store.read(
+            lambda connection: connection.exec_driver_sql("select count(*) from deposits").scalar()
+        )
+        return one.alive, count
+
+    counts = []
+    for edge in range(100):
+        with simulated(edge, delay=(0.0, 0.05)) as simulation:
+            alive, count = simulation.run(story)
+            counts.append(count)
+            if alive:
+                break
+    assert len(counts) > 12  # messages in and out, and commits, each with two edges
+    assert (set(counts) == {3}) is careful
 
 
 def test_no_clean_up_runs_in_a_killed_node() -> None:
