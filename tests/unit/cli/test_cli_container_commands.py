@@ -455,7 +455,7 @@ class TestShell:
         assert "published " in lines[-1]
         assert pelagos("shell", "-c", "[one.address for one in names('hello')]").out == "- service:demo.hello\n"
         full = pelagos("shell", "-c", "len(names(full=True)) > len(names())")
-        assert (full.out, full.err) == ("True\n", "")
+        assert (full.out, full.err) == ("true\n", "")
 
     def test_observe(self, pelagos: Scene, tmp_path: Path) -> None:
         svg = tmp_path / "a.svg"
