@@ -135,7 +135,7 @@ class InfrastructureService(ServiceProcess):
         position = await self._store.read(events.last_position)
         self.start_task(self._follow(position), name="follow events")
         if self._maintain:
-            self._standby = Standby(self._store, self._keeper, self.world, self._host, lambda: len(self._at_work))
+            self._standby = Standby(self._store, self._keeper, self.world, self._host)
             self.start_task(self._stand_by(self._standby), name="stand by")
 
     async def on_deactivate(self) -> None:

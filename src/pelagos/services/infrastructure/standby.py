@@ -3,20 +3,23 @@
 Three containers with a thousand infrastructures each must not wait for two thousand leases: a waiter looks at its lease
 all the time. So a resident looks once a second at all of them with two queries, and takes those whose lease is free,
 has expired, or belonged to a process that died on this host. What was accepted somewhere is taken there: the others
-look a beat later. Where several could take the same, each goes through them in an order of its own, the slower the more
-it hosts, so that whoever has less gets more. A lone resident takes everything at once.
+look a beat later. Of what several could take, each takes at one look what it lacks of an even share, by the leases that
+the others hold, and in an order of its own, so that two seldom try the same; the rest it leaves to the others until the
+next look. A lone resident takes everything at once.
 
-The way not chosen, a table of members and fair shares, needs an agreement on who lives, which leases give one by one.
+The way not chosen, a table of members with a share for each, needs an agreement on who lives; leases give that one by
+one. Nothing is handed over between two that live: a newcomer gets what is new, and what others leave.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from functools import partial
 
 import msgspec
-from sqlalchemy import Connection, literal, or_, select
+from sqlalchemy import Connection, func, literal, or_, select
 
 from pelagos.model.world import World
 from pelagos.store.clock import store_now
@@ -33,8 +36,6 @@ _PREFIX = "infrastructure:"
 _EVERY = 1.0
 _BEAT = 0.3
 """Seconds that whoever accepted a run has to take it before the others look."""
-_STEP, _LONGEST_STEP = 0.001, 0.05
-"""Seconds between two that are taken, for each that is hosted already, and at the most."""
 
 
 def lease_name(infrastructure_id: str) -> str:
@@ -45,8 +46,20 @@ def lease_name(infrastructure_id: str) -> str:
 class Orphans(msgspec.Struct, frozen=True):
     ids: tuple[str, ...]
     """Maintained ones, and those with an open run, that nobody holds; the oldest first."""
-    others: bool
-    """Whether another resident holds any infrastructure."""
+    others: tuple[int, ...]
+    """How many each other resident holds that holds any and lives."""
+    mine: int
+    """How many the one who asks holds."""
+
+    @property
+    def share(self) -> int:
+        """How many to take now."""
+        free, residents = len(self.ids), 1 + len(self.others)
+        if residents == 1:
+            return free
+        even = math.ceil((free + self.mine + sum(self.others)) / residents)
+        # In any case some: another one may hold its leases and be too ill to take more.
+        return min(free, max(even - self.mine, math.ceil(free / (2 * residents))))
 
 
 def orphans(connection: Connection, holder_id: str, is_dead: Callable[[LeaseRow], bool]) -> Orphans:
@@ -55,15 +68,23 @@ def orphans(connection: Connection, holder_id: str, is_dead: Callable[[LeaseRow]
     mine = leases.c.name.startswith(_PREFIX)
     columns = (leases.c.holder, *(leases.c[name] for name in _OF_A_HOLDER), leases.c.purpose)
     held = connection.execute(
-        select(*columns).distinct().where(mine, leases.c.holder.is_not(None), leases.c.expires_at > now)
+        select(*columns, func.count().label("count_"))
+        .where(mine, leases.c.holder.is_not(None), leases.c.expires_at > now)
+        .group_by(*columns)
+        .order_by(leases.c.holder)
     )
-    dead, others = set(), False
+    dead: set[str] = set()
+    others, own = [], 0
     for row in held.all():
         of_holder = {name: getattr(row, name) for name in _OF_A_HOLDER}
-        if is_dead(LeaseRow(_PREFIX, 0, row.holder, **of_holder, purpose=row.purpose, acquired_at=0.0, expires_at=now)):
+        if row.holder == holder_id:
+            own += row.count_
+        elif is_dead(
+            LeaseRow(_PREFIX, 0, row.holder, **of_holder, purpose=row.purpose, acquired_at=0.0, expires_at=now)
+        ):
             dead.add(row.holder)
-        elif row.holder != holder_id and row.purpose == RESIDENT:
-            others = True
+        elif row.purpose == RESIDENT:
+            others.append(row.count_)
     i = infrastructures.c
     open_run = select(runs.c.id).where(runs.c.infrastructure_id == i.id, runs.c.finished_at.is_(None)).exists()
     free = or_(leases.c.holder.is_(None), leases.c.expires_at <= now, leases.c.holder.in_(sorted(dead)))
@@ -73,23 +94,19 @@ def orphans(connection: Connection, holder_id: str, is_dead: Callable[[LeaseRow]
         .where(i.deleted_at.is_(None), or_(i.maintained, open_run), free)
         .order_by(i.created_at, i.id)
     )
-    return Orphans(tuple(found.scalars()), others)
+    return Orphans(tuple(found.scalars()), tuple(others), own)
 
 
 _OF_A_HOLDER = ("host", "boot_id", "pid", "pid_started", "lock_path")
 
 
 class Standby:
-    """``take`` is told each infrastructure to be taken, and finds out itself whether somebody was quicker; ``hosted``
-    says how many are hosted here."""
+    """``take`` is told each infrastructure to be taken, and finds out itself whether somebody was quicker."""
 
-    def __init__(
-        self, store: Store, keeper: LeaseKeeper, world: World, take: Callable[[str], None], hosted: Callable[[], int]
-    ) -> None:
+    def __init__(self, store: Store, keeper: LeaseKeeper, world: World, take: Callable[[str], None]) -> None:
         self._store = store
         self._keeper = keeper
         self._take = take
-        self._hosted = hosted
         self._rng = world.rng(f"standby of {keeper.holder_id}")
         self._asked = asyncio.Event()
 
@@ -113,13 +130,5 @@ class Standby:
         self._asked.clear()
         keeper = self._keeper
         found = await self._store.read(partial(orphans, holder_id=keeper.holder_id, is_dead=keeper.is_dead))
-        ids = list(found.ids)
-        if not found.others:
-            for infrastructure_id in ids:
-                self._take(infrastructure_id)
-            return
-        self._rng.shuffle(ids)
-        for infrastructure_id in ids:
+        for infrastructure_id in self._rng.sample(found.ids, found.share) if found.others else found.ids:
             self._take(infrastructure_id)
-            step = min(self._hosted() * _STEP, _LONGEST_STEP)
-            await asyncio.sleep(step * self._rng.uniform(0.5, 1.5))
