@@ -124,8 +124,7 @@ class Supervisor(Process):
         if isinstance(process, Process):
             spec = ChildSpec.of(process, name or self._free(process.label), restart=restart, shutdown=shutdown)
         else:
-            label = getattr(process, "name", "") or getattr(process, "__name__", "process")
-            spec = ChildSpec(name or self._free(label), process, restart, shutdown)
+            spec = ChildSpec(name or self._free(_label_of(process)), process, restart, shutdown)
         return (await self.start_child(spec)).id
 
     def _free(self, label: str) -> str:
@@ -313,3 +312,9 @@ class Supervisor(Process):
             await asyncio.wait([self._watching])
         for child in reversed(list(self._children.values())):
             await self._stop_one(child)
+
+
+def _label_of(factory: Callable[[], Process]) -> str:
+    """A service's name, a class's or function's; ``process`` for what has none, as a lambda."""
+    name: str = getattr(factory, "name", "") or getattr(factory, "__name__", "")
+    return name if name and name != "<lambda>" else "process"

@@ -290,3 +290,14 @@ async def test_a_failure_while_stopping_is_logged(capsys: pytest.CaptureFixture[
     async with Container(SimulatedWorld(), config()) as container:
         await container.spawn(Sore)
     assert "OSError: will not go" in capsys.readouterr().err
+
+
+async def test_children_are_named_after_what_makes_them() -> None:
+    def make_store() -> Store:
+        return Store()
+
+    async with Container(SimulatedWorld(), config()) as container:
+        for factory in (Store, make_store, lambda: Store(), lambda: Store()):
+            await container.spawn(factory)
+        names = [child.name for child in container.root.children()]
+        assert names == ["edge", "store", "make_store", "process", "process-2"]
