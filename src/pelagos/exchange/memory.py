@@ -177,10 +177,7 @@ class MemoryTransport:
                 self.bury(delivery, reason)
             error = _given_up(delivery, reason or "it was removed")
             self.turn_away(delivery.envelope, error, kept=reason is not None)
-        while queue.publishers:
-            waiter = queue.publishers.popleft()
-            if not waiter.done():
-                waiter.set_exception(unserved(address))
+        queue.turn_publishers_away()
         return waited
 
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
@@ -247,24 +244,20 @@ class MemoryTransport:
 
     async def _publish_when_there_is_room(self, envelope: Envelope, deadline: float | None, queue: MemoryQueue) -> None:
         patience = _NO_DEADLINE_PATIENCE if deadline is None else deadline - self.monotonic()
-        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        place = (waiter, envelope, deadline)
+        queue.publishers.append(place)
         try:
             async with asyncio.timeout(max(0.0, patience)):
-                while True:
-                    waiter = loop.create_future()
-                    queue.publishers.append(waiter)
-                    try:
-                        await waiter
-                    except asyncio.CancelledError:
-                        if waiter in queue.publishers:
-                            queue.publishers.remove(waiter)
-                        else:
-                            queue.pump()  # the room that was promised to us goes to the next one
-                        raise
-                    if queue.offer(envelope, deadline):
-                        return
-        except TimeoutError:
-            raise _overloaded(queue) from None
+                await waiter
+        except BaseException as error:
+            if place in queue.publishers:
+                queue.publishers.remove(place)
+            if not isinstance(error, TimeoutError):
+                raise
+            if waiter.cancelled() or not waiter.done():
+                raise _overloaded(queue) from None
+            waiter.result()  # it was taken in the very moment that its time was up
 
     def _copy_to_subscribers(self, envelope: Envelope, deadline: float | None) -> None:
         kind, _, name = envelope.receiver.partition(":")

@@ -168,7 +168,8 @@ class MemoryQueue:
         self.durable = delivery_limit > 0
         self.delivery_limit = delivery_limit
         self.waiting: deque[MemoryDelivery] = deque()
-        self.publishers: deque[asyncio.Future[None]] = deque()
+        self.publishers: deque[tuple[asyncio.Future[None], Envelope, float | None]] = deque()
+        """Who waits for room, with what: it is taken from them in their order, so that nobody is quicker."""
         self.consumers: list[MemoryConsumer] = []
         self.turn = 0
         self.pumping = False
@@ -234,10 +235,7 @@ class MemoryQueue:
         self.on_empty(self)
         while self.waiting:
             self.keeper.give_up(self.waiting.popleft(), "no process serves it any more")
-        while self.publishers:
-            waiter = self.publishers.popleft()
-            if not waiter.done():
-                waiter.set_exception(unserved(self.address))
+        self.turn_publishers_away()
 
     def snapshot(self) -> QueueSnapshot:
         return QueueSnapshot(
@@ -288,12 +286,18 @@ class MemoryQueue:
             self.keeper.expire(delivery)
 
     def _admit_publishers(self) -> None:
-        room = self.capacity - len(self.waiting)
-        while room > 0 and self.publishers:
-            waiter = self.publishers.popleft()
-            if not waiter.done():
+        while self.publishers and len(self.waiting) < self.capacity:
+            waiter, envelope, deadline = self.publishers.popleft()
+            if not waiter.done() and (deadline is None or deadline > self.keeper.monotonic()):
                 waiter.set_result(None)
-                room -= 1
+                self.offer(envelope, deadline)
+
+    def turn_publishers_away(self) -> None:
+        """Nobody serves the address any more."""
+        while self.publishers:
+            waiter = self.publishers.popleft()[0]
+            if not waiter.done():
+                waiter.set_exception(unserved(self.address))
 
 
 def unserved(address: str) -> Unavailable:
