@@ -92,19 +92,27 @@ class InboundWay:
         *,
         park_limit: int,
         park_seconds: float,
-        max_content: int,
+        max_content: int | None,
     ) -> None:
+        """``max_content``: None if the size was checked on the way out, since nothing comes from elsewhere."""
         self.stack = stack
         self.answer = answer
         self.park_limit = park_limit
         self.park_seconds = park_seconds
-        self.max_content = max_content
-        self.messages = _inbound_methods(stack, replies=False)
-        self.replies = _inbound_methods(stack, replies=True)
+        self._max_content = max_content
+        first = () if max_content is None else (self._check_size,)
+        self.messages = (*first, *_inbound_methods(stack, replies=False))
+        self.replies = (*first, *_inbound_methods(stack, replies=True))
         self.parked = 0
         self.refused = 0
         self.dropped = 0
         self._holding: dict[InterceptedSubscription, None] = {}
+
+    def _check_size(self, envelope: Envelope, receiver: Receiver, redelivered: bool) -> Envelope:
+        assert self._max_content is not None
+        if len(envelope.content) > self._max_content:
+            check_size(envelope, self._max_content)
+        return envelope
 
     def holds(self, subscription: InterceptedSubscription, *, something: bool) -> None:
         if something:
@@ -124,7 +132,6 @@ class InterceptedSubscription:
         "_handler",
         "_lines",
         "_mailbox",
-        "_max_content",
         "_messages",
         "_receiver",
         "_replies",
@@ -141,7 +148,6 @@ class InterceptedSubscription:
         # Only a mailbox takes replies as such. Elsewhere a performative that says "reply" is no way around the policy.
         self._mailbox = receiver.address.startswith("process:")
         self._replies = way.replies if self._mailbox else way.messages
-        self._max_content = way.max_content
         self._lines: dict[str, deque[_Case]] = {}
         """What is parked, by sender: the first of each line is undecided, the others wait behind it."""
 
@@ -158,8 +164,6 @@ class InterceptedSubscription:
             way = self._replies
         inbound = None
         try:
-            if len(envelope.content) > self._max_content:
-                check_size(envelope, self._max_content)
             receiver, redelivered = self._receiver, delivery.redelivered
             for inbound in way:
                 envelope = inbound(envelope, receiver, redelivered)

@@ -34,6 +34,7 @@ from pelagos.exchange.interceptors.inbound import InboundWay, InterceptedSubscri
 from pelagos.exchange.interceptors.port import Done, Drop, Interceptor, unchanged_outbound
 from pelagos.exchange.interceptors.refusing import MAX_CONTENT, as_error, check_size
 from pelagos.exchange.interceptors.retrying import ResigningDeadLetters
+from pelagos.exchange.memory import MemoryTransport
 from pelagos.exchange.transport import (
     DeadLetters,
     Handler,
@@ -87,7 +88,7 @@ class InterceptedTransport:
             self._answer,
             park_limit=park_limit,
             park_seconds=park_seconds,
-            max_content=max_content,
+            max_content=None if type(inner) is MemoryTransport else max_content,
         )
         self._publish = inner.publish
         self._post = inner.post
