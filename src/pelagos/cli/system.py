@@ -18,6 +18,7 @@ from pelagos.container.messages import (
     NodeInfo,
     ProcessInfo,
     ProcessQuery,
+    RemoveQueue,
     ServiceInfo,
     SpawnRequest,
     SpawnResult,
@@ -101,6 +102,11 @@ class System:
         """End a process for good. Raises :class:`NotFound` if there is none of that id."""
         request = TerminateRequest(process.removeprefix("process:"), shutdown)
         await self._ask("terminate", request)
+
+    async def remove_queue(self, address: str, *, drop: bool = False) -> int:
+        """Of a durable service that nobody serves; how many messages waited. Raises :class:`Conflict`."""
+        found: int = await self._ask("remove_queue", RemoveQueue(address, drop), result=int)
+        return found
 
     # -- log levels ----------------------------------------------------------------------------------------------
 

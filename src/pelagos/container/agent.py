@@ -39,6 +39,7 @@ from pelagos.container.messages import (
     NodeInfo,
     ProcessInfo,
     ProcessQuery,
+    RemoveQueue,
     ServiceInfo,
     SpawnRequest,
     SpawnResult,
@@ -226,6 +227,14 @@ class AgentProcess(ServiceProcess):
         most = max(1, min(query.limit, _MOST_NAMES))
         counters = {name: value for name, value in msgspec.structs.asdict(told).items() if type(value) is int}
         return ExchangeInfo(self._resident.id, tuple(found[:most]), max(0, len(found) - most), told.connected, counters)
+
+    @operation
+    async def remove_queue(self, request: RemoveQueue) -> int:
+        """Take the durable queue of a service away that is not wanted any more, or is to be of another kind; returns
+        how many messages waited. Raises :class:`Conflict` while the service is served anywhere."""
+        reason = None if request.drop else "its queue was removed"
+        address = self.container.names.full(request.address)
+        return await self.container.transport.delete_durable(address, reason=reason)
 
     # -- operations: processes -----------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ __all__ = [
     "NodeState",
     "ProcessInfo",
     "ProcessQuery",
+    "RemoveQueue",
     "ServiceInfo",
     "SpawnRequest",
     "SpawnResult",
@@ -77,6 +78,15 @@ class ProcessInfo(msgspec.Struct, frozen=True):
     calls: int = 0
     """Calls of its own that wait for an answer."""
     cause: str | None = None
+
+
+class RemoveQueue(msgspec.Struct, frozen=True):
+    """Take the durable queue of a service away that nobody serves any more."""
+
+    address: str
+    """``service:<name>``."""
+    drop: bool = False
+    """What waits in it is dropped; else it becomes dead letters."""
 
 
 class ServiceInfo(msgspec.Struct, frozen=True):

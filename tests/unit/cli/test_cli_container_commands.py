@@ -457,6 +457,9 @@ class TestShell:
         full = pelagos("shell", "-c", "len(names(full=True)) > len(names())")
         assert (full.out, full.err) == ("true\n", "")
 
+    def test_a_durable_queue_is_removed_when_nobody_serves_it(self, pelagos: Scene) -> None:
+        assert pelagos("shell", "-c", "remove_queue('moon')").out == "nothing waited\n"
+
     def test_observe(self, pelagos: Scene, tmp_path: Path) -> None:
         svg = tmp_path / "a.svg"
         line = f"await call('hello', 'hello', 'you')\nobserve(last=5, op='hello', svg={str(svg)!r})"

@@ -15,6 +15,7 @@ from pelagos.container.messages import (
     LogLevelRequest,
     NodeChanged,
     ProcessQuery,
+    RemoveQueue,
     SpawnRequest,
     TerminateRequest,
     agent_of,
@@ -304,3 +305,27 @@ async def test_the_names_a_container_receives_at() -> None:
         full = await asked.exchange_names(ExchangeQuery(processes=True, limit=3))
         assert len(full.names) == 3
         assert full.left_off > len(every.names)
+
+
+class Printer(ServiceProcess):
+    name = "printer"
+    durable = True
+
+    @operation
+    async def print(self, text: str) -> None: ...
+
+
+async def test_a_durable_queue_that_nobody_serves_is_removed_on_request() -> None:
+    async with nodes("a") as (a,):
+        printer = Printer()
+        await a.container.spawn(printer)
+        agent = client(AgentProcess, a.container.edge)
+        with pytest.raises(Conflict):
+            await agent.remove_queue(RemoveQueue("service:printer"))
+        await a.container.terminate(printer.id)
+        await a.container.edge.send("service:printer", "print", "page")
+        await asyncio.sleep(0.1)
+        assert await agent.remove_queue(RemoveQueue("service:printer")) == 1
+        [letter] = await agent.dead_letters(10)
+        assert (letter.address, letter.reason) == ("service:test.printer", "its queue was removed")
+        assert await agent.remove_queue(RemoveQueue("service:printer")) == 0

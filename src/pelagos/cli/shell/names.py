@@ -113,6 +113,13 @@ class ShellNames:
             self._remote.run(partial(System.kill, process=str(pid), shutdown=shutdown))
         return Said("\n".join(f"{pid} has ended" for pid in pids))
 
+    def remove_queue(self, service: str, *, drop: bool = False) -> Said:
+        """remove_queue("printer"): a durable service's queue, served by nobody; what waits becomes dead letters."""
+        address = address_of(service)
+        count = self._remote.run(lambda system: system.remove_queue(address, drop=drop))
+        fate = "dropped" if drop else "dead letters now"
+        return Said(f"{count} waited, {fate}" if count else "nothing waited")
+
     # -- looking -------------------------------------------------------------------------------------------------
 
     def observe(

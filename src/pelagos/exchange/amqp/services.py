@@ -165,7 +165,7 @@ class ServiceConsumer:
             return
         raise Conflict(
             f"{address} is {'not ' if self.receiver.durable else ''}durable already",
-            advice="Receivers of one address must agree; delete the queue of an address that changed its mind.",
+            advice="Receivers of one address must agree; if it changed its mind: remove_queue(NAME) in pelagos shell.",
         )
 
     async def _attach_once(self, wire: Wire) -> None:
