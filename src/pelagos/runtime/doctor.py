@@ -38,6 +38,7 @@ async def gather_facts(settings: Settings, *, world: World, mode: str, store: St
     """All facts, the machine's own first."""
     facts = [_python(), _home(settings), _daemon(settings, mode), await _store(settings, store), _disk(settings)]
     facts += _reserve(store)
+    facts.append(await _broker(settings, world))
     facts += await _local(settings, world)
     facts += _accounts(pool)
     return DoctorView(version=__version__, facts=tuple(facts))
@@ -113,6 +114,18 @@ def _reserve(store: Store) -> list[Fact]:
             advice="Make room on the disk that holds the store; the next command then sets the reserve aside.",
         )
     ]
+
+
+async def _broker(settings: Settings, world: World) -> Fact:
+    if not settings.broker:
+        return Fact(name="broker", state="ok", fact="none is configured: the exchange is in memory, in one program")
+    from pelagos.runtime.brokers import broker_answers
+
+    try:
+        place = await broker_answers(settings, world.environ)
+    except PelagosError as error:
+        return Fact(name="broker", state="missing", fact=str(error), advice=error.advice)
+    return Fact(name="broker", state="ok", fact=f"{place} answers; system {settings.system}")
 
 
 async def _local(settings: Settings, world: World) -> list[Fact]:

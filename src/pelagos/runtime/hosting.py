@@ -37,6 +37,7 @@ from pelagos.exchange.interceptors.transport import InterceptedTransport
 from pelagos.model.errors import InvalidInput
 from pelagos.model.world import SystemWorld, World
 from pelagos.process import get_logger
+from pelagos.runtime.brokers import amqp_config, with_variables
 from pelagos.runtime.guards import Guards
 from pelagos.runtime.home import prepare_home, write_private
 from pelagos.runtime.listening import Listening
@@ -54,7 +55,6 @@ log = get_logger(__name__)
 _SETTLE = 0.6
 """Seconds in which the other containers of a system have answered a new one."""
 _EDGE = "pelagos.runtime.factories:edge"
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class HostReady(msgspec.Struct, frozen=True):
@@ -184,7 +184,7 @@ class _Program:
         self.id = container_id or settings.container_id or _new_id(world, settings.home, self.system)
         self._world = world
         self._started_at = world.now()
-        self._url = _with_variables(broker or settings.broker, world.environ)
+        self._url = with_variables(broker or settings.broker, world.environ)
         self._tap: Any = None
         self._stack: Stack | None = None
         self._services = ServiceNames(system=self.system, container=self.id)
@@ -261,21 +261,7 @@ class _Program:
         return build_stack(entries, surroundings)
 
     def _amqp_config(self, names: Names) -> Any:
-        from pelagos.exchange.amqp import AmqpConfig
-
-        options = self.settings.broker_options
-        return AmqpConfig(
-            url=self._url,
-            system=names.system,
-            container=names.container,
-            vhost=options.vhost or None,
-            credential_file=options.credential_file or None,
-            ca_file=options.ca_file or None,
-            certificate_file=options.certificate_file or None,
-            key_file=options.key_file or None,
-            verify=options.verify,
-            heartbeat=options.heartbeat,
-        )
+        return amqp_config(self.settings, self._url, system=names.system, container=names.container)
 
 
 def _orderly_stop(plan: StartPlan, config: ContainerConfig, settings: Settings) -> float:
@@ -291,19 +277,6 @@ def _new_id(world: World, home: Path, system: str) -> str:
     room = max(0, MAX_PATH - len(os.fsencode(home / "control" / system / f"-{chance}.sock")))
     name = re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname().partition(".")[0]).strip("-") or "container"
     return f"{name[: min(room, 24)]}-{chance}".lstrip("-")
-
-
-def _with_variables(url: str, environ: Mapping[str, str]) -> str:
-    def value(match: re.Match[str]) -> str:
-        name = match[1]
-        if name not in environ:
-            raise InvalidInput(
-                f"the broker's URL names the environment variable {name}, which is not set",
-                advice=f"Set {name}, or use broker_options.credential_file.",
-            )
-        return environ[name]
-
-    return _VARIABLE.sub(value, url)
 
 
 def _arguments(

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from pelagos.model.world import SystemWorld, World
 from pelagos.runtime.home import DaemonLock, prepare_home
 from pelagos.runtime.hosting import host
@@ -43,6 +45,8 @@ async def serve(
     Raises Conflict, naming its pid, if a daemon of this home lives; InvalidInput for an address that is none or may
     not be; StoreUnavailable; what :func:`host` raises; and whatever made the services fail for good."""
     told = ready or _say_ready
+    # Into the settings, so that the doctor of its edge looks at the same broker.
+    settings = msgspec.structs.replace(settings, system=system or settings.system, broker=broker or settings.broker)
     prepare_home(settings.home)
     lock = DaemonLock(settings.home)
     lock.acquire()
@@ -53,8 +57,6 @@ async def serve(
             here=False,
             mode="serve",
             given={DaemonLock: lock, Listening: Listening(listen or "")},
-            system=system,
-            broker=broker,
             ready=lambda found: told(found.addresses),
             world=world or SystemWorld(),
             stop=stop,
