@@ -1,7 +1,8 @@
 """For tests of users' own services: containers in memory, recorders, stand-ins, the simulated world. See README.md."""
 
 from pelagos.testing.brokers import Broker, broker_problem, broker_url, throw_away_broker
-from pelagos.testing.harness import CheckedContainer, Harness, running_container, world_of_this_loop
+from pelagos.testing.checked import CheckedContainer
+from pelagos.testing.harness import Harness, running_container, world_of_this_loop
 from pelagos.testing.load import LoadStatistics, load
 from pelagos.testing.recorder import Message, Recorder
 from pelagos.testing.simulated import Node, Simulation, simulated

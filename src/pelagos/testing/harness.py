@@ -13,11 +13,13 @@ did not come is a mistake, too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
 
 from pelagos.container import Container, ContainerConfig
 from pelagos.exchange import Address, Kind, MemoryTransport, Names, Transport
@@ -38,15 +40,16 @@ from pelagos.model.errors import InvalidInput
 from pelagos.model.policy import ANONYMOUS_SCOPE
 from pelagos.model.scope import Scope
 from pelagos.model.world import SystemWorld, World
-from pelagos.process import Context, Process, acting_as, current_context, use_context
-from pelagos.process.conversations import BUILT_IN, Protocol
+from pelagos.process import Context, acting_as, current_context, use_context
+from pelagos.process.conversations import Protocol
 from pelagos.simulation import SimulatedWorld, VirtualLoop
+from pelagos.testing.checked import CheckedContainer
 from pelagos.testing.recorder import Recorder
 
 if TYPE_CHECKING:
     from pelagos.store import SimulatedDatabase, Store
 
-__all__ = ["CheckedContainer", "Harness", "running_container", "world_of_this_loop"]
+__all__ = ["Harness", "running_container", "world_of_this_loop"]
 
 _GRACE = 2.0
 _LOOK = 0.005
@@ -75,51 +78,6 @@ class _Expected:
             return False
         self.seen += 1
         return True
-
-
-class CheckedContainer(Container):
-    """A container that remembers how its processes ended. Made by a :class:`Harness`."""
-
-    def __init__(self, harness: Harness, world: World, config: ContainerConfig, **options: Any) -> None:
-        super().__init__(world, config, **options)
-        self.harness = harness
-        self.failures: list[tuple[str, str, BaseException]] = []
-        """Of processes that did not end in good order: id, label, cause. One that was cancelled has not ended within
-        the time it was given."""
-        self.protocols: tuple[Protocol, ...] = ()
-        """Those of all its processes, beside the built-in ones."""
-
-    def process_started(self, process: Process) -> None:
-        super().process_started(process)
-        self.protocols += process.protocols
-
-    def process_ended(self, process: Process) -> None:
-        super().process_ended(process)
-        if process.cause is not None:
-            self.failures.append((process.id, process.label, process.cause))
-            self.harness.somebody_failed()
-
-    def busy(self, may_stay_open: Collection[str] = ()) -> list[str]:
-        """What is in progress now: requests, with the operations' names, and conversations. Subscriptions of services
-        to each other are none of it: they last as long as those do."""
-        found: list[str] = []
-        for process in self.processes:
-            snapshot = process.snapshot()
-            named = f"{process.label} ({process.id})"
-            for one in snapshot.operations:
-                if one.in_progress and f"{process.label}.{one.op}" not in may_stay_open:
-                    found.append(f"{named} serves {one.op}{_times(one.in_progress)}")
-            if snapshot.serving.waiting:
-                found.append(f"{named} has {snapshot.serving.waiting} requests that wait")
-            if process is self.edge and snapshot.calls:
-                found.append(f"the test waits for {snapshot.calls} answer{'s' if snapshot.calls > 1 else ''}")
-            found += [f"{named} takes part in {one}" for one in snapshot.conversations if self._ends(process, one)]
-        return found
-
-    def _ends(self, process: Process, conversation: str) -> bool:
-        """Whether a conversation (id, protocol, role, state) is one that should have ended."""
-        leased = {protocol.name for protocol in (*BUILT_IN, *self.protocols) if protocol.lease is not None}
-        return process is self.edge or conversation.split()[1] not in leased
 
 
 class Harness:
@@ -196,12 +154,12 @@ class Harness:
             raise InvalidInput(f"there was a container {name!r} already", advice="An id is never used twice.")
         services = ServiceNames(system=self.system, container=name)
         container = CheckedContainer(
-            self,
             self.world,
             ContainerConfig(system=self.system, id=name, settings=settings or {}, **config),
             transport=lambda names: self._transport(names, services),
             shared_transport=self._make_transport is None,
             service_names=services,
+            on_failure=self._somebody_failed,
         )
         await container.start()
         self.containers.append(container)
@@ -295,7 +253,8 @@ class Harness:
     @contextmanager
     def anonymous(self) -> Iterator[Context]:
         """The block's calls are made by nobody in particular. Without it they are the system's own."""
-        with use_context(Context(ANONYMOUS_SCOPE)) as context:
+        here = msgspec.structs.replace(current_context(), scope=ANONYMOUS_SCOPE, assertion=b"", expiry=0)
+        with use_context(here) as context:
             yield context
 
     def set_policy(self, policy: str | Path) -> None:
@@ -339,8 +298,7 @@ class Harness:
         if not await container.transport.wait_served(container.names.full(Address(Kind.SERVICE, service)), timeout):
             raise AssertionError(f"nobody served {service} within {timeout:g} s")
 
-    def somebody_failed(self) -> None:
-        """For containers: look again."""
+    def _somebody_failed(self) -> None:
         waiting, self._waiting = self._waiting, []
         for changed in waiting:
             if not changed.done():
@@ -397,7 +355,3 @@ def _died(cause: BaseException) -> str:
     if isinstance(cause, asyncio.CancelledError):
         return "was cancelled: it did not end within its shutdown time"
     return f"failed: {type(cause).__name__}: {cause}"
-
-
-def _times(count: int) -> str:
-    return f" ({count} times)" if count > 1 else ""
