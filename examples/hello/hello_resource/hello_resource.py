@@ -84,18 +84,6 @@ class ProfileService(ServiceProcess):
 
         return await self.store.run(work)
 
-    @operation
-    async def towns(self, name: str) -> list[str]:
-        """Where somebody has lived, the latest first."""
-        scope = self.context.scope
-
-        def work(connection):
-            found = find(connection, scope, name)
-            commits = versions.history(connection, found)
-            return [versions.checkout(connection, found, one.digest).root.town for one in commits]
-
-        return await self.store.read(work)
-
 
 def find(connection, scope, name: str) -> versions.Repository:
     found = versions.find_repository(connection, scope, "profile", name)
