@@ -105,10 +105,13 @@ class Repeats:
     def _trim(self) -> None:
         """The oldest go, some at once."""
         fewer, smaller = self._most - self._most // 16, self._most_bytes - self._most_bytes // 16
-        while self._order and (len(self._order) > fewer or self._bytes > smaller):
-            old = self.entries.pop(self._order.popleft())
-            assert isinstance(old, Envelope)
-            self._bytes -= len(old.content)
+        order, entries, held = self._order, self.entries, self._bytes
+        surplus = len(order) - fewer
+        while order and (surplus > 0 or held > smaller):
+            surplus -= 1
+            old: Any = entries.pop(order.popleft())  # an envelope: what is in progress has no place in the order
+            held -= len(old.content)
+        self._bytes = held
 
     @staticmethod
     def keeps_errors(key: Key) -> bool:
