@@ -137,6 +137,8 @@ class Report(msgspec.Struct):
 
     ends: dict[str, int] = {}
     """``ok`` or the error's code: how many."""
+    calls: int = 0
+    """Those of them that were calls."""
     by: dict[str, int] = {}
     """Which container answered how many."""
     errors: list[str] = []
@@ -162,7 +164,7 @@ class Load(ServiceProcess):
 
     def __init__(self) -> None:
         super().__init__()
-        self._report = Report({}, {}, [])
+        self._report = Report({}, 0, {}, [])
         self._running: list[asyncio.Task[None]] = []
         self._stopped = False
 
@@ -188,7 +190,7 @@ class Load(ServiceProcess):
         """Begin nothing new (or only what is still to be made), wait for what is under way, and tell."""
         self._stopped = at_once
         await asyncio.gather(*self._running)
-        report, self._report = self._report, Report({}, {}, [])
+        report, self._report = self._report, Report({}, 0, {}, [])
         self._running.clear()
         self._stopped = False
         return report
@@ -212,6 +214,7 @@ class Load(ServiceProcess):
                 report.wrong += done.number != number
             except PelagosError as error:
                 end = self._failed(error)
+            report.calls += 1
             report.note(end, self.world.monotonic() - began, request.timeout)
 
     async def _entries(self, request: LoadRequest) -> None:

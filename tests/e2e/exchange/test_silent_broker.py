@@ -1,4 +1,4 @@
-"""A broker that answers nothing any more: whoever leaves it tries each thing once, and does not wait each time in full."""
+"""A broker that answers nothing any more: whoever leaves it does not wait in full for each thing it tries."""
 
 from __future__ import annotations
 
