@@ -25,7 +25,7 @@ from pelagos.repository import (
     merge_branch,
 )
 from pelagos.repository.sync import RepositoryService, pull, push
-from pelagos.repository.sync.messages import Carried, Fetch, Receive, Which, carry
+from pelagos.repository.sync.messages import Carried, Fetch, GetHistory, GetObject, Receive, Which, carry, received
 from pelagos.store import open_simulated_store
 from pelagos.store.container_schema import objects
 from support.repository_types import NOBODY, SCOPE, TYPES, Part, Rack, Site
@@ -246,3 +246,27 @@ async def test_scope_and_bogus_objects():
             with pytest.raises(NotFound):
                 await service.receive(Receive(WHICH, (good, dangling)))
         assert await scene.other.read(count) == before
+
+
+async def test_who_has_no_store_reads_revisions_and_their_history():
+    async with Scene() as scene:
+        for number in range(3):
+            await scene.other.run(
+                partial(save, repository=scene.repository, branch="main", root=Site(f"s{number}"), at=10.0 * number)
+            )
+        service = client(RepositoryService, scene.process, address=scene.address)
+        with use_context(Context(SCOPE)):
+            newest = await service.get_object(GetObject(WHICH))
+            assert TYPES.decode(received(newest.root)) == Site("s2")
+            older = await service.get_object(GetObject(WHICH, "main~2"))
+            assert TYPES.decode(received(older.root)) == Site("s0")
+            at_the_time = await service.get_object(GetObject(WHICH, as_of=15.0))
+            assert TYPES.decode(received(at_the_time.root)) == Site("s1")
+            page = await service.get_history(GetHistory(WHICH, limit=2))
+            rest = await service.get_history(GetHistory(WHICH, before=page[-1].digest))
+            assert [info.at for info in (*page, *rest)] == [20.0, 10.0, 0.0]
+            assert (page[0], rest[-1]) == (newest.commit, older.commit)
+            with pytest.raises(NotFound):
+                await service.get_object(GetObject(WHICH, "nonesuch"))
+        with use_context(Context(NOBODY)), pytest.raises(NotFound):
+            await service.get_object(GetObject(WHICH))

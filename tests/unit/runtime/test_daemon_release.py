@@ -74,7 +74,8 @@ async def test_all_services_by_default_and_those_of_another_release(
     (tmp_path / "pelagos.yaml").write_text("log_level: debug\n")  # somebody's configuration, and no release
     (tmp_path / "site.yaml").write_text("release: site\napps: [compute]\n")
     monkeypatch.chdir(tmp_path)
-    assert {"compute", "infrastructure", "events", "scheduler"} <= await services_of(Settings(home=tmp_path / "a"))
+    expected = {"compute", "infrastructure", "events", "scheduler", "associations", "repository"}
+    assert expected <= await services_of(Settings(home=tmp_path / "a"))
     assert await services_of(Settings(home=tmp_path / "b", release=str(tmp_path / "site.yaml"))) == {"compute"}
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import msgspec
 
 from pelagos.repository.encoding import StoredObject, verify
+from pelagos.repository.graph import CommitInfo
 
 __all__ = [
     "CHUNK_BYTES",
     "Carried",
     "Fetch",
+    "GetHistory",
+    "GetObject",
     "Lacking",
     "Negotiate",
     "Node",
     "Objects",
+    "ReadObject",
     "Receive",
     "RefsAnswer",
     "RemoteRef",
@@ -74,6 +78,30 @@ class Objects(msgspec.Struct, frozen=True):
     """As many of those asked for, from the first on, as fit into a message; at least one."""
 
     objects: tuple[Carried, ...]
+
+
+class GetObject(msgspec.Struct, frozen=True):
+    """What a revision holds, for whoever has no store. ``as_of``: held at that time, in seconds since the epoch."""
+
+    which: Which
+    revision: str = "main"
+    as_of: float | None = None
+
+
+class ReadObject(msgspec.Struct, frozen=True):
+    """``root`` is what was committed; :func:`received` verifies it, and its links are fetched by digest."""
+
+    commit: CommitInfo
+    root: Carried
+
+
+class GetHistory(msgspec.Struct, frozen=True):
+    """``before``: the digest of the last commit of the page before."""
+
+    which: Which
+    revision: str = "main"
+    before: str | None = None
+    limit: int = 100
 
 
 class Lacking(msgspec.Struct, frozen=True):

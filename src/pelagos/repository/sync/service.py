@@ -17,8 +17,9 @@ from sqlalchemy import Connection
 from pelagos.model.errors import NotFound
 from pelagos.model.scope import Scope
 from pelagos.process import ServiceProcess, operation
+from pelagos.repository.commits import history, read_commit, resolve
 from pelagos.repository.errors import Diverged
-from pelagos.repository.graph import CommitGraph
+from pelagos.repository.graph import CommitGraph, CommitInfo
 from pelagos.repository.objects import links_of, present, put_stored, read_stored
 from pelagos.repository.repositories import (
     Repository,
@@ -33,10 +34,13 @@ from pelagos.repository.sync.messages import (
     CHUNK_BYTES,
     Carried,
     Fetch,
+    GetHistory,
+    GetObject,
     Lacking,
     Negotiate,
     Node,
     Objects,
+    ReadObject,
     Receive,
     RefsAnswer,
     RemoteRef,
@@ -103,6 +107,30 @@ class RepositoryService(ServiceProcess):
                 break
             carried.append(carry(found[digest]))
         return Objects(tuple(carried))
+
+    @operation
+    async def get_object(self, request: GetObject) -> ReadObject:
+        """What a revision holds. Raises :class:`NotFound`, :class:`Ambiguous` and :class:`InvalidInput` (revision)."""
+        scope = self.context.scope
+
+        def look(connection: Connection) -> ReadObject:
+            repository = _require(connection, scope, request.which)
+            info = resolve(connection, repository, request.revision, as_of=request.as_of)
+            [root] = read_stored(connection, [read_commit(connection, info.digest).root.digest])
+            return ReadObject(info, carry(root))
+
+        return await self._store.read(look)
+
+    @operation
+    async def get_history(self, request: GetHistory) -> tuple[CommitInfo, ...]:
+        """A page of the commits that led to a revision, newest first; at most 1,000. Raises as :meth:`get_object`."""
+        scope, limit = self.context.scope, max(1, min(request.limit, 1_000))
+
+        def look(connection: Connection) -> list[CommitInfo]:
+            repository = _require(connection, scope, request.which)
+            return history(connection, repository, request.revision, limit=limit, before=request.before)
+
+        return tuple(await self._store.read(look))
 
     @operation
     async def lacking(self, request: Lacking) -> tuple[bytes, ...]:
