@@ -49,8 +49,8 @@ def skip_without_broker() -> str:
 
 @contextlib.asynccontextmanager
 async def throw_away_system(url: str, services: tuple[str, ...] = ()) -> AsyncIterator[str]:
-    """A system name that nobody else uses; its exchanges and shared queues are deleted at the end, and the queues of the
-    durable ``services``."""
+    """A system name that nobody else uses; at the end its exchanges and shared queues are deleted, and the queues of
+    the durable ``services``."""
     from pelagos.exchange.amqp import AmqpConfig
     from pelagos.exchange.amqp.topology import Topology
     from pelagos.exchange.amqp.wire import Wire
