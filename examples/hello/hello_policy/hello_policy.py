@@ -1,7 +1,7 @@
 """Hello, policy: who may call what is said in policy.yaml, not in the service.
 
 Four operations: for everybody, for who has logged in, for a role, and for who owns what the argument names. Who
-does, the policy asks of the `owners` that its container was made with: in the test, this service.
+does, `pelagos container` asks of the registry, and the test of this service.
 
 Run it::
 

@@ -56,6 +56,7 @@ ANONYMOUS_SCOPE = Scope(project_id="", user_id="")
 BUILT_IN_PROTECTED = (
     "agent.spawn",
     "agent.remove_queue",
+    "registry.owns",
     "*.terminate",
     "*.log_level",
     "*.set_log_level",

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -47,6 +47,9 @@ from pelagos.runtime.resources import HostResources
 from pelagos.runtime.settings import Settings
 from pelagos.runtime.stopping import handle_signals, notify_manager, until_stopped
 from pelagos.services.events.lifecycle import LifecycleEvents
+
+if TYPE_CHECKING:  # brings the registry, and with it the store, which few containers need
+    from pelagos.runtime.owners import RegistryOwners
 
 __all__ = ["HostReady", "host"]
 
@@ -136,6 +139,8 @@ async def host(
         info = partial(program.info, apps, tuple(root.path for root in catalogue.roots))
         await container.spawn(ControlProcess(container, settings.home, info), name="control")
         await program.watch(container)
+        if program.owners is not None:
+            await container.spawn(program.owners, name="owners")
         agent = AgentProcess(
             container,
             apps,
@@ -188,6 +193,11 @@ class _Program:
         self._tap: Any = None
         self._stack: Stack | None = None
         self._services = ServiceNames(system=self.system, container=self.id)
+        self.owners: RegistryOwners | None = None
+        if settings.policy or settings.interceptors:  # nobody else can have a rule for owners
+            from pelagos.runtime.owners import RegistryOwners
+
+            self.owners = RegistryOwners()
         self.search = settings.app_directories
         socket_path(settings.home, self.system, self.id)  # names that cannot be, before anything starts
         self.place = "memory"
@@ -256,7 +266,13 @@ class _Program:
             ]
         keys = Path(settings.keys).expanduser() if settings.keys else settings.home / "keys" / self.system
         surroundings = Surroundings(
-            self._world, self.id, self.system, self._services, local, keys=None if local and not entries else keys
+            self._world,
+            self.id,
+            self.system,
+            self._services,
+            local,
+            keys=None if local and not entries else keys,
+            owners=self.owners,
         )
         return build_stack(entries, surroundings)
 

@@ -12,6 +12,7 @@ __all__ = [
     "AttributeFilter",
     "FindResources",
     "NamePattern",
+    "Ownership",
     "Register",
     "Resource",
     "ResourcePage",
@@ -32,6 +33,15 @@ class Register(msgspec.Struct, frozen=True, kw_only=True):
 
 class ResourceRef(msgspec.Struct, frozen=True):
     id: str
+
+
+class Ownership(msgspec.Struct, frozen=True):
+    """Are all of these resources the user's? ``type`` empty: of any type."""
+
+    project_id: str
+    user_id: str
+    ids: tuple[str, ...]
+    type: str = ""
 
 
 class UpdateResource(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,10 +18,10 @@ from sqlalchemy import ColumnElement, Connection, Float, and_, case, cast, exist
 from pelagos.model.errors import InvalidInput, NotFound
 from pelagos.model.scope import Scope
 from pelagos.services.registry.lifecycle import ResourceState
-from pelagos.services.registry.messages import AttributeFilter, FindResources, Resource, ResourcePage
+from pelagos.services.registry.messages import AttributeFilter, FindResources, Ownership, Resource, ResourcePage
 from pelagos.store.container_schema import resource_attributes, resources
 
-__all__ = ["SYSTEM", "find_resources", "get_resource"]
+__all__ = ["SYSTEM", "find_resources", "get_resource", "owns"]
 
 SYSTEM = Scope(project_id="system", user_id="registry")
 _MOST = 1_000
@@ -35,6 +35,21 @@ def get_resource(connection: Connection, scope: Scope, id: str, *, lock: bool = 
     if row is None:
         raise NotFound(f"no resource {id}", details={"id": id})
     return _resources(connection, [row])[0]
+
+
+def owns(connection: Connection, request: Ownership) -> bool:
+    """Whether every id is a resource of that type, project and owner. False for none at all, and for too many."""
+    wanted = set(request.ids)
+    if not 0 < len(wanted) <= _MOST:
+        return False
+    query = select(func.count()).where(
+        resources.c.id.in_(wanted),
+        resources.c.project_id == request.project_id,
+        resources.c.user_id == request.user_id,
+    )
+    if request.type:
+        query = query.where(resources.c.type == request.type)
+    return connection.execute(query).scalar() == len(wanted)
 
 
 def find_resources(connection: Connection, scope: Scope, request: FindResources) -> ResourcePage:

@@ -21,6 +21,7 @@ from pelagos.services.registry.inventory import Seen, expected_resources, is_cur
 from pelagos.services.registry.messages import (
     FindResources,
     NamePattern,
+    Ownership,
     Register,
     Resource,
     ResourcePage,
@@ -28,7 +29,7 @@ from pelagos.services.registry.messages import (
     SetState,
     UpdateResource,
 )
-from pelagos.services.registry.queries import find_resources, get_resource
+from pelagos.services.registry.queries import find_resources, get_resource, owns
 from pelagos.services.registry.resources import Changed, register, remove, set_state, update_resource
 from pelagos.services.requests import repeatable
 from pelagos.store import Store, Transaction
@@ -80,6 +81,11 @@ class RegistryService(ServiceProcess):
     async def find(self, request: FindResources) -> ResourcePage:
         """Raises InvalidInput."""
         return await self._store.read(partial(find_resources, scope=current_context().scope, request=request))
+
+    @operation
+    async def owns(self, request: Ownership) -> bool:
+        """What policies ask before they let an owner do something; for the system itself."""
+        return await self._store.read(partial(owns, request=request))
 
     @operation
     async def update(self, request: UpdateResource) -> Resource:
