@@ -1,4 +1,4 @@
-"""Three containers on one exchange, each of which dies at some edge with requests in flight, and is followed by another.
+"""Three containers on one exchange, each of which dies at some edge with requests in flight; then another comes.
 
 Each call has exactly one end, in time; what the exchange took over is done, its effect exactly once, or is a dead
 letter with its reason; and in the end nothing is left in anybody's hands.

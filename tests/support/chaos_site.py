@@ -152,6 +152,15 @@ class Site:
 
         await until(answers)
 
+    async def served_by(self, *names: str) -> None:
+        """Wait until each of these has answered: they connect again when their own time has come."""
+
+        async def all_answer() -> bool:
+            report = await self.make(LoadRequest("calls", workers=4, most=10))
+            return set(report.by) >= set(names)
+
+        await until(all_answer)
+
     async def make(self, load: LoadRequest, name: str = "front") -> Report:
         """Make load that ends by itself."""
         service = await self.load(name)
