@@ -386,3 +386,52 @@ async def test_credentials_that_are_wrong_are_told_and_not_shown(site: Site, bro
     said = site.log("front")
     assert "does not accept the user and password" in said
     assert "hunter2" not in said and "Traceback" not in said
+
+
+async def test_who_called_the_only_server_when_it_was_killed_hears_so_in_time(site: Site) -> None:
+    await asyncio.gather(site.start("front", LOAD), site.start("a", WORK))
+    await site.served()
+    load = await site.load()
+    await load.begin(LoadRequest("calls", workers=20, most=1, timeout=3.0, seconds=30.0))
+
+    async def begun() -> bool:
+        return (await (await site.work("front")).counts())[0] == 20
+
+    await until(begun)
+    await site.kill("a")
+    report = await load.finish(False)
+    assert sum(report.ends.values()) == 20 and set(report.ends) <= {"deadline_exceeded", "unavailable"}, report
+    assert report.overdue == 0
+    async with asyncio.timeout(10):
+        with pytest.raises(Unavailable):
+            await (await site.work("front", 60.0)).ping()
+    await site.start("a", WORK)
+    await site.served()
+    after = await site.make(LoadRequest("calls", workers=4, most=10))
+    assert after.ends == {"ok": 40}
+
+
+async def test_credentials_that_change_while_containers_run(site: Site, broker: OwnBroker) -> None:
+    """Calls fail in time, the log says why, and all goes on by itself once they are right again."""
+    await broker.control("add_user", "ours", "first")
+    await broker.control("set_permissions", "ours", ".*", ".*", ".*")
+    url = broker.url.replace("guest:guest", "ours:first")
+    await asyncio.gather(site.start("front", LOAD, url=url), site.start("a", WORK, LEDGER, url=url))
+    load = await site.load()
+    await load.begin(LoadRequest("calls", workers=4, timeout=2.0, pause=0.05))
+    await load.begin(LoadRequest("entries", workers=1, timeout=2.0, pause=0.1))
+    await broker.control("change_password", "ours", "second")
+    await broker.control("close_all_user_connections", "ours", "changed")
+
+    async def told() -> bool:
+        return "does not accept the user and password" in site.log("front")
+
+    await until(told)
+    await broker.control("change_password", "ours", "first")
+    await site.served()
+    await asyncio.sleep(1.0)
+    report = await load.finish(True)
+    check(report)
+    assert "unavailable" in report.ends
+    await site.entered_all(report.accepted)
+    assert "ours:first" not in site.log("front") + site.log("a")
