@@ -20,7 +20,11 @@ import pytest
 
 from e2e.local.product import Product, until
 from support.brokers import skip_without_broker, throw_away_system
+from support.console_pages import write_files
 from support.databases import throw_away_postgresql
+
+PAGE = Path(__file__).parents[3] / "docs" / "guides" / "site.md"
+"""Its releases are those of the guide, as they stand there."""
 
 pytestmark = [
     pytest.mark.e2e,
@@ -28,15 +32,11 @@ pytestmark = [
     pytest.mark.amqp,
     pytest.mark.postgresql,
     pytest.mark.anyio,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(not PAGE.is_file(), reason="the documents are not beside these tests"),
     pytest.mark.skipif(os.geteuid() != 0, reason="the guestbook's instances are counted by what only root sees"),
 ]
 FULL = {"store": 1, "web": 2, "lb": 1}
-RELEASES = {
-    "front": "release: front\napps:\n  - housekeeping\n  - {app: edge, arguments: {depends: [infrastructure]}}\n",
-    "clouds": "release: clouds\napps: [compute, registry]\n",
-    "keepers": "release: keepers\napps: [infrastructure]\n",
-}
 
 
 class Site(Product):
@@ -49,24 +49,28 @@ class Site(Product):
         self.cloud = place / "clouds" / "clouds" / "local"
         self.programs: dict[str, subprocess.Popen[str]] = {}
         self._made = 0
+        write_files(PAGE.read_text(), self.files)
         (self.files / "pelagos.yaml").write_text(
             f"store: {database}\nsystem: {system}\nbroker: {broker}\nkeys: {place / 'keys'}\n"
             "maintain_interval: 0.5\nhealth_interval: 0.2\ndependency_timeout: 30\n"
         )
-        for name, text in RELEASES.items():
-            (self.files / f"{name}.yaml").write_text(text)
 
     def run_program(self, name: str, *command: str) -> None:
         """Start one of the site's programs, and wait until it is ready."""
         self._made += 1
         ready = self.place / f"ready-{self._made}"
-        self.environ["PELAGOS_HOME"] = str(self.place / name)
+        log = self.place / name / "logs" / "pelagos.log"
         extra = () if command[0] == "serve" else ("--ready-file", str(ready), "--id", f"{name}-{self._made}")
+        self.environ["PELAGOS_HOME"] = str(self.place / name)
         program = self.programs[name] = self.start(*command, *extra)
         self.environ["PELAGOS_HOME"] = str(self.home)
-        there = self.home / "pelagos.sock" if command[0] == "serve" else ready
-        until(lambda: there.exists() or program.poll() is not None, f"{name} is ready", 40)
-        assert program.poll() is None, program.communicate()
+
+        def runs() -> bool:
+            if program.poll() is not None:
+                raise AssertionError(program.communicate())
+            return ready.exists() or (log.exists() and "container ready" in log.read_text())
+
+        until(runs, f"{name} is ready", 40)
 
     def kill(self, name: str) -> None:
         program = self.programs.pop(name)
@@ -126,7 +130,7 @@ async def test_the_guestbook_on_services_that_are_spread_and_killed(site: Site) 
 def _story(site: Site) -> None:
     site.run_program("clouds", "container", str(site.files / "clouds.yaml"))
     site.run_program("one", "container", str(site.files / "keepers.yaml"))
-    site.run_program("two", "container", str(site.files / "keepers.yaml"))
+    site.run_program("two", "serve", "--release", str(site.files / "keepers.yaml"))
     site.run_program("edge", "serve", "--release", str(site.files / "front.yaml"))
     nodes = json.loads(site("nodes", "-o", "json").stdout)
     assert len(nodes["items"] if isinstance(nodes, dict) else nodes) == 4, nodes

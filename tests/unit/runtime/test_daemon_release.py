@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,8 @@ from pelagos.container.apps import find_apps, resolve
 from pelagos.container.apps.finding import builtin_directory
 from pelagos.container.control import connect_control
 from pelagos.container.control.sockets import live_sockets
-from pelagos.container.messages import ProcessQuery
+from pelagos.container.messages import LogLevelRequest, ProcessQuery
+from pelagos.container.observer import ObserverProcess, observer_of
 from pelagos.model import SystemWorld
 from pelagos.model.errors import Conflict, DescriptionError, Unavailable
 from pelagos.process import client
@@ -24,6 +26,7 @@ from pelagos.runtime import Settings
 from pelagos.runtime.home import daemon_pid
 from pelagos.runtime.hosting import HostReady, host
 from pelagos.runtime.serve import serve
+from pelagos.services.compute import ComputeService
 from pelagos.wire.infrastructures import RunRequest
 
 pytestmark = pytest.mark.anyio
@@ -117,3 +120,23 @@ async def test_an_edge_in_a_container_program_holds_the_homes_lock(tmp_path: Pat
         await host(settings, ["edge"], arguments=arguments, here=False, world=world, stop=stop, signals=False)
     assert daemon_pid(settings.home) is None
     world.close()
+
+
+async def test_the_daemons_container_is_asked_like_any_other(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "a", system="mine")
+    async with daemon(settings):
+        [(system, container, path)] = live_sockets(settings.home)
+        assert system == "mine" and path.stat().st_mode & 0o777 == 0o600
+        control = await connect_control(settings.home, system, container)
+        try:
+            agent = client(AgentProcess, control)
+            [node] = await agent.nodes()
+            assert (node.id, node.pid) == (container, os.getpid())
+            assert {"compute", "infrastructure", "edge", "housekeeping"} <= {app.name for app in await agent.apps()}
+            assert (await client(ComputeService, control).describe()).name == "compute"
+            assert await client(ObserverProcess, control, address=observer_of(container)).ping() == "pong"
+            assert await agent.set_log_level(LogLevelRequest("services.streams", "debug")) == [container]
+            assert "debug" in (await agent.log_levels()).values()
+            await agent.set_log_level(LogLevelRequest("services.streams", ""))
+        finally:
+            await control.close()

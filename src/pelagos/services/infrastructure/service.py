@@ -480,7 +480,7 @@ class InfrastructureService(ServiceProcess):
             infrastructure_id,
             store=self._store,
             world=self.world,
-            compute=client(ComputeService, self, timeout=60.0, context=scope),
+            compute=_Compute(self, scope, self._settings.command_patience),
             accounts=self._pool,
             prober=self._prober,
             renderer=self._renderer,
@@ -549,6 +549,17 @@ class InfrastructureService(ServiceProcess):
                     )
 
         await self._store.run(tell)
+
+
+class _Compute:
+    """Compute for a maintainer. Commands are journaled and answered at once: what is not, died with who had it, and is
+    sent again as the same request. A listing takes what its cloud takes."""
+
+    def __init__(self, service: InfrastructureService, context: Context, patience: float) -> None:
+        quick = client(ComputeService, service, timeout=patience, context=context)
+        self.create_servers = quick.create_servers
+        self.delete_servers = quick.delete_servers
+        self.refresh = client(ComputeService, service, timeout=60.0, context=context).refresh
 
 
 class _Pauses:

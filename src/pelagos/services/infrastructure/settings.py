@@ -26,6 +26,8 @@ class MaintainerSettings(msgspec.Struct, frozen=True, kw_only=True):
     backoff: float = 2.0
     """First back-off of healing; doubles with each failure in a row up to ``backoff_max``."""
     backoff_max: float = 300.0
+    command_patience: float = 10.0
+    """How long compute may take to journal a command; then it is sent again."""
     resend: float = 1.0
     """Before a command that compute did not take is sent again."""
     stable: float = 60.0
