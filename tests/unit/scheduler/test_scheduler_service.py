@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select, update
 
 from pelagos.model.errors import Conflict, InvalidInput, LeaseLost, NotFound
-from pelagos.model.scope import Fence
+from pelagos.model.scope import DEFAULT_SCOPE, Fence
 from pelagos.process import client
 from pelagos.services.events import ScheduledTrigger, subscribe
 from pelagos.services.scheduler import (
@@ -20,7 +20,7 @@ from pelagos.services.scheduler import (
     SchedulerService,
     UpdateSchedule,
 )
-from pelagos.services.scheduler.schedules import fire_due
+from pelagos.services.scheduler.schedules import fire_due, update_schedule
 from pelagos.simulation.world import EPOCH
 from pelagos.store.container_schema import schedules
 from pelagos.store.schema import events, leases
@@ -175,3 +175,35 @@ async def test_the_one_that_lost_its_lease_fires_nothing(system):
         await other.store.run(partial(fire_due, fence=stale, now=EPOCH + 1e6))
     assert len(fired(system)) in (before, before + 1)
     assert before >= 20
+
+
+async def test_a_payload_that_no_event_can_carry_is_refused_and_stops_nobody(system):
+    node = await system.node()
+    service = await scheduler(node)
+    long_in_json = "\x00" * 60_000  # six bytes each there, one each in msgpack
+    with pytest.raises(InvalidInput, match="JSON"):
+        await service.create(CreateSchedule(name="bad", origin="a", interval=1.0, payload=long_in_json))
+    await service.create(CreateSchedule(name="good", origin="a", interval=1.0, payload="\x00" * 33_000))
+    with pytest.raises(InvalidInput, match="JSON"):
+        await service.update(UpdateSchedule(name="good", payload=long_in_json))
+    await asyncio.sleep(3.5)
+    assert len(fired(system, "good")) == 3
+
+
+async def test_a_firing_that_is_due_survives_a_change_of_something_else(system):
+    node = await system.node()
+    run = client(SchedulerService, node.container.edge)
+    process = await node.container.spawn(partial(SchedulerService, node.store, node.keeper))
+    await run.create(CreateSchedule(name="once", origin="a", once=EPOCH + 5))
+    await run.create(CreateSchedule(name="each", origin="a", interval=60.0, start=EPOCH + 5))
+    await node.container.terminate(process)  # nobody fires
+    await asyncio.sleep(10)
+    for name in ("once", "each"):
+        change = UpdateSchedule(name=name, payload="new", enabled=True)
+        await node.store.run(
+            partial(update_schedule, scope=DEFAULT_SCOPE, request=change, now=node.container.world.now())
+        )
+    await scheduler(node)
+    await asyncio.sleep(5)
+    assert [one.payload for one in fired(system, "once")] == ["new"]
+    assert [one.due_at for one in fired(system, "each")] == [EPOCH + 5]

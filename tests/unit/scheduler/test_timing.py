@@ -125,3 +125,18 @@ def test_an_end_bounds_catching_up():
 def test_what_cannot_be_followed_is_refused(table):
     with pytest.raises(InvalidInput):
         check(table)
+
+
+@pytest.mark.parametrize(
+    "table", [interval(0.1, -1e23), interval(0.1, 1e23), interval(1e300), cron("* * * * *", start=1e15)]
+)
+def test_times_that_floats_cannot_count_with_are_refused(table):
+    with pytest.raises(InvalidInput):
+        check(table)
+
+
+def test_what_was_missed_of_a_burst_still_fires_when_the_burst_is_over():
+    monday = datetime.datetime(2026, 11, 16, 12, tzinfo=datetime.UTC).timestamp()
+    firings, following = due(cron("* * * * * MON"), monday, monday + 3 * 86_400, Missed.ONCE)
+    assert len(firings) == 1 and firings[0].missed >= MOST_AT_ONCE
+    assert following == monday + 6.5 * 86_400

@@ -41,6 +41,8 @@ __all__ = [
 
 LEASE = "scheduler"
 _MOST_BYTES = 65_536
+_MOST_JSON = 200_000
+"""Bytes of a payload as JSON, which is what its events are bounded by; what is refused here cannot stop the firing."""
 _COLUMNS = tuple(schedules.c)
 _ADVANCE = (
     update(schedules)
@@ -175,7 +177,14 @@ def update_schedule(connection: Connection, scope: Scope, request: UpdateSchedul
     max_count = values.get("max_count", row.max_count)
     left = max_count is None or row.fired < max_count
     wanted_on = request.enabled if request.enabled is not None else (row.next_at is not None or bool(retimed))
-    values["next_at"] = next_firing(table, now) if wanted_on and left else None
+    retimed_by = (request.start, request.timezone)
+    if not wanted_on or not left:
+        values["next_at"] = None
+    elif retimed or row.next_at is None or any(given is not None for given in retimed_by):
+        values["next_at"] = next_firing(table, now)
+    elif end is not None and row.next_at > end:
+        values["next_at"] = None
+    # Else it stays as it is: a firing that is due and was not made yet is not lost by a change of something else.
     connection.execute(update(schedules).where(schedules.c.id == row.id).values(**values))
     return get_schedule(connection, scope, request.name)
 
@@ -255,10 +264,12 @@ def _table(request: CreateSchedule, now: float) -> tuple[ScheduleKind, TimeTable
 
 def _payload(payload: object) -> bytes:
     try:
-        msgspec.json.encode(payload)
+        told = len(msgspec.json.encode(payload))
         blob = msgspec.msgpack.encode(payload)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidInput(f"a payload that JSON cannot say: {error}") from error
+    if told > _MOST_JSON:
+        raise InvalidInput(f"a payload of {told} bytes of JSON; at most {_MOST_JSON} are carried")
     if len(blob) > _MOST_BYTES:
         raise InvalidInput(f"a payload of {len(blob)} bytes; at most {_MOST_BYTES} are carried")
     return blob

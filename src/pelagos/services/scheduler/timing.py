@@ -25,6 +25,8 @@ LATE = 30.0
 MOST_AT_ONCE = 1000
 """Firings of one schedule that are made up for."""
 SHORTEST = 0.1
+LATEST = 253_402_300_799.0
+"""Seconds: the end of the year 9999. Beyond, floats are too coarse to count intervals with."""
 
 
 class TimeTable(msgspec.Struct, frozen=True):
@@ -49,6 +51,8 @@ def check(table: TimeTable) -> None:
     for value in (table.starts_at, table.ends_at, table.interval):
         if value is not None and not math.isfinite(value):
             raise InvalidInput("times and intervals are finite numbers of seconds")
+        if value is not None and not 0 <= value <= LATEST:
+            raise InvalidInput(f"{value:g} s is no time", advice="Times are between the years 1970 and 9999.")
     if table.kind is ScheduleKind.INTERVAL and (table.interval is None or table.interval < SHORTEST):
         raise InvalidInput(f"an interval is at least {SHORTEST} s")
     if table.kind is ScheduleKind.CRON:
@@ -107,6 +111,7 @@ def _due_times(table: TimeTable, next_at: float, now: float) -> tuple[list[float
         at = table.starts_at + number * table.interval
     times: deque[float] = deque(maxlen=MOST_AT_ONCE)
     leaped = False
+    before_leap: list[float] = []
     while at is not None and at <= now:
         if len(times) == MOST_AT_ONCE:
             dropped += 1
@@ -114,11 +119,15 @@ def _due_times(table: TimeTable, next_at: float, now: float) -> tuple[list[float
             if not leaped and begin > at:
                 leaped = True
                 dropped += MOST_AT_ONCE
+                before_leap = list(times)
                 times.clear()
                 at = next_firing(table, begin)
                 continue
         times.append(at)
         at = next_firing(table, at)
+    if before_leap and not times:
+        # A table of bursts: since then was none. Those before the leap are the last that are known.
+        return before_leap, dropped - MOST_AT_ONCE, at
     return list(times), dropped, at
 
 
