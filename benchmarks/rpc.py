@@ -20,8 +20,8 @@ from pelagos.exchange.interceptors import InterceptedTransport, ServiceNames, Su
 from pelagos.model import SystemWorld
 from pelagos.process import ServiceProcess, client, operation
 
-REQUESTS = 12_800
-ROUNDS = 9
+REQUESTS = 5_120
+ROUNDS = 25
 AIM = 2.5
 
 
@@ -114,7 +114,7 @@ def measure(quick: bool = False) -> list[Row]:
     rows = []
     for in_flight in (1, 256):
         measured, floor = [], []
-        for _ in range(3 if quick else ROUNDS):
+        for _ in range(8 if quick else ROUNDS):
             floor.append(asyncio.run(_floor(in_flight)))
             measured.append(asyncio.run(_rpc(in_flight)))
         best, least = min(measured), min(floor)
