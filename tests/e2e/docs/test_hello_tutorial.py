@@ -7,7 +7,6 @@ system's name of its own there, since others may use the same server.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import shutil
 import subprocess
@@ -19,7 +18,16 @@ from pathlib import Path
 import pytest
 
 from support.brokers import skip_without_broker, throw_away_system
-from support.console_pages import SHAPES, Command, check, commands, run_in_one_shell, shape
+from support.console_pages import (
+    SHAPES,
+    Command,
+    check,
+    commands,
+    environment_in,
+    run_in_one_shell,
+    shape,
+    write_files,
+)
 
 ROOT = Path(__file__).parents[3]
 TUTORIAL = ROOT / "docs" / "tutorials" / "hello-service.md"
@@ -50,21 +58,6 @@ def parts() -> tuple[str, str]:
     return alone, "\n" * alone.count("\n") + heading + together
 
 
-def write_files(page: str, place: Path) -> None:
-    for name, text in re.findall(r"```\{code-block\} \w+\n:caption: (\S+)\n\n(.*?)```", page, re.DOTALL):
-        (place / name).write_text(text)
-
-
-def environment_in(place: Path) -> dict[str, str]:
-    return {
-        "PATH": f"{PELAGOS.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": str(place),
-        "LANG": "C.UTF-8",
-        "PELAGOS_HOME": str(place / ".pelagos"),
-        **{name: os.environ[name] for name in ("TMPDIR", "PYTHONPATH") if name in os.environ},
-    }
-
-
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A short path: a socket lies in it."""
@@ -78,7 +71,7 @@ def test_alone(place: Path) -> None:
     write_files(page, place)
     work = commands(page)
     assert len(work) > 10
-    check(work, run_in_one_shell(work, environment_in(place), place, SECONDS), TUTORIAL.name, NUMBERS)
+    check(work, run_in_one_shell(work, environment_in(place, PELAGOS), place, SECONDS), TUTORIAL.name, NUMBERS)
 
 
 @pytest.mark.timeout(SECONDS + 60)
@@ -94,7 +87,7 @@ def test_the_lines_of_the_shell(place: Path) -> None:
             lines.append(Command(0, found[1]))
         else:
             lines[-1].output.append(line)
-    environment = environment_in(place)
+    environment = environment_in(place, PELAGOS)
     container = subprocess.Popen(
         [PELAGOS, "container", "--system", "demo", "--id", "solo", "hello.yaml"],
         env=environment,
@@ -144,7 +137,7 @@ def test_two_containers(place: Path) -> None:
             write_files(page, place)
             work = commands(page)
             assert any("kill -KILL" in command.text for command in work)
-            check(work, run_in_one_shell(work, environment_in(place), place, SECONDS), TUTORIAL.name, NUMBERS)
+            check(work, run_in_one_shell(work, environment_in(place, PELAGOS), place, SECONDS), TUTORIAL.name, NUMBERS)
             assert not (place / ".pelagos").exists()
 
     asyncio.run(run())

@@ -3,7 +3,6 @@
 Ids, addresses, times and numbers of seconds are compared by shape, runs of blanks as one.
 """
 
-import os
 import re
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.console_pages import check, commands, run_in_one_shell
+from support.console_pages import check, commands, environment_in, run_in_one_shell
 
 ROOT = Path(__file__).parents[3]
 TUTORIAL = ROOT / "docs" / "tutorials" / "guestbook.md"
@@ -30,16 +29,6 @@ pytestmark = [
 ]
 
 
-def environment_in(place: Path) -> dict[str, str]:
-    return {
-        "PATH": f"{PELAGOS.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": str(place),
-        "LANG": "C.UTF-8",
-        "PELAGOS_HOME": str(place / ".pelagos"),
-        **{name: os.environ[name] for name in ("TMPDIR", "PYTHONPATH") if name in os.environ},
-    }
-
-
 def destroy(environment: dict[str, str], place: Path) -> None:
     subprocess.run(
         [PELAGOS, "down", "guestbook", "--yes"],
@@ -54,7 +43,7 @@ def destroy(environment: dict[str, str], place: Path) -> None:
 @pytest.mark.timeout(SECONDS + 60)
 def test_the_tutorials_commands_do_what_it_says(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    environment = environment_in(tmp_path)
+    environment = environment_in(tmp_path, PELAGOS)
     work = commands(TUTORIAL.read_text())
     try:
         transcript = run_in_one_shell(work, environment, tmp_path, SECONDS)
@@ -70,7 +59,7 @@ def test_the_guides_first_description_is_built_and_answers(tmp_path: Path) -> No
     found = re.search(r"```yaml\n(infra_name: hello\n.*?)```", guide.read_text(), re.DOTALL)
     assert found
     (tmp_path / "hello.yaml").write_text(found[1])
-    environment = environment_in(tmp_path)
+    environment = environment_in(tmp_path, PELAGOS)
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
