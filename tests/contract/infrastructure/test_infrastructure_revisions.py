@@ -125,3 +125,18 @@ async def test_a_version_survives_the_infrastructure_as_long_as_its_tombstone(ma
         lambda c: c.execute(select(func.count()).where(repositories.c.kind == "infrastructure")).scalar()
     )
     assert kept == 1
+
+
+async def test_texts_of_any_script_are_kept_and_what_cannot_be_kept_is_refused_at_once(make_site):
+    site = await make_site({"east": {}})
+    program = await site.program()
+    name = next(iter(ONE))
+    long = {**ONE, name: ONE[name] + "\n# " + "字" * 300_000 + "\U0001f600" * 200_000}
+    run = await program.build(long)
+    kept = await site.read(lambda c: queries.revision(c, DEFAULT_SCOPE, "shop", "HEAD"))
+    assert kept.files == long
+    too_many = {**ONE, **{f"more-{number:06}.yaml": f"# {number}" for number in range(15_000)}}
+    with pytest.raises(InvalidInput, match="too large"):
+        await program.up(too_many)
+    again = await program.build(ONE)
+    assert again.infrastructure_id == run.infrastructure_id, "the service serves on"

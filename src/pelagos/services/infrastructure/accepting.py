@@ -134,6 +134,7 @@ def accept_run(
     )
     if request.kind == "up":
         assert compiled is not None and bundle is not None
+        revisions.description_of(compiled.compiled.name, bundle)  # raises for what the maintainer could not store
         target_id = _target_of_up(connection, scope, request, compiled.compiled)
         desired = Desired(compiled=compiled.compiled, bundle=bundle, targets={})
         parameters = msgspec.structs.replace(

@@ -43,6 +43,7 @@ __all__ = [
     "Text",
     "definition_of",
     "definitions_in",
+    "description_of",
     "open_history",
     "read_revision",
     "revert_to",
@@ -55,7 +56,7 @@ __all__ = [
 BRANCH = "main"
 KIND = "infrastructure"
 _PIECE = 256 * 1024
-"""Characters of a text in one object, which is bounded."""
+"""Characters of a text in one object, which is bounded; half as many where one may take four bytes."""
 
 
 @stored("pelagos.text")
@@ -108,14 +109,16 @@ def want(
     at: float,
 ) -> str:
     """Make the bundle the description that is wanted; returns the revision, the present one if it says the same."""
-    description = Description(
-        name=name,
-        entries=bundle.entries,
-        files=_files(bundle.sources),
-        definitions={type_: link(definition_of(type_, found)) for type_, found in sorted(bundle.definitions.items())},
-    )
+    described = description_of(name, bundle)
     repository = get_repository(connection, scope, infrastructure_id)
-    return commit(connection, repository, BRANCH, description, author=scope, at=at, message=message).digest
+    return commit(connection, repository, BRANCH, described, author=scope, at=at, message=message).digest
+
+
+def description_of(name: str, bundle: StoredBundle) -> Link[Description]:
+    """What a commit of the bundle holds. Raises InvalidInput for one that no repository can hold: a run is accepted
+    only after this, since a maintainer has nobody to tell."""
+    definitions = {type_: link(definition_of(type_, found)) for type_, found in sorted(bundle.definitions.items())}
+    return link(Description(name, bundle.entries, _files(bundle.sources), definitions))
 
 
 def revert_to(
@@ -132,10 +135,12 @@ def definition_of(type_: str, found: StoredDefinition) -> Definition:
 
 
 def _files(sources: Mapping[str, str]) -> Files:
-    return {
-        name: tuple(link(Text(text[at : at + _PIECE])) for at in range(0, max(len(text), 1), _PIECE))
-        for name, text in sources.items()
-    }
+    return {name: tuple(link(Text(piece)) for piece in _cut(text)) for name, text in sources.items()}
+
+
+def _cut(text: str) -> list[str]:
+    piece = _PIECE if text.isascii() else _PIECE // 2
+    return [text[at : at + piece] for at in range(0, max(len(text), 1), piece)]
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

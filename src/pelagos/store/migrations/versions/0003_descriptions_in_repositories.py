@@ -74,10 +74,7 @@ class Objects:
 
     def files(self, sources: dict[str, str], at: float) -> dict[str, list[Link]]:
         return {
-            name: [
-                self.put("pelagos.text", {"content": text[start : start + PIECE]}, at)
-                for start in range(0, max(len(text), 1), PIECE)
-            ]
+            name: [self.put("pelagos.text", {"content": piece}, at) for piece in cut(text)]
             for name, text in sources.items()
         }
 
@@ -101,6 +98,12 @@ class Objects:
         )
         ref = {"repository_id": id_, "name": "branch/main", "digest": digest}
         insert(self._connection, "refs", user_id=row.user_id, updated_at=at, **ref)
+
+
+def cut(text: str) -> list[str]:
+    """Into what an object may hold."""
+    piece = PIECE if text.isascii() else PIECE // 2
+    return [text[start : start + piece] for start in range(0, max(len(text), 1), piece)]
 
 
 def insert(connection: sa.Connection, table: str, **values: Any) -> None:
