@@ -208,3 +208,28 @@ async def test_a_publisher_that_has_not_heard_of_a_removal_passes_over_it(system
     await system.transport.delete_durable(node.container.names.full(left.address))  # an accident: no row says so
     with pytest.raises(Unavailable):
         await publisher.publish("t", 3)
+
+
+async def test_a_subscription_without_a_queue_is_none(system, monkeypatch):
+    """The broker is away while somebody subscribes: who publishes is not hurt, and the request may come again."""
+    node = await system.node()
+    service = await streams(node)
+    publisher = StreamPublisher(node.container.edge, "ocean", node.store)
+    await service.declare(DeclareStream(name="ocean"))
+    whole = system.transport.subscribe
+
+    async def away(receiver, handler):
+        if receiver.durable:
+            raise Unavailable("the broker is away")
+        return await whole(receiver, handler)
+
+    monkeypatch.setattr(system.transport, "subscribe", away)
+    with pytest.raises(Unavailable):
+        await service.subscribe(SubscribeStream(stream="ocean", name="w"))
+    monkeypatch.undo()
+    assert await publisher.publish("a", 1) == 0
+    await service.subscribe(SubscribeStream(stream="ocean", name="w"))
+    assert await publisher.publish("a", 2) == 1
+    reader = Reader(lambda p: work(p, "ocean", "w", p.take))
+    await node.container.spawn(reader)
+    await until(lambda: reader.seen == [("a", 2)])

@@ -35,6 +35,7 @@ __all__ = [
     "check_stream_name",
     "declare_stream",
     "find_streams",
+    "is_subscribed",
     "subscribe_stream",
     "unbind",
     "undeclare_stream",
@@ -107,6 +108,14 @@ def find_streams(connection: Connection, scope: Scope, request: FindStreams) -> 
     rows = [row for row in connection.execute(query) if fits(row.name)]
     rows = sorted((row for row in rows if row.name > request.after), key=lambda row: str(row.name))
     return _streams(connection, scope, rows[: max(1, min(request.limit, 1000))])
+
+
+def is_subscribed(connection: Connection, scope: Scope, request: SubscribeStream) -> bool:
+    """Whether the subscription is there. Raises what :func:`subscribe_stream` would."""
+    check_stream_name(request.name)
+    check_key_patterns(request.patterns)
+    _known(connection, scope, request.stream)
+    return _subscription(connection, scope, request.stream, request.name) is not None
 
 
 def subscribe_stream(

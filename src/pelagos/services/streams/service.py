@@ -27,6 +27,7 @@ from pelagos.services.streams.rows import (
     bindings,
     declare_stream,
     find_streams,
+    is_subscribed,
     subscribe_stream,
     unbind,
     undeclare_stream,
@@ -80,11 +81,14 @@ class StreamsService(ServiceProcess):
     async def subscribe(self, request: SubscribeStream) -> StreamSubscription:
         """When this has answered, what is published waits for its workers. Raises NotFound (stream), InvalidInput."""
         scope, now = current_context().scope, self.world.now()
+        if not await self._store.read(partial(is_subscribed, scope=scope, request=request)):
+            # Before the row: whoever publishes reads the row, and must find the queue; and if the broker is away there
+            # is no row, so that the request may come again.
+            await self._make_queue(address_of(scope, request.stream, request.name))
         subscription, told = await self._store.run(
             partial(subscribe_stream, scope=scope, id=self.world.new_id(), request=request, now=now)
         )
         if told is not None:
-            await self._make_queue(subscription.address)
             self._publisher.announce(told)
         return subscription
 
