@@ -68,7 +68,12 @@ async def _measure(transport: str, count: int) -> tuple[int, float]:
             await container.spawn(Idle, name=f"idle-{number}")
         took = time.process_time() - begin
         gc.collect()
-        return _resident() - empty, took / count
+        found = _resident() - empty, took / count
+    if carrier is not None:
+        from benchmarks.rpc_amqp import tidy
+
+        await tidy(config.system)
+    return found
 
 
 def measure(count: int = MANY) -> list[Row]:

@@ -149,7 +149,7 @@ async def _rpc(in_flight: int, requests: int) -> float:
             await call()
             return await _time(call, in_flight, requests)
     finally:
-        await _tidy(system)
+        await tidy(system)
 
 
 async def _time(call: Callable[[], Awaitable[None]], in_flight: int, requests: int) -> float:
@@ -165,7 +165,8 @@ async def _time(call: Callable[[], Awaitable[None]], in_flight: int, requests: i
     return (time.perf_counter() - begin) / requests
 
 
-async def _tidy(system: str) -> None:
+async def tidy(system: str) -> None:
+    """Delete what a system leaves on the broker."""
     import aio_pika
 
     async with await aio_pika.connect(url()) as connection:
