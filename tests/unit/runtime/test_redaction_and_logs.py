@@ -15,8 +15,8 @@ from pelagos.api import new_token
 from pelagos.container import Container, ContainerConfig
 from pelagos.model import Scope
 from pelagos.model.errors import InvalidInput
-from pelagos.process import Context, ServiceProcess, client, get_logger, operation, use_context
 from pelagos.model.redaction import redact, redact_text
+from pelagos.process import Context, ServiceProcess, client, get_logger, operation, use_context
 from pelagos.runtime import Settings, configure_logs
 from pelagos.simulation import SimulatedWorld
 
