@@ -61,6 +61,8 @@ _JITTER = 0.1
 _REPLY_SPREAD = 0.2
 """Answers to a round of identification are spread over so many seconds."""
 _MOST_NAMES = 5000
+_MOST_TOLD = 100
+"""Processes of an app that an announcement names: it goes to all containers every other second, and has its bounds."""
 _MOST_SPAWNED = 10_000
 """Processes that one request may ask for."""
 
@@ -270,7 +272,8 @@ class AgentProcess(ServiceProcess):
             return
         if request.process == self.id:
             raise Conflict("an agent does not terminate itself", advice="Stop the container.")
-        if request.process == self._resident.edge.id or request.process == self._resident.root.id:
+        needed = (self._resident.edge.id, self._resident.root.id)
+        if request.process in needed or self._resident.process(request.process).vital:
             raise Conflict(f"the container cannot live without {request.process}", advice="Stop the container.")
         await self._resident.terminate(request.process, request.shutdown)
 
@@ -408,7 +411,7 @@ class AgentProcess(ServiceProcess):
             started_at=self._started_at,
             heard=0.0,
             processes=len(processes),
-            apps=() if self._apps is None else self._apps.running(),
+            apps=() if self._apps is None else tuple(map(_short, self._apps.running())),
             services=tuple(sorted({process.name for process in processes if process.name})),
             startable={} if self._apps is None else self._apps.startable,
         )
@@ -486,6 +489,12 @@ class AgentProcess(ServiceProcess):
 
         await _together(one(node.id) for node in others if node.id != self._resident.id)
         return [answers[container] for container in sorted(answers)], sorted(silent)
+
+
+def _short(app: AppInfo) -> AppInfo:
+    if len(app.processes) <= _MOST_TOLD:
+        return app
+    return msgspec.structs.replace(app, processes=app.processes[:_MOST_TOLD])
 
 
 async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:

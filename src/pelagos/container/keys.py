@@ -35,6 +35,8 @@ _SWITCH = 2.0
 class KeyExchangeProcess(Process):
     """See the module's head. ``KeyExchangeProcess(stack.sessions)``, one a container."""
 
+    vital = True
+
     def __init__(self, sessions: Sessions) -> None:
         super().__init__()
         self.sessions = sessions

@@ -55,7 +55,7 @@ class AppInfo(msgspec.Struct, frozen=True):
     version: str
     description: str = ""
     processes: tuple[str, ...] = ()
-    """Ids of what it started."""
+    """Ids of what it started; in what is told of a container (:class:`NodeInfo`) of the first 100 alone."""
 
 
 class ProcessInfo(msgspec.Struct, frozen=True):

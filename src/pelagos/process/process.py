@@ -67,6 +67,9 @@ class Process(Messenger, Speaker):
     """Above so many restarts of children in ``child_restart_period`` seconds the process fails itself."""
     child_restart_period: ClassVar[float] = 5.0
 
+    vital: ClassVar[bool] = False
+    """Its container cannot do without it: it ends with the container, and nobody may terminate it alone."""
+
     supervisor_id: str = ""
     """The process that keeps this one alive; empty for a root."""
 

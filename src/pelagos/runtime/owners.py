@@ -23,6 +23,8 @@ _TIMEOUT = 2.0
 class RegistryOwners(Process):
     """An owner look-up (:class:`pelagos.exchange.interceptors.OwnerLookup`) that is a process, since it makes calls."""
 
+    vital = True
+
     def owns(self, scope: Scope, kind: str, ids: tuple[str, ...]) -> bool | asyncio.Future[bool]:
         """Whether the scope's user owns all of these resources of the registry."""
         if not ids or not hasattr(self, "container"):  # nothing is named, or it is asked before the start

@@ -118,6 +118,8 @@ class HostResources:
 class _Holder(Process):
     """Enters and leaves a context manager in one task, which ends with the process."""
 
+    vital = True
+
     def __init__(self, what: str, opener: Opener) -> None:
         self._what = what
         super().__init__()

@@ -329,3 +329,25 @@ async def test_a_durable_queue_that_nobody_serves_is_removed_on_request() -> Non
         [letter] = await agent.dead_letters(10)
         assert (letter.address, letter.reason) == ("service:test.printer", "its queue was removed")
         assert await agent.remove_queue(RemoveQueue("service:printer")) == 0
+
+
+async def test_announcements_are_short_however_many_processes_there_are() -> None:
+    async with nodes("a", "b", processes=[f"echo={__name__}:Echo*150"]) as (a, _):
+        agent = client(AgentProcess, a.container.edge, address=agent_of("a"))
+        (app,) = await agent.apps()
+        assert len(app.processes) == 150
+        await asyncio.sleep(3)
+        for node in await agent.nodes():
+            assert node.processes > 150 and len(node.apps[0].processes) == 100
+
+
+async def test_what_is_vital_is_not_terminated() -> None:
+    class Held(Echo):
+        vital = True
+
+    async with nodes("a") as (a,):
+        held = await a.container.spawn(Held())
+        agent = client(AgentProcess, a.container.edge, address=agent_of("a"))
+        with pytest.raises(Conflict, match="cannot live without"):
+            await agent.terminate(TerminateRequest(held))
+        assert a.container.process(held).vital

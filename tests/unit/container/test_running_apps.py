@@ -299,7 +299,7 @@ async def test_factories_get_what_they_need_opened_and_nobody_else_does(tmp_path
             await start(made, tmp_path, "disk")
 
 
-async def test_apps_by_name_from_the_search_path(tmp_path: Path) -> None:
+async def test_apps_by_name_from_the_search_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files(tmp_path, a=noted("a"), b=noted("b", "depends: [a]"))
     async with manager(search=[tmp_path]) as made:
         told = await made.start_app(AppRequest("b", arguments={"tag": "given"}, config={"x": 1}))
@@ -311,7 +311,9 @@ async def test_apps_by_name_from_the_search_path(tmp_path: Path) -> None:
         assert EVENTS == ["a up", "given up", "given down", "b up"]  # a runs on
         again = await made.reload_app("b")
         assert len(again.processes) == 1 and EVENTS[-2:] == ["b down", "b up"]
-        for path in ("../b.yaml", str(tmp_path / "b.yaml")):
+        (tmp_path / "here.txt").write_text(noted("here"))
+        monkeypatch.chdir(tmp_path)
+        for path in ("../b.yaml", str(tmp_path / "b.yaml"), "here.txt"):
             with pytest.raises(Exception, match="is a path"):
                 await made.start_app(AppRequest(path))
 

@@ -16,7 +16,7 @@ import pytest
 
 from pelagos.container import AgentProcess
 from pelagos.container.control import Control, connect_control
-from pelagos.container.messages import AppRequest, LogLevelRequest, ProcessQuery, SpawnRequest
+from pelagos.container.messages import AppRequest, LogLevelRequest, ProcessQuery, SpawnRequest, TerminateRequest
 from pelagos.model import SystemWorld
 from pelagos.model.errors import Conflict, DescriptionError, InvalidInput, NotFound, Unavailable
 from pelagos.process import client
@@ -239,3 +239,13 @@ async def test_what_lives_and_ends_is_told_as_events(folder: Path) -> None:
             event = await anext(heard)
         assert (event.origin, event.data["state"], event.data["version"]) == ("hello", "stopped", "1.0")
         await heard.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_resource_is_not_terminated_below_the_services_that_use_it(folder: Path) -> None:
+    shared = "name: shared\nprocesses:\n  - {name: shared, class: 'pelagos.runtime.factories:attributes'}\n"
+    (folder / "shared.yaml").write_text(shared)
+    async with hosted(folder, "shared") as program:
+        store = next(one for one in await program.agent.processes(ProcessQuery()) if "_Holder" in one.kind)
+        with pytest.raises(Conflict, match="cannot live without"):
+            await program.agent.terminate(TerminateRequest(store.id))
+        assert store.id in [one.id for one in await program.agent.processes(ProcessQuery())]

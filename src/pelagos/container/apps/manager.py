@@ -296,7 +296,8 @@ class AppManager:
         """Start an app by its name on the search path, with what it depends on and what does not run yet."""
         if request.name in self._apps:
             raise Conflict(f"the app {request.name!r} runs already", advice="Reload it, or stop it first.")
-        if "/" in request.name or request.name.endswith((".yaml", ".yml")):
+        if "/" in request.name or Path(request.name).suffix:
+            # Any suffix makes it a path, to the finder too: one in the working directory, whose modules would be run.
             raise InvalidInput(
                 f"{request.name!r} is a path; an app is started by its name",
                 advice="Put its file into a directory of `apps` in the configuration of the container.",
