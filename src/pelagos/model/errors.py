@@ -122,10 +122,14 @@ class PelagosError(Exception):
 
 
 def from_payload(payload: ErrorPayload) -> PelagosError:
-    """The exception for a payload; an unknown code (a newer peer's) becomes an :class:`InternalError` that keeps it."""
+    """The exception for a payload.
+
+    A code that this program does not know (a newer peer's, or of a room that it has not imported) becomes the nearest
+    class of the family by its status; the code is kept in ``details``, and what the payload says of repeating counts.
+    """
     cls = _FAMILY.get(payload.code)
     details = payload.details if cls is not None else {**payload.details, "code": payload.code}
-    error = (cls or InternalError)(
+    error = (cls or _nearest(payload.status))(
         payload.message,
         advice=payload.advice,
         retry_after=payload.retry_after,
@@ -134,6 +138,12 @@ def from_payload(payload: ErrorPayload) -> PelagosError:
     )
     error.retry = payload.retry
     return error
+
+
+def _nearest(status: int) -> type[PelagosError]:
+    if 400 <= status < 500:
+        return _BY_STATUS.get(status, InvalidInput)
+    return _BY_STATUS.get(status, InternalError)
 
 
 class InternalError(PelagosError):
@@ -266,3 +276,23 @@ class Unsupported(PelagosError):
 
     code = "unsupported"
     status = 501
+
+
+_BY_STATUS: dict[int, type[PelagosError]] = {
+    cls.status: cls
+    for cls in (
+        InvalidInput,
+        Unauthenticated,
+        Forbidden,
+        NotFound,
+        Conflict,
+        Gone,
+        QuotaExceeded,
+        DescriptionError,
+        Unsupported,
+        Unavailable,
+        DeadlineExceeded,
+        StoreUnavailable,
+    )
+}
+"""The class that says least beside its status: of those with 409 it is :class:`Conflict`."""
