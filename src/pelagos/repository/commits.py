@@ -19,8 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, text
 
 from pelagos.model.errors import Ambiguous, Conflict, InvalidInput, NotFound
 from pelagos.model.scope import Scope
@@ -152,7 +151,7 @@ def index_commit(
     parents = tuple(parent.digest for parent in made.parents)
     generation = 1 + max((graph.require(parent).generation for parent in parents), default=0)
     connection.execute(
-        _INSERT[connection.dialect.name],
+        _INSERT,
         {
             "repository_id": repository.id,
             "digest": digest,
@@ -323,7 +322,7 @@ def _moment(text: str) -> float:
     return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
 
-_INSERT = {
-    "sqlite": sqlite.insert(commits).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(commits).on_conflict_do_nothing(),
-}
+_INSERT = text(
+    "INSERT INTO commits (repository_id, digest, generation, at, user_id, message, parents_blob) VALUES "
+    "(:repository_id, :digest, :generation, :at, :user_id, :message, :parents_blob) ON CONFLICT DO NOTHING"
+)
