@@ -28,7 +28,6 @@ from pelagos.repository.graph import CommitGraph, CommitInfo
 from pelagos.repository.objects import get, put, read_stored
 from pelagos.repository.repositories import Repository, check_ref_name, head_moved, read_ref, require_ref, set_ref
 from pelagos.repository.types import TYPES, TypeRegistry
-from pelagos.store.container_schema import commits
 
 __all__ = [
     "ANY_HEAD",
