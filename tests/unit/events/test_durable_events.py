@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from sqlalchemy import insert, select
 
-from pelagos.model.errors import InvalidInput, NotFound
+from pelagos.model.errors import DeadlineExceeded, InvalidInput, NotFound
 from pelagos.model.scope import DEFAULT_SCOPE
 from pelagos.process import client
 from pelagos.services.events import (
@@ -23,6 +23,7 @@ from pelagos.services.events import (
 )
 from pelagos.store import append
 from pelagos.store.container_schema import attributes
+from pelagos.store.schema import events
 from support.services_world import Follower, until
 
 pytestmark = pytest.mark.anyio
@@ -232,3 +233,48 @@ async def test_the_history_of_infrastructures_can_be_followed(system):
     await asyncio.sleep(1)
     assert [(e.type, e.origin) for e in follower.seen] == [("server_active", "s-1"), ("instance_ready", "i-1")]
     assert follower.seen[0].data["infrastructure_id"] == "x"
+
+
+class Doubtful:
+    """A store that does what it is told and then, now and then, cannot say whether it did (a failed-over server)."""
+
+    def __init__(self, store):
+        self.store = store
+        self.doubts = 0
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+    async def run(self, transaction):
+        result = await self.store.run(transaction)
+        if self.doubts > 0:
+            self.doubts -= 1
+            raise DeadlineExceeded("it may have been done")
+        return result
+
+
+@pytest.mark.parametrize("max_attempts", [None, 1])
+async def test_a_commit_that_nobody_can_vouch_for_is_not_applied_twice(system, max_attempts):
+    node = await system.node()
+    store = Doubtful(node.store)
+
+    def apply(connection, event):
+        append(connection, DEFAULT_SCOPE, "applied", at=event.at, data={"state": event.data["state"]})
+
+    reader = Follower(
+        lambda process: follow(
+            process, store, node.keeper, "r", "business_state", apply=apply, max_attempts=max_attempts
+        )
+    )
+    await node.container.spawn(reader)
+    await publish(node, "0")
+    await until(lambda: reader.subscription.snapshot().position >= 2)  # the declaration's own event is the first
+    store.doubts = 3
+    await publish(node, *map(str, range(1, 6)))
+    await asyncio.sleep(60)
+    rows = system.database.connection.execute(
+        select(events.c.kind, events.c.data).where(events.c.kind.in_(["applied", "event_skipped"])).order_by("position")
+    ).all()
+    applied = [(kind, data) for kind, data in rows]
+    assert applied == [("applied", f'{{"state":"{number}"}}') for number in range(6)]
+    assert store.doubts == 0 and reader.subscription.snapshot().reading

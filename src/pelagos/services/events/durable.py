@@ -17,12 +17,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import Connection
 
-from pelagos.model.errors import InvalidInput, LeaseHeld, LeaseLost, NotFound, StoreUnavailable
+from pelagos.model.errors import DeadlineExceeded, InvalidInput, LeaseHeld, LeaseLost, NotFound, StoreUnavailable
 from pelagos.model.scope import Fence, Scope
 from pelagos.process import Context, Process, current_context, get_logger, use_context
 from pelagos.services.events.catalogue import CATALOGUE, Catalogue, EventSkipped
@@ -43,6 +43,8 @@ __all__ = ["Apply", "DurableSnapshot", "DurableSubscription", "follow"]
 
 Apply = Callable[[Connection, PublishedEvent], None]
 """Re-runnable, with no effect but on the connection."""
+
+T = TypeVar("T")
 
 log = get_logger(__name__)
 
@@ -147,15 +149,24 @@ class DurableSubscription:
     def advance(self, connection: Connection, event: PublishedEvent) -> None:
         """For a handler's own transaction: the event is done if the transaction is.
 
-        Raises LeaseLost, Moved, NotFound."""
-        advance(
-            connection,
-            self.id,
-            known=self._known,
-            position=event.position,
-            now=self._world.now(),
-            fence=self._fence,
+        Let pass what it raises: LeaseLost, NotFound, and Moved, also if the event was done before (the answer to that
+        was lost), so that the effect is not had twice."""
+        if not self._advance(connection, event.position):
+            raise Moved(f"event {event.position} was done before")
+
+    def _advance(self, connection: Connection, position: int) -> bool:
+        return advance(
+            connection, self.id, known=self._known, position=position, now=self._world.now(), fence=self._fence
         )
+
+    async def _write(self, transaction: Callable[[Connection], T]) -> T:
+        """The reader's own. Raises Moved also if nobody knows whether it was done: the position in the store tells."""
+        try:
+            return await self._store.run(transaction)
+        except DeadlineExceeded as error:
+            log.warning("the subscription reads its position anew", subscription=self.name, error=str(error))
+            await asyncio.sleep(_FIRST_PAUSE)
+            raise Moved(f"the position of subscription {self.name} is to be read anew") from error
 
     def snapshot(self) -> DurableSnapshot:
         return DurableSnapshot(
@@ -186,7 +197,7 @@ class DurableSubscription:
                 log.warning("somebody else reads the subscription now", subscription=self.name)
             except NotFound:
                 return
-            except StoreUnavailable as error:
+            except (StoreUnavailable, DeadlineExceeded) as error:
                 log.warning("the subscription waits for the store", subscription=self.name, error=str(error))
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
@@ -259,7 +270,7 @@ class DurableSubscription:
                 apply(connection, event)
                 self.advance(connection, event)
 
-            await self._store.run(both)
+            await self._write(both)
         else:
             assert self._handler is not None
             # Who has lost the lease must not go on beside whoever has it now.
@@ -269,7 +280,7 @@ class DurableSubscription:
                         await self._handler(event)
             finally:
                 self._hurry = None
-            await self._store.run(partial(self.advance, event=event))
+            await self._write(partial(self._advance, position=event.position))
         self._known = event.position
 
     async def _gone(self) -> bool:
@@ -280,16 +291,7 @@ class DurableSubscription:
         return False
 
     async def _store_position(self, position: int) -> None:
-        await self._store.run(
-            partial(
-                advance,
-                subscription_id=self.id,
-                known=self._known,
-                position=position,
-                now=self._world.now(),
-                fence=self._fence,
-            )
-        )
+        await self._write(partial(self._advance, position=position))
         self._known = position
 
     async def _skip(self, event: PublishedEvent) -> None:
@@ -301,6 +303,6 @@ class DurableSubscription:
             self.advance(connection, event)
             return append_event(connection, scope, "event_skipped", self.id, payload, at=self._world.now())
 
-        EventPublisher(self._process, self._store, self._catalogue).announce(await self._store.run(transaction))
+        EventPublisher(self._process, self._store, self._catalogue).announce(await self._write(transaction))
         self._skipped += 1
         self._known = event.position

@@ -147,11 +147,11 @@ def advance(
     position: int,
     now: float,
     fence: Fence | None = None,
-) -> None:
+) -> bool:
     """All up to ``position`` is done; to be called in the transaction of its effect, to have the effect exactly once.
 
-    ``known`` is the position that the reader started from. Being there already is no error. Raises LeaseLost,
-    NotFound (it was removed), Moved."""
+    ``known`` is the position that the reader started from. Being there already is no error; then it returns False, and
+    the effect was had before. Raises LeaseLost, NotFound (it was removed), Moved."""
     if fence is not None:
         check_fence(connection, fence)
     where = event_subscriptions.c.id == subscription_id
@@ -161,10 +161,11 @@ def advance(
     if stands is None:
         raise NotFound("the subscription was removed")
     if stands == position:
-        return
+        return False
     if stands != known:
         raise Moved(f"the subscription stands at {stands} and not at {known}")
     connection.execute(update(event_subscriptions).where(where).values(position=position, updated_at=now))
+    return True
 
 
 def read_page(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from pelagos.model.errors import LeaseHeld, LeaseLost, StoreUnavailable
+from pelagos.model.errors import DeadlineExceeded, LeaseHeld, LeaseLost, StoreUnavailable
 from pelagos.process import ServiceProcess, current_context, get_logger, operation
 from pelagos.services.events import EventPublisher
 from pelagos.services.requests import repeatable
@@ -109,7 +109,7 @@ class SchedulerService(ServiceProcess):
                 continue
             except LeaseLost:
                 log.warning("another scheduler fires now", process=self.id)
-            except StoreUnavailable as error:
+            except (StoreUnavailable, DeadlineExceeded) as error:
                 log.warning("the scheduler waits for the store", process=self.id, error=str(error))
                 await asyncio.sleep(_PAUSE)
 
