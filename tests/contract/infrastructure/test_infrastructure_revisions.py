@@ -1,7 +1,9 @@
 """Descriptions live in a repository: each change is a version, and going back is a normal change."""
 
+import asyncio
+
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from pelagos.model import DEFAULT_SCOPE, Scope
 from pelagos.model.errors import InvalidInput, NotFound
@@ -11,7 +13,7 @@ from pelagos.repository import history as history_of
 from pelagos.services.infrastructure import queries
 from pelagos.services.infrastructure.importing import KIND
 from pelagos.services.infrastructure.messages import DeleteDefinition, ImportDefinitions
-from pelagos.store.container_schema import repositories
+from pelagos.store.container_schema import commits, refs, repositories
 from support.infrastructure_world import describe
 
 pytestmark = pytest.mark.anyio
@@ -140,3 +142,17 @@ async def test_texts_of_any_script_are_kept_and_what_cannot_be_kept_is_refused_a
         await program.up(too_many)
     again = await program.build(ONE)
     assert again.infrastructure_id == run.infrastructure_id, "the service serves on"
+
+
+async def test_one_that_cannot_be_maintained_does_not_end_the_others(make_site):
+    site = await make_site({"east": {}})
+    program = await site.program(serves=True)
+    await program.build(ONE)
+    await site.run(lambda c: c.execute(delete(refs)) and c.execute(delete(commits)) and c.execute(delete(repositories)))
+    stuck = await program.up(TWO)
+    other = await program.build(describe("other", {"web": {}}))
+    assert other.state is RunState.SUCCEEDED
+    await asyncio.sleep(1)  # it was tried again meanwhile
+    again = await program.build(describe("third", {"web": {}}))
+    assert again.state is RunState.SUCCEEDED
+    assert not (await site.read(lambda c: queries.run(c, DEFAULT_SCOPE, stuck.id))).state.final

@@ -452,7 +452,8 @@ class InfrastructureService(ServiceProcess):
                 except LeaseLost:
                     _log.warning("lease lost; somebody else maintains it now", infrastructure=infrastructure_id)
                 except PelagosError as error:
-                    await pauses.after(error, f"maintaining {infrastructure_id} pauses")
+                    # A resident has others to keep alive: one that cannot be maintained must not end them all.
+                    await pauses.after(error, f"maintaining {infrastructure_id} pauses", always=self._maintain)
         finally:
             del self._at_work[infrastructure_id]
             self._asked.discard(infrastructure_id)
@@ -568,11 +569,12 @@ class _Pauses:
     def __init__(self) -> None:
         self._next = _FIRST_PAUSE
 
-    async def after(self, error: PelagosError, what: str) -> None:
-        """Raises the error if waiting cannot help."""
-        if error.retry is Retry.NEVER:
+    async def after(self, error: PelagosError, what: str, *, always: bool = False) -> None:
+        """Raises the error if waiting cannot help; with ``always`` it is an error in the log instead."""
+        hopeless = error.retry is Retry.NEVER
+        if hopeless and not always:
             raise error
-        _log.warning(what, error=str(error), again_in=self._next)
+        (_log.error if hopeless else _log.warning)(what, error=str(error), again_in=self._next)
         pause, self._next = self._next, min(self._next * 2, _LONGEST_PAUSE)
         await asyncio.sleep(pause)
 
