@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from itertools import takewhile
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pelagos.exchange import Delivery, Performative, Receiver, Subscription
@@ -45,7 +46,8 @@ _HARD_END = 1.0
 
 
 class Process(Messenger, Speaker):
-    """Base of all processes. Subclasses add operations and override hooks.
+    """Base of all processes. Subclasses add operations and override hooks; a member named like any other of this class
+    is refused with a :class:`TypeError`.
 
     The hooks, each of which may call other services:
 
@@ -74,11 +76,15 @@ class Process(Messenger, Speaker):
     """The process that keeps this one alive; empty for a root."""
 
     _pelagos_mailbox: Subscription | None = None
+    _pelagos_taken: ClassVar[frozenset[str]] = frozenset()
+    """Members that nobody may hide by one of the same name; of the kinds of processes, each has its own beside."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if not cls.__module__.startswith("pelagos."):
-            _refuse_names(cls, vars(cls))
+        if cls.__module__.startswith("pelagos.process."):
+            cls._pelagos_taken = cls._pelagos_taken | _members(cls)
+        for owner in takewhile(_is_users, cls.__mro__):
+            _refuse_names(cls, cls._pelagos_taken, vars(owner))
 
     def __init__(self) -> None:
         super().__init__()
@@ -367,8 +373,8 @@ class Process(Messenger, Speaker):
             )
 
     def _check_names(self) -> None:
-        if not _OWN.isdisjoint(vars(self)):
-            _refuse_names(type(self), vars(self))
+        if not self._pelagos_taken.isdisjoint(vars(self)):
+            _refuse_names(type(self), self._pelagos_taken, vars(self))
 
     def _attach(self, host: Host) -> None:
         self._check_names()
@@ -460,17 +466,29 @@ class Process(Messenger, Speaker):
         self.__tasks.pop(task, None)
 
 
-_OWN = frozenset(
-    name
-    for owner in (Messenger, Speaker, Process)
-    for name, value in vars(owner).items()
-    if name.startswith("_") and not name.endswith("__") and inspect.isfunction(value)
-)
-"""Methods that a subclass's own would hide. Attributes have names that nobody else takes."""
+_FREE = frozenset({"on_init", "on_activate", "on_deactivate", "on_terminate", "on_child_exit", "label"})
+"""What subclasses are meant to override."""
 
 
-def _refuse_names(cls: type, names: Iterable[str]) -> None:
-    hidden = sorted(_OWN.intersection(names))
+def _members(owner: type) -> frozenset[str]:
+    """Methods and properties that a subclass's own would hide, operations as well. Attributes of processes have names
+    that nobody else takes."""
+    return frozenset(
+        name
+        for name, value in vars(owner).items()
+        if isinstance(value, FunctionType | property) and not name.endswith("__") and name not in _FREE
+    )
+
+
+Process._pelagos_taken = _members(Messenger) | _members(Speaker) | _members(Process)
+
+
+def _is_users(owner: type) -> bool:
+    return not owner.__module__.startswith("pelagos.")
+
+
+def _refuse_names(cls: type, taken: frozenset[str], names: Iterable[str]) -> None:
+    hidden = sorted(taken.intersection(names))
     if hidden:
         raise TypeError(
             f"{cls.__module__}.{cls.__qualname__} has {', '.join(hidden)}, which every process needs for itself; "

@@ -63,31 +63,31 @@ class Supervisor(Process):
         backoff: float = 0.05,
         max_backoff: float = 30.0,
     ) -> None:
-        self._label = label
+        self.__label = label
         super().__init__()
-        self._specs = tuple(children)
-        self._strategy = strategy
-        self._max_restarts = max_restarts
-        self._period = period
-        self._backoff = backoff
-        self._max_backoff = max_backoff
-        self._children: dict[str, _Child] = {}
-        self._numbers: dict[str, int] = {}
+        self.__specs = tuple(children)
+        self.__strategy = strategy
+        self.__max_restarts = max_restarts
+        self.__period = period
+        self.__backoff = backoff
+        self.__max_backoff = max_backoff
+        self.__children: dict[str, _Child] = {}
+        self.__numbers: dict[str, int] = {}
         """The next to try for a name made from a label."""
-        self._exits: deque[_Child] = deque()
-        self._exit_came = asyncio.Event()
-        self._watching: asyncio.Task[None] | None = None
-        self._restarted: deque[float] = deque()
-        self._ending = False
+        self.__exits: deque[_Child] = deque()
+        self.__exit_came = asyncio.Event()
+        self.__watching: asyncio.Task[None] | None = None
+        self.__restarted: deque[float] = deque()
+        self.__ending = False
 
     @property
     def label(self) -> str:
-        return self._label
+        return self.__label
 
     async def on_activate(self) -> None:
-        for spec in self._specs:
+        for spec in self.__specs:
             await self.start_child(spec)
-        self._watching = self.start_task(self._watch_children(), name="watch")
+        self.__watching = self.start_task(self._watch_children(), name="watch")
 
     async def deactivate(self, drain: float = 5.0) -> None:
         """Its work are its children: it has no READY to go back to. Raises :class:`Unsupported`."""
@@ -99,12 +99,12 @@ class Supervisor(Process):
         Raises :class:`Conflict` if its name is taken or the supervisor is ending, and whatever the child raised when it
         did not start; it is forgotten then.
         """
-        if self._ending:
+        if self.__ending:
             raise Conflict(f"{self.label} is stopping; it starts no more children")
-        if spec.name in self._children:
+        if spec.name in self.__children:
             raise Conflict(f"{self.label} has a child {spec.name!r} already", advice="Choose another name.")
         child = _Child(spec)
-        self._children[spec.name] = child
+        self.__children[spec.name] = child
         try:
             return await self._start_one(child)
         except BaseException:
@@ -128,20 +128,20 @@ class Supervisor(Process):
         return (await self.start_child(spec)).id
 
     def _free(self, label: str) -> str:
-        if label not in self._children:
+        if label not in self.__children:
             return label
         # On from the last number given: looking from the first one each time is quadratic for ten thousand of a kind.
-        number = self._numbers.get(label, 2)
-        while f"{label}-{number}" in self._children:
+        number = self.__numbers.get(label, 2)
+        while f"{label}-{number}" in self.__children:
             number += 1
-        self._numbers[label] = number + 1
+        self.__numbers[label] = number + 1
         return f"{label}-{number}"
 
     async def stop_child(self, name: str, shutdown: float | None = None) -> None:
         """Stop a child in good order and forget it. Raises :class:`NotFound`.
 
         ``shutdown`` replaces the seconds of its spec, if given."""
-        child = self._children.get(name)
+        child = self.__children.get(name)
         if child is None:
             raise NotFound(f"{self.label} has no child {name!r}")
         if shutdown is not None:
@@ -159,7 +159,7 @@ class Supervisor(Process):
                 restarts=child.restarts,
                 last_exit=child.last_exit,
             )
-            for name, child in self._children.items()
+            for name, child in self.__children.items()
         )
 
     # -- one child ---------------------------------------------------------------------------------------------
@@ -196,8 +196,8 @@ class Supervisor(Process):
         if not was_active:
             started.set_result(None)
         elif not child.stopping:
-            self._exits.append(child)
-            self._exit_came.set()
+            self.__exits.append(child)
+            self.__exit_came.set()
         elif isinstance(child.cause, Exception):
             log.error("child failed while stopping", supervisor=self.label, child=child.spec.name, exc_info=child.cause)
 
@@ -224,20 +224,20 @@ class Supervisor(Process):
             log.error("on_child_exit failed", supervisor=self.label, child=name, exc_info=error)
 
     def _has(self, child: _Child) -> bool:
-        return self._children.get(child.spec.name) is child
+        return self.__children.get(child.spec.name) is child
 
     def _forget(self, child: _Child) -> None:
         if self._has(child):
-            del self._children[child.spec.name]
+            del self.__children[child.spec.name]
 
     # -- restarts ----------------------------------------------------------------------------------------------
 
     async def _watch_children(self) -> None:
         while True:
-            await self._exit_came.wait()
-            self._exit_came.clear()
-            while self._exits:
-                child = self._exits.popleft()
+            await self.__exit_came.wait()
+            self.__exit_came.clear()
+            while self.__exits:
+                child = self.__exits.popleft()
                 if self._has(child) and child.task is not None and child.task.done():
                     await self._after_exit(child)
 
@@ -260,8 +260,8 @@ class Supervisor(Process):
         await self._restart(affected, child, cause)
 
     def _affected_by(self, child: _Child) -> list[_Child]:
-        everyone = [other for other in self._children.values() if other.settled]
-        match self._strategy:
+        everyone = [other for other in self.__children.values() if other.settled]
+        match self.__strategy:
             case RestartStrategy.ONE_FOR_ONE:
                 return [child]
             case RestartStrategy.ONE_FOR_ALL:
@@ -286,31 +286,31 @@ class Supervisor(Process):
                     log.error("child did not start", supervisor=self.label, child=failed.spec.name, exc_info=error)
                     cause = error
                     continue
-                self._restarted.pop()  # it was stopped for good while it started: no failure
+                self.__restarted.pop()  # it was stopped for good while it started: no failure
             else:
                 return
 
     def _count_restart(self, failed: _Child, cause: BaseException | None) -> float:
         """The delay before the restart. Raises when there were too many."""
         now = self.world.monotonic()
-        while self._restarted and self._restarted[0] <= now - self._period:
-            self._restarted.popleft()
-        if len(self._restarted) >= self._max_restarts:
+        while self.__restarted and self.__restarted[0] <= now - self.__period:
+            self.__restarted.popleft()
+        if len(self.__restarted) >= self.__max_restarts:
             raise Unavailable(
-                f"{self.label} gave up: {self._max_restarts} restarts in {self._period:g} s; "
+                f"{self.label} gave up: {self.__max_restarts} restarts in {self.__period:g} s; "
                 f"last of {failed.spec.name}: {'it ended' if cause is None else cause}"
             ) from cause
-        self._restarted.append(now)
-        nth = len(self._restarted)
-        return 0.0 if nth == 1 else min(self._max_backoff, self._backoff * 2.0 ** (nth - 2))
+        self.__restarted.append(now)
+        nth = len(self.__restarted)
+        return 0.0 if nth == 1 else min(self.__max_backoff, self.__backoff * 2.0 ** (nth - 2))
 
     async def _close(self) -> None:
-        self._ending = True
+        self.__ending = True
         await super()._close()
-        if self._watching is not None and not self._watching.done():
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
-        for child in reversed(list(self._children.values())):
+        if self.__watching is not None and not self.__watching.done():
+            self.__watching.cancel()
+            await asyncio.wait([self.__watching])
+        for child in reversed(list(self.__children.values())):
             await self._stop_one(child)
 
 

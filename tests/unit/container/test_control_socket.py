@@ -56,7 +56,7 @@ class Bell(ServiceProcess):
         self.heard.append(text)
 
     @operation
-    async def refuse(self) -> None:
+    async def decline(self) -> None:
         raise Refused("not today", advice="Come tomorrow.")
 
     @operation
@@ -122,7 +122,7 @@ async def test_calls_errors_and_typed_clients_go_through(tmp_path: Path) -> None
         bell = client(Bell, control)
         assert await bell.ring("dong") == "DONG"
         with pytest.raises(Refused, match="not today") as refused:
-            await bell.refuse()
+            await bell.decline()
         assert refused.value.advice == "Come tomorrow."
         with pytest.raises(Unavailable, match="nothing"):
             await control.call("service:nothing", "ring", "x")
