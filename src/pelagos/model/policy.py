@@ -4,7 +4,7 @@ Interceptors decide with it about messages, and the HTTP edge about requests, so
 allowed whatever no rule named (reference section 8.3); here three kinds of operations are told apart:
 
 * *ruled*: a rule names it. Then only what a rule allows is allowed. Several rules add up.
-* *protected*: its pattern is in the policy's list, or the built-in one (spawning, terminating, log levels, keys). It is
+* *protected*: its pattern is in the policy's list, or the built-in one (:data:`BUILT_IN_PROTECTED`). It is
   denied unless a rule allows it.
 * *open*: neither. Allowed, unless the policy says ``default: deny``.
 
@@ -55,7 +55,18 @@ ANONYMOUS_SCOPE = Scope(project_id="", user_id="")
 
 BUILT_IN_PROTECTED = (
     "agent.spawn",
+    "agent.start_app",
+    "agent.stop_app",
+    "agent.reload_app",
     "agent.remove_queue",
+    "agent.dead_letters",
+    "agent.dead_letter",
+    "agent.retry_dead_letter",
+    "agent.drop_dead_letter",
+    "observer.recent",
+    "observer.watch",
+    "repository.receive",
+    "repository.update",
     "registry.owns",
     "*.terminate",
     "*.log_level",
@@ -64,6 +75,7 @@ BUILT_IN_PROTECTED = (
     "*.kill",
     "*.shutdown",
 )
+"""What changes containers and what is theirs, or shows what passes between others: messages, and their contents."""
 
 
 class Rule(msgspec.Struct, frozen=True):
