@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from functools import partial
 
 import msgspec
@@ -233,3 +234,12 @@ async def test_a_subscription_without_a_queue_is_none(system, monkeypatch):
     reader = Reader(lambda p: work(p, "ocean", "w", p.take))
     await node.container.spawn(reader)
     await until(lambda: reader.seen == [("a", 2)])
+
+
+async def test_publishers_made_for_one_message_leave_no_bells(system):
+    node = await system.node()
+    before = node.store.snapshot()["watches"]
+    for _ in range(50):
+        await StreamPublisher(node.container.edge, "ocean", node.store).publish("a", 1)
+    gc.collect()
+    assert node.store.snapshot()["watches"] <= before + 1

@@ -98,7 +98,7 @@ def bind_control(path: Path) -> socket.socket:
             if answers(path):
                 raise Conflict(
                     f"a container {path.stem!r} of system {path.parent.name!r} runs already",
-                    advice="Give another --container-id, or none.",
+                    advice="Give another --id, or none.",
                 )
             path.unlink()
     except OSError as error:

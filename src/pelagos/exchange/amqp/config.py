@@ -50,6 +50,12 @@ class AmqpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The oldest dead letters beyond it are dropped, and counted."""
 
     def __post_init__(self) -> None:
+        if _is_cut_wrong(self.url):
+            # Without a word of the URL: what was cut in the wrong place may be a piece of the password.
+            raise InvalidInput(
+                "the broker's URL has a port that is no number, or a user or password with a character of URLs",
+                advice="Write / # ? @ : of a user or password as %2F %23 %3F %40 %3A, or use a credential file.",
+            )
         parts = urlsplit(self.url)
         if parts.scheme not in _PORTS or not parts.hostname:
             raise InvalidInput(
@@ -112,6 +118,16 @@ class AmqpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context
+
+
+def _is_cut_wrong(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises for what is no port
+    except ValueError:
+        return True
+    # A / # or ? in a password ends the host; then the @ before the real one is behind it.
+    return parts.username is None and "@" in f"{parts.path}{parts.query}{parts.fragment}"
 
 
 def _read_credentials(path: Path) -> tuple[str, str]:

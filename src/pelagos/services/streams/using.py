@@ -11,6 +11,7 @@ A publisher without a store serves live readers alone.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -47,6 +48,8 @@ class StreamPublisher:
         self._store = store
         self._type = type_
         self._bell = None if store is None else store.watch()
+        if self._bell is not None:  # a publisher made for one request leaves nothing behind
+            weakref.finalize(self, self._bell.close)
         self._bindings: dict[str, tuple[StreamSubscription, ...]] = {}
         self._looking = asyncio.Lock()
         self._count = 0

@@ -23,12 +23,31 @@ def test_credentials_do_not_show() -> None:
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://ann:s3c/ret@h",
+        "amqp://ann:12/s3c@h",
+        "amqp://ann:s3c#ret@h/site",
+        "amqp://ann:1?s3c@h",
+        "amqp://h:s3c/",
+        "amqp://h:99999/s3c",
+        "amqp://[s3c",
+    ],
+)
+def test_a_password_that_cuts_the_url_is_told_and_not_shown(url: str) -> None:
+    with pytest.raises(InvalidInput, match=r"port that is no number") as raised:
+        config(url)
+    assert "s3c" not in f"{raised.value} {raised.value.advice} {raised.value.details}"
+
+
+@pytest.mark.parametrize(
     ("url", "vhost", "expected"),
     [
         ("amqp://h", None, "/"),
         ("amqp://h/", None, "/"),
         ("amqp://h/%2F", None, "/"),
         ("amqp://h/site", None, "site"),
+        ("amqp://guest:guest@h/a@b", None, "a@b"),
         ("amqp://h/site", "a/b c", "a/b c"),
     ],
 )
