@@ -42,13 +42,19 @@ def count(connection):
     return connection.execute(select(func.count()).select_from(quota_limits)).scalar_one()
 
 
-async def test_a_full_database_fails_the_whole_batch_and_heals(world, tmp_path):
-    store = open_store(tmp_path / "s.db", world, reserve=0)
+async def small_store(world, path):
+    """With room for twenty pages beside the tables."""
+    store = open_store(path, world, reserve=0)
     await store.start()
     used = await store.run(lambda c: c.execute(text("PRAGMA page_count")).scalar())
     await store.stop()
-    store = open_store(tmp_path / "s.db", world, reserve=0, pragmas={"max_page_count": used + 20})
+    store = open_store(path, world, reserve=0, pragmas={"max_page_count": used + 20})
     await store.start()
+    return store
+
+
+async def test_a_full_database_fails_the_whole_batch_and_heals(world, tmp_path):
+    store = await small_store(world, tmp_path / "s.db")
     assert await store.run(fill("a")) == "a"
     outcomes = await asyncio.gather(
         store.run(fill("b")), store.run(fill("big", 1_000_000)), store.run(fill("c")), return_exceptions=True
@@ -64,8 +70,7 @@ async def test_a_full_database_fails_the_whole_batch_and_heals(world, tmp_path):
 
 
 async def test_with_a_job_that_swallows_the_stores_fault_both_count_or_the_batch_fails(world, tmp_path):
-    store = open_store(tmp_path / "s.db", world, reserve=0, pragmas={"max_page_count": 60})
-    await store.start()
+    store = await small_store(world, tmp_path / "s.db")
 
     def swallow(connection):
         try:
