@@ -196,6 +196,8 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _matches(version: str, wanted: str) -> bool:
+    if not wanted:  # any: each command starts apps of which none asks for a version, and the import is dear
+        return True
     from packaging.specifiers import SpecifierSet
     from packaging.version import Version
 
