@@ -89,6 +89,8 @@ class Observation(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of an answer: the address that its request was sent to, which its sender stood for."""
     answers_op: str = ""
     """Of an answer: the operation that was asked for."""
+    receiver_name: str = ""
+    """What comes to whoever opened the conversation: its name, as its request said it."""
     plumbing: bool = False
     """What containers tell each other all the time: announcements, and questions to observers."""
     content: str = ""
@@ -106,7 +108,8 @@ class ObservationFilter(msgspec.Struct, frozen=True, omit_defaults=True):
     conversation: str = ""
     """A conversation's id, or a trace: then also what was asked on its behalf."""
     service: str = ""
-    """A service's name, a process's id or a label, as sender or receiver; its answers are included."""
+    """A service's name, a process's id or a label, as sender or receiver; the answers that it gives and gets are
+    included."""
     op: str = ""
     """An operation; its answers are included."""
     errors: bool = False
@@ -125,7 +128,8 @@ class ObservationFilter(msgspec.Struct, frozen=True, omit_defaults=True):
         if self.op and self.op not in (one.op, one.answers_op):
             return False
         return not self.service or any(
-            _names(self.service, address) for address in (one.sender, one.receiver, one.answers, one.sender_name)
+            _names(self.service, address)
+            for address in (one.sender, one.receiver, one.answers, one.sender_name, one.receiver_name)
         )
 
 
@@ -180,6 +184,8 @@ class _Opened(NamedTuple):
     receiver: str
     op: str
     plumbing: bool
+    asker: str
+    asker_name: str
 
 
 class Tap:
@@ -314,6 +320,7 @@ class Tap:
                     error=error or _error_of(envelope),
                     answers="" if answer is None else answer.receiver,
                     answers_op="" if answer is None else answer.op,
+                    receiver_name=opened.asker_name if opened is not None and envelope.receiver == opened.asker else "",
                     plumbing=plumbing,
                     content=self._text(envelope, size) if content else "",
                 )
@@ -324,7 +331,14 @@ class Tap:
         """The request that a message belongs to; a request is remembered when it is seen first."""
         opened = self._opened.get(envelope.conv_id)
         if opened is None and envelope.performative is Performative.REQUEST:
-            opened = _Opened(monotonic, envelope.receiver, envelope.op, _is_plumbing(envelope))
+            opened = _Opened(
+                monotonic,
+                envelope.receiver,
+                envelope.op,
+                _is_plumbing(envelope),
+                envelope.sender,
+                envelope.sender_name,
+            )
             self._opened[envelope.conv_id] = opened
             if len(self._opened) > _OPEN:
                 del self._opened[next(iter(self._opened))]

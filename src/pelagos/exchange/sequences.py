@@ -73,6 +73,8 @@ def arrange(observations: Iterable[Observation], system: str) -> Sequence:
             known.append(one)
         if one.sender_name:
             names.setdefault(one.sender, one.sender_name)
+        if one.receiver_name:
+            names.setdefault(one.receiver, one.receiver_name)
         if _is_answer(one):
             answered.setdefault(one.conv_id, one.sender)
             if one.answers:

@@ -135,6 +135,26 @@ class TestTheRing:
         assert await recent(scene, conversation="unknown") == []
         assert len(await recent(scene, limit=3)) == 3
 
+    async def test_the_answers_to_what_a_service_asked_are_among_its_messages(self, scene: Scene) -> None:
+        await client(Front, scene.container.edge).greet("you")
+        await scene.greeter.hello("nobody asked front")
+        seen = [(one.answers_op or one.op, one.performative) for one in await recent(scene, service="front")]
+        assert seen == [
+            ("greet", "request"), ("greet", "request"),
+            ("hello", "request"), ("hello", "request"), ("hello", "inform_result"), ("hello", "inform_result"),
+            ("greet", "inform_result"), ("greet", "inform_result"),
+        ]  # fmt: skip
+        rows = arrange(await recent(scene, service="front"), "demo").rows
+        assert [row.is_answer for row in rows] == [False, False, True, True]
+
+    async def test_an_error_alone_names_who_gets_it(self, scene: Scene) -> None:
+        with pytest.raises(NotFound):
+            await scene.greeter.lose("tooth")
+        sequence = arrange(await recent(scene, errors=True), "demo")
+        assert [(sequence.label(row.source), sequence.label(row.target)) for row in sequence.rows] == [
+            (Greeter.name, "edge")
+        ]
+
     async def test_questions_to_observers_are_plumbing(self, scene: Scene) -> None:
         await recent(scene)
         assert await recent(scene) == []
@@ -164,7 +184,6 @@ class TestTheRing:
             assert len(tap._ring) == 10
             assert max(len(record[3].content) for record in tap._ring) <= 1024
             assert [one.bytes for one in tap.recent(ObservationFilter(op="swallow"), 2)] == [5, 5]
-
 
     async def test_without_a_ring_nothing_is_kept_until_somebody_follows(self) -> None:
         world = SimulatedWorld()
