@@ -146,7 +146,10 @@ class EdgeControl:
         return await self._container.edge.call(address, op, content, result=result, timeout=timeout)
 
     async def send(self, address: str, op: str, content: object = None) -> None:
-        self.caller.post(self.caller.names.full(address), op, msgspec.msgpack.encode(content))
+        if address.startswith(("fanout:", "topic:")):
+            self._container.edge.publish(address, content, op=op)
+        else:
+            await self._container.edge.send(address, op, content)
 
     async def listen(self, address: str, content: Any = Any) -> AsyncIterator[Any]:
         queue: asyncio.Queue[Any] = asyncio.Queue()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from pelagos.container.messages import (
@@ -160,8 +162,18 @@ class System:
 
     async def call(self, address: str, op: str, content: object, *, result: Any = Any, timeout: float | None) -> Any:
         """A person's call: if nobody serves the address, the advice names what there is."""
-        try:
+        async with self._advised(address):
             return await self.control.call(address, op, content, result=result, timeout=timeout)
+
+    async def send(self, address: str, op: str, content: object) -> None:
+        """A person's one-way message, advised likewise. A fan-out or topic needs nobody who listens."""
+        async with self._advised(address):
+            await self.control.send(address, op, content)
+
+    @asynccontextmanager
+    async def _advised(self, address: str) -> AsyncIterator[None]:
+        try:
+            yield
         except Unavailable as error:
             advice = await self._service_advice(address)
             if advice:

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
+from pelagos.cli.exits import Exit
 from pelagos.cli.main import ENTRIES
 from pelagos.cli.observation import breaches, line
 from pelagos.container import Container
@@ -124,6 +125,23 @@ class TestCall:
 
         pelagos.before = kill
         assert "pelagos spawn hello" in pelagos("call", "hello", "hello", "--content", "you").err
+
+
+@pytest.mark.parametrize("address", ["nobody", "c-1.99"])
+def test_send_to_nobody_fails(pelagos: Scene, address: str) -> None:
+    result = pelagos("send", address, "hello")
+    assert result.code == Exit.UNAVAILABLE
+    assert "nobody serves" in result.err
+    assert "help: " in result.err
+    assert "Did you mean hello?" in pelagos("send", "helo", "hello").err
+    assert pelagos("send", "fanout:nobody", "event").code == 0
+    assert pelagos("send", "topic:nobody.there", "event").code == 0
+
+
+def test_send_in_the_shell_to_nobody_fails(pelagos: Scene) -> None:
+    result = pelagos("shell", "-c", "send('nobody', 'hello')")
+    assert result.code == Exit.UNAVAILABLE
+    assert "nobody serves" in result.err
 
 
 def test_send_does_not_wait(pelagos: Scene) -> None:

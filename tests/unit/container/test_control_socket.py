@@ -243,6 +243,17 @@ async def test_one_way_messages(tmp_path: Path) -> None:
         assert scene.bell.heard == ["hello"]
 
 
+@pytest.mark.parametrize("address", ["service:nobody", "process:c-1.99"])
+async def test_one_way_messages_to_nobody_are_told(tmp_path: Path, address: str) -> None:
+    async with running(tmp_path), connected(tmp_path) as control:
+        with pytest.raises(Unavailable, match="nobody serves") as told:
+            await control.send(address, "note", "hello")
+        assert told.value.advice
+        await control.send("fanout:nobody", "note", "hello")
+        await control.send("topic:nobody.at.all", "note", "hello")
+        assert await control.call("service:bell", "ring", "x") == "X"
+
+
 @pytest.mark.parametrize(
     "garbage",
     [

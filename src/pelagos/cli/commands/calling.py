@@ -89,7 +89,11 @@ def send(
     system: str | None,
     container: str | None,
 ) -> int:
-    """Send one message that nobody answers. Exit code 0 says that it was sent, not that somebody received it."""
+    """Send one message that nobody answers.
+
+    Exit code 0 says that it is in the queue of the service or process, not that it has been worked on; if nobody serves
+    it, the exit code is 69. What goes to a fan-out or topic has just been sent: perhaps nobody listens.
+    """
     from pelagos.cli.contents import read_content
     from pelagos.cli.controlling import address_of, run_with_system
 
@@ -97,7 +101,7 @@ def send(
     value = read_content(content)
 
     async def work(found: System) -> int:
-        await found.control.send(full, operation, value)
+        await found.send(full, operation, value)
         if not invocation.plain:
             invocation.document({"address": full, "operation": operation, "sent": True})
         return Exit.OK

@@ -54,9 +54,9 @@ class ShellNames:
         return await self._remote.work(lambda system: system.call(full, op, content, result=result, timeout=timeout))
 
     def send(self, address: str, op: str, content: object = None) -> Said:
-        """send("topic:event.restock", "event", {...}): one message that nobody answers."""
+        """send("hello", "remember", "you"): one message that nobody answers; raises if nobody serves the address."""
         full = address_of(address)
-        self._remote.run(lambda system: system.control.send(full, op, content))
+        self._remote.run(lambda system: system.send(full, op, content))
         return Said("sent")
 
     def client(self, service: type | str, *, address: str | None = None, timeout: float | None = None) -> Any:

@@ -55,7 +55,8 @@ class Call(msgspec.Struct, frozen=True, tag="call", omit_defaults=True):
 
 
 class Send(msgspec.Struct, frozen=True, tag="send"):
-    """One message that nobody answers; the frame itself is answered once it is on its way."""
+    """One message that nobody answers; the frame itself is answered once it is in the receiver's queue,
+    or on its way to whoever listens."""
 
     number: int
     address: str

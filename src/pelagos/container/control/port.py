@@ -68,7 +68,8 @@ class Control(Protocol):
         ...
 
     async def send(self, address: str, op: str, content: object = None) -> None:
-        """Send one message that nobody answers."""
+        """Send one message that nobody answers: to a process or service as :meth:`pelagos.process.Process.send`, with
+        its errors, to a fan-out or topic whether or not anybody listens."""
         ...
 
     def listen(self, address: str, content: Any = Any) -> AsyncIterator[Any]:

@@ -148,10 +148,14 @@ class ControlProcess(Process):
         )
         return content
 
-    def forward(self, request: Send) -> None:
-        kind_of(request.address)
+    async def forward(self, request: Send) -> None:
+        """A one-way message as the edge. To a process or service it is in the queue when this returns."""
+        caller = self._resident.edge.caller
         with use_context(self._edge_context()):
-            self._resident.edge.caller.post(request.address, request.op, request.content)
+            if kind_of(request.address) in (Kind.PROCESS, Kind.SERVICE):
+                await caller.send(request.address, request.op, request.content)
+            else:
+                caller.post(request.address, request.op, request.content)
 
     async def subscribe(self, request: Listen, take: Callable[[bytes], None]) -> Any:
         if kind_of(request.address) not in (Kind.FANOUT, Kind.TOPIC):
@@ -317,7 +321,7 @@ class _Peer(asyncio.Protocol):
 
     async def _send(self, request: Send) -> None:
         try:
-            self._server.forward(request)
+            await self._server.forward(request)
             answer: FromServer = Result(request.number, b"\xc0")
         except PelagosError as error:
             answer = Failed(request.number, error.payload())
