@@ -26,7 +26,7 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from pelagos.model.errors import DeadlineExceeded, InternalError, PelagosError, StoreUnavailable
+from pelagos.model.errors import DeadlineExceeded, InternalError, InvalidInput, PelagosError, StoreUnavailable
 from pelagos.store.batcher import Job
 from pelagos.store.events import EVENTS_LOCKED
 from pelagos.store.faults import driver_error
@@ -150,10 +150,15 @@ class PostgresqlDatabase:
         self.conninfo = "postgresql://" + url.partition("://")[2]
         try:
             parts = conninfo_to_dict(self.conninfo)
-        except psycopg.Error as error:
+        except psycopg.Error:
+            parts = {}
+        if not parts or "@" in f"{parts.get('host', '')}{parts.get('dbname', '')}":
+            # Without a word of it, and without the driver's: what was cut in the wrong place may be of the password.
             raise StoreUnavailable(
-                f"the store's URL is not one: {error}", advice="Write postgresql://user@host:port/database."
-            ) from error
+                "the store's URL is not one, or a user or password in it has a character of URLs",
+                advice="Write postgresql://user@host:port/database, with / # ? @ : % of a user or password as "
+                "%2F %23 %3F %40 %3A %25; or use a password file (PGPASSFILE).",
+            )
         self.where = f"postgresql://{parts.get('host', '')}/{parts.get('dbname', '')}"
         self._store_id = store_id
         self._monotonic = monotonic
@@ -230,6 +235,11 @@ class PostgresqlDatabase:
         session.undone()
         try:
             some = run_jobs(jobs, session.connection, session.control, _is_store_fault, session.undone)
+            for job in jobs:
+                origin = None if job.error is None else driver_error(job.error)
+                if isinstance(origin, psycopg.DataError):
+                    # As a NUL in a text, which SQLite takes: the caller's mistake, and no defect of a service.
+                    job.error = InvalidInput(f"the store cannot hold this: {str(origin).strip()}")
             if not some:
                 session.control("ROLLBACK")
                 return

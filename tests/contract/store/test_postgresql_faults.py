@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from sqlalchemy import insert, select
 
-from pelagos.model.errors import DeadlineExceeded, Retry, StoreUnavailable
+from pelagos.model.errors import DeadlineExceeded, InvalidInput, Retry, StoreUnavailable
 from pelagos.store import open_store
 from pelagos.store.schema import quota_limits
 from support.databases import throw_away_postgresql
@@ -199,3 +199,20 @@ async def test_a_conflicting_batch_is_run_again(url, world):
         await one.run(lambda c: c.execute(quota_limits.delete()) and None)
     await one.stop()
     await two.stop()
+
+
+@pytest.mark.parametrize("rest", ["ann:s3c/ret@h/db", "ann:12/s3c@h/db", "ann:x@s3c@h/db", "ann:s3c%ret@h/db"])
+async def test_a_password_that_cuts_the_url_is_told_and_not_shown(world, rest):
+    with pytest.raises(StoreUnavailable, match="character of URLs") as raised:
+        await open_store(f"postgresql://{rest}", world).start()
+    assert "s3c" not in f"{raised.value} {raised.value.advice}" and raised.value.__context__ is None
+
+
+async def test_what_a_column_cannot_hold_is_the_callers_mistake(world, url):
+    store = open_store(url, world)
+    await store.start()
+    with pytest.raises(InvalidInput, match="cannot hold"):
+        await store.run(limit("a\x00b"))
+    await store.run(limit("good"))
+    assert await store.read(resources) == ["good"]
+    await store.stop()
