@@ -1,12 +1,14 @@
 """A YAML file as plain values with places: what the configuration, apps and releases are read from.
 
 Only mappings, lists and plain scalars are taken: a tag of any other kind is a mistake, so a file never makes objects.
+A file is bounded in bytes, in depth and in values, each alias counted as a copy of what it means: a few lines of
+aliases of aliases would fill the memory otherwise. Whoever waits can end it meanwhile (``check``).
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,24 @@ from pelagos.model.diagnostics import Diagnostic, Position
 if TYPE_CHECKING:
     from ruamel.yaml.nodes import Node
 
-__all__ = ["Layer", "Origin", "PathKey", "did_you_mean", "parse_layer", "parse_scalar", "read_layer"]
+__all__ = [
+    "MAX_BYTES",
+    "Layer",
+    "Origin",
+    "PathKey",
+    "did_you_mean",
+    "parse_layer",
+    "parse_scalar",
+    "read_bounded",
+    "read_layer",
+]
+
+MAX_BYTES = 4 * 1024 * 1024
+_MAX_VALUES = 100_000
+"""Of a file, keys included, each alias counted as a copy."""
+_MAX_DEPTH = 100
+_CHECK_EVERY = 256
+_MAX_LINE = 400
 
 Origin = Position | str
 """Where a value came from: a place in a file, or the name of a variable or flag."""
@@ -48,25 +67,46 @@ class Layer:
 def at(position: Position, lines: dict[str, list[str]], summary: str, advice: str = "") -> Diagnostic:
     text = lines.get(position.file, [])
     source = text[position.line - 1] if 0 < position.line <= len(text) else ""
+    if len(source) > _MAX_LINE:
+        source = ""  # nobody finds a place in it by eye
     return Diagnostic(summary, position, advice=advice, source=source)
 
 
 def read_layer(path: Path, mistakes: list[Diagnostic]) -> Layer:
     """The file's values. Mistakes are added to the list; raises OSError if it cannot be read."""
-    return parse_layer(str(path), path.read_bytes(), mistakes)
+    return parse_layer(str(path), read_bounded(path), mistakes)
+
+
+def read_bounded(path: Path) -> bytes:
+    """The file's bytes; of one that is larger than allowed, so many that :func:`parse_layer` says so."""
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
 
 
 def parse_layer(
-    name: str, data: bytes, mistakes: list[Diagnostic], *, what: str = "the configuration", list_key: str = ""
+    name: str,
+    data: bytes,
+    mistakes: list[Diagnostic],
+    *,
+    what: str = "the configuration",
+    list_key: str = "",
+    check: Callable[[], None] | None = None,
 ) -> Layer:
     """The values of a text that was read from ``name``. Mistakes are added to the list.
 
-    ``what`` it is, for messages. A list at the root is taken as the value of ``list_key``, unless that is empty."""
-    from ruamel.yaml import YAML
+    ``what`` it is, for messages. A list at the root is taken as the value of ``list_key``, unless that is empty.
+    ``check`` is called every now and then, and ends the work by raising."""
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
     from ruamel.yaml.nodes import MappingNode, SequenceNode
 
     layer = Layer()
+    if len(data) > MAX_BYTES:
+        advice = "Write it as several files."
+        mistakes.append(
+            Diagnostic(f"the file is larger than {MAX_BYTES // 1024**2} MiB", Position(name, 1), advice=advice)
+        )
+        return layer
+    budget = _Budget(check)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -74,7 +114,10 @@ def parse_layer(
         return layer
     layer.lines[name] = text.splitlines()
     try:
-        root = YAML(typ="safe", pure=True).compose(text)
+        root = _compose(text, budget)
+    except _TooMuch as error:
+        mistakes.append(error.mistake(name, layer))
+        return layer
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         position = Position(name, mark.line + 1, mark.column + 1) if mark else Position(name, 1)
@@ -85,16 +128,19 @@ def parse_layer(
         return layer
     if root is None:
         return layer
-    reader = _Reader(name, layer, mistakes)
+    reader = _Reader(name, layer, mistakes, _Budget(check))
     layer.origins[()] = Position(name, root.start_mark.line + 1, root.start_mark.column + 1)
-    if list_key and isinstance(root, SequenceNode):
-        layer.origins[(list_key,)] = layer.origins[()]
-        layer.data = {list_key: reader.value(root, (list_key,))}
-        return layer
-    if not isinstance(root, MappingNode):
-        mistakes.append(at(Position(name, 1), layer.lines, f"{what} is not a mapping of keys to values"))
-        return layer
-    layer.data = reader.mapping(root, ())
+    try:
+        if list_key and isinstance(root, SequenceNode):
+            layer.origins[(list_key,)] = layer.origins[()]
+            layer.data = {list_key: reader.value(root, (list_key,))}
+            return layer
+        if not isinstance(root, MappingNode):
+            mistakes.append(at(Position(name, 1), layer.lines, f"{what} is not a mapping of keys to values"))
+            return layer
+        layer.data = reader.mapping(root, ())
+    except _TooMuch as error:
+        mistakes.append(error.mistake(name, layer))
     return layer
 
 
@@ -111,15 +157,69 @@ def parse_scalar(text: str) -> Any:
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
     """Advice for a name that is not known: the nearest one that is, else ``otherwise``."""
-    close = difflib.get_close_matches(name, sorted(known), 1)
+    # A short name has a neighbour soon: of one with four letters, half may differ at the usual 0.6.
+    close = difflib.get_close_matches(name, sorted(known), 1, 0.7)
     return f"Did you mean {close[0]!r}?" if close else otherwise
 
 
+class _TooMuch(Exception):
+    """The text has too many values, or is nested too deeply."""
+
+    def __init__(self, mark: Any, summary: str) -> None:
+        super().__init__(summary)
+        self._mark = mark
+
+    def mistake(self, name: str, layer: Layer) -> Diagnostic:
+        position = Position(name, self._mark.line + 1, self._mark.column + 1)
+        return at(position, layer.lines, str(self), "Write it as several files, without aliases of aliases.")
+
+
+class _Budget:
+    """How much of a text may still be read."""
+
+    def __init__(self, check: Callable[[], None] | None) -> None:
+        self._check = check
+        self._values = 0
+        self._depth = 0
+
+    def enter(self, mark: Any) -> None:
+        """One value more, inside of those that were not left. Raises :class:`_TooMuch`, and what the check raises."""
+        self._values += 1
+        self._depth += 1
+        if self._values > _MAX_VALUES:
+            raise _TooMuch(mark, f"the file has more than {_MAX_VALUES} values (an alias counts as what it stands for)")
+        if self._depth > _MAX_DEPTH:
+            raise _TooMuch(mark, f"nested deeper than {_MAX_DEPTH} levels")
+        if self._check is not None and self._values % _CHECK_EVERY == 0:
+            self._check()
+
+    def leave(self) -> None:
+        self._depth -= 1
+
+
+def _compose(text: str, budget: _Budget) -> Any:
+    """The root node of a text; None for an empty one. Raises YAMLError and what the budget raises."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.composer import Composer
+
+    class Bounded(Composer):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            budget.enter(self.parser.peek_event().start_mark)
+            node = super().compose_node(parent, index)
+            budget.leave()
+            return node
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Composer = Bounded
+    return yaml.compose(text)
+
+
 class _Reader:
-    def __init__(self, name: str, layer: Layer, mistakes: list[Diagnostic]) -> None:
+    def __init__(self, name: str, layer: Layer, mistakes: list[Diagnostic], budget: _Budget) -> None:
         from ruamel.yaml import YAML
 
         self._name = name
+        self._budget = budget
         self._layer = layer
         self._mistakes = mistakes
         self._constructor: Any = YAML(typ="safe", pure=True).constructor
@@ -144,9 +244,11 @@ class _Reader:
             self._mistake(node, "an alias that contains itself")
             return None
         self._open.add(id(node))
+        self._budget.enter(node.start_mark)
         try:
             return self._value(node, path)
         finally:
+            self._budget.leave()
             self._open.discard(id(node))
 
     def _value(self, node: Any, path: PathKey) -> Any:

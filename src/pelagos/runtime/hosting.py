@@ -14,6 +14,7 @@ import os
 import re
 import socket
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -34,7 +35,7 @@ from pelagos.exchange import MemoryTransport, Names, Transport
 from pelagos.exchange.interceptors.building import DEFAULT_STACK, Stack, StackEntry, Surroundings, build_stack
 from pelagos.exchange.interceptors.service_names import ServiceNames
 from pelagos.exchange.interceptors.transport import InterceptedTransport
-from pelagos.model.errors import InvalidInput
+from pelagos.model.errors import Cancelled, InvalidInput
 from pelagos.model.world import SystemWorld, World
 from pelagos.process import get_logger
 from pelagos.runtime.brokers import amqp_config, with_variables
@@ -114,7 +115,7 @@ async def host(
     prepare_home(settings.home)
     async with AsyncExitStack() as stack:
         stack.callback(configure_logs(settings, mode=mode))
-        catalogue = find_apps(files, program.search, processes=processes, here=here)
+        catalogue = await _find_apps(world, files, program.search, processes=processes, here=here)
         plan = resolve(catalogue, _arguments(arguments, catalogue))
         stopping = stop or asyncio.Event()
         guards = None
@@ -176,6 +177,23 @@ async def host(
         notify_manager("STOPPING=1")
         log.info("stopping", container=container.id)
         events.container_changed("stopping", host=agent.host, pid=os.getpid())
+
+
+async def _find_apps(
+    world: World, files: Sequence[Path | str], search: Sequence[Path], *, processes: Sequence[str], here: bool
+) -> Catalogue:
+    """As :func:`find_apps`, beside the loop: a large file takes seconds, in which Ctrl+C has to work."""
+    given_up = threading.Event()
+
+    def check() -> None:
+        if given_up.is_set():
+            raise Cancelled("the files are not wanted any more")
+
+    try:
+        return await world.run_blocking(partial(find_apps, files, search, processes=processes, here=here, check=check))
+    except asyncio.CancelledError:
+        given_up.set()
+        raise
 
 
 class _Program:

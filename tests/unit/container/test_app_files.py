@@ -284,3 +284,9 @@ def test_names_of_processes_without_one() -> None:
         "b",
         "process",
     ]
+
+
+def test_an_empty_file_is_told_with_its_place(tmp_path: Path) -> None:
+    (found,) = mistakes(write(tmp_path, empty="# nothing\n"), "empty")
+    assert found.summary == "the app file is empty"
+    assert place(found) == ("empty.yaml", 1, 1)

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import re
 import typing
+from collections.abc import Callable
 from pathlib import PurePath
 from typing import Annotated, Any
 
 import msgspec
 
-from pelagos.model.diagnostics import Diagnostic
+from pelagos.model.diagnostics import Diagnostic, Position
 from pelagos.model.names import name_problem
 from pelagos.model.yaml_layer import Layer, PathKey, did_you_mean, parse_layer
 from pelagos.process import Restart, RestartStrategy
@@ -132,14 +133,24 @@ class Source(msgspec.Struct, frozen=True):
         return str(PurePath(self.path).parent)
 
 
-def parse_source(path: str, data: bytes, mistakes: list[Diagnostic], *, trusted: bool = False) -> Source | None:
-    """The file of that path and content; None after a mistake, each of which is added."""
+def parse_source(
+    path: str,
+    data: bytes,
+    mistakes: list[Diagnostic],
+    *,
+    trusted: bool = False,
+    check: Callable[[], None] | None = None,
+) -> Source | None:
+    """The file of that path and content; None after a mistake, each of which is added. ``check`` is as
+    :func:`parse_layer`'s."""
     before = len(mistakes)
-    layer = parse_layer(path, data, mistakes, what="an app or release file", list_key="processes")
+    layer = parse_layer(path, data, mistakes, what="an app or release file", list_key="processes", check=check)
     if len(mistakes) > before:
         return None
     if not layer.data:
-        mistakes.append(layer.diagnostic((), f"{path} is empty", "Write at least `name` and `processes`."))
+        mistakes.append(
+            Diagnostic("the app file is empty", Position(path, 1), advice="Write at least `name` and `processes`.")
+        )
         return None
     if layer.data.keys() == {"processes"}:
         layer.data["name"] = _name_of_file(path)

@@ -7,7 +7,7 @@ named, and those found through them, may bring classes of their own from modules
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from pelagos.container.apps.files import AppFile, ReleaseFile, Source, class_pro
 from pelagos.container.apps.resolving import Catalogue, raise_mistakes, split_dependency
 from pelagos.model.diagnostics import Diagnostic
 from pelagos.model.errors import InvalidInput
-from pelagos.model.yaml_layer import did_you_mean
+from pelagos.model.yaml_layer import did_you_mean, read_bounded
 
 __all__ = ["builtin_directory", "find_apps", "listed_processes"]
 
@@ -30,14 +30,20 @@ def builtin_directory() -> Path:
 
 
 def find_apps(
-    files: Iterable[Path | str], search: Sequence[Path] = (), *, processes: Sequence[str] = (), here: bool = True
+    files: Iterable[Path | str],
+    search: Sequence[Path] = (),
+    *,
+    processes: Sequence[str] = (),
+    here: bool = True,
+    check: Callable[[], None] | None = None,
 ) -> Catalogue:
     """Read the files, and every app that they need and that can be found.
 
     ``files`` are paths, or names of apps on the search path, to which the working directory belongs if they are looked
-    for ``here``; ``processes`` as for :func:`listed_processes`. Raises
+    for ``here``; ``processes`` as for :func:`listed_processes`. ``check`` is called every now and then while a file is
+    read, and ends that by raising. Raises
     :class:`DescriptionError` with the mistakes of all files, :class:`InvalidInput` for one that cannot be read."""
-    finder = _Finder(search, [Path.cwd(), Path.cwd() / "apps"] if here else [])
+    finder = _Finder(search, [Path.cwd(), Path.cwd() / "apps"] if here else [], check)
     for file in files:
         finder.add_root(file)
     if processes:
@@ -69,8 +75,9 @@ def listed_processes(texts: Sequence[str]) -> Source:
 
 
 class _Finder:
-    def __init__(self, search: Sequence[Path], here: Sequence[Path]) -> None:
+    def __init__(self, search: Sequence[Path], here: Sequence[Path], check: Callable[[], None] | None) -> None:
         self._here = here
+        self._check = check
         self.catalogue = Catalogue([], {}, {}, [])
         self.mistakes: list[Diagnostic] = []
         self._search = [*(path.absolute() for path in search), builtin_directory()]
@@ -158,11 +165,11 @@ class _Finder:
         path = path.absolute()
         if path not in self._read:
             try:
-                data = path.read_bytes()
+                data = read_bounded(path)
             except OSError as error:
                 raise InvalidInput(
                     f"the file {str(path)!r} cannot be read: {error.strerror}",
                     advice="Give the path of an app or release file.",
                 ) from error
-            self._read[path] = parse_source(str(path), data, self.mistakes, trusted=trusted)
+            self._read[path] = parse_source(str(path), data, self.mistakes, trusted=trusted, check=self._check)
         return self._read[path]
