@@ -71,6 +71,8 @@ async def test_rolling_back_is_a_normal_change_and_makes_a_version(make_site):
     assert sorted(set(site.alive())) == sorted(set(before)), "the cache is gone"
     found = await history(site)
     assert [item.number for item in found] == [3, 2, 1]
+    assert found[0].message == f"rollback to version 1, run {done.id}"
+    assert found[1].message.startswith("up, run ")
     files = [(await site.read(lambda c, n=n: queries.revision(c, DEFAULT_SCOPE, "shop", n))).files for n in ("1", "3")]
     assert files[0] == files[1] == ONE
 

@@ -112,11 +112,13 @@ def accept_run(
     compiled: CompileResult | None,
     bundle: StoredBundle | None = None,
     *,
+    rollback: int = 0,
     run_id: str,
     infrastructure_id: str,
     now: float,
 ) -> RunView:
-    """``compiled`` of ``bundle`` is what an ``up`` wants. ``run_id`` and ``infrastructure_id`` are new ids, used if a
+    """``compiled`` of ``bundle`` is what an ``up`` wants; ``rollback`` is the number of the revision it was, 0 for
+    none. ``run_id`` and ``infrastructure_id`` are new ids, used if a
     new run or infrastructure is to be made.
 
     Raises NotFound, Ambiguous, Conflict, InvalidInput."""
@@ -130,6 +132,7 @@ def accept_run(
         strategy=request.strategy,
         max_parallel=request.max_parallel,
         scale=request.scale,
+        rollback=rollback,
         maintained=request.maintained,
     )
     if request.kind == "up":

@@ -151,7 +151,8 @@ class Running:
             maintainer.note_row(maintained=parameters.maintained)
         if run.kind == "up" and parameters.desired is not None:
             self._want(parameters.desired.compiled, old_targets)
-            maintainer.changes.want(run.scope, parameters.desired, f"up, run {run.id}", now)
+            what = f"rollback to version {parameters.rollback}" if parameters.rollback else "up"
+            maintainer.changes.want(run.scope, parameters.desired, f"{what}, run {run.id}", now)
         elif run.kind == "scale":
             self._scale(parameters.scale, old_targets)
         if not parameters.creates_infrastructure and run.kind in ("up", "scale"):

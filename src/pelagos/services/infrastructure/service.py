@@ -162,15 +162,16 @@ class InfrastructureService(ServiceProcess):
     async def start_run(self, request: RunRequest) -> RunView:
         """Accept a run and see that somebody works on it. Answers before it begins."""
         scope = current_context().scope
-        compiled, bundle = None, None
+        compiled, bundle, number = None, None, 0
         if request.kind == "up":
-            compiled, bundle = await self._compile(scope, request)
+            compiled, bundle, number = await self._compile(scope, request)
         accept = partial(
             accept_run,
             scope=scope,
             request=request,
             compiled=compiled,
             bundle=bundle,
+            rollback=number,
             run_id=self.world.new_id(),
             infrastructure_id=self.world.new_id(),
             now=self.world.now(),
@@ -219,7 +220,7 @@ class InfrastructureService(ServiceProcess):
         scope = current_context().scope
         compiled = None
         if request.sources or request.entries or request.revision:
-            compiled, _ = await self._compile(scope, request)
+            compiled, _, _ = await self._compile(scope, request)
         plan = partial(plan_of, scope=scope, request=request, compiled=compiled)
         first = await self._store.read(plan)
         if first.id is not None:
@@ -337,21 +338,24 @@ class InfrastructureService(ServiceProcess):
 
     # -- compiling -------------------------------------------------------------------------------------------------
 
-    async def _compile(self, scope: Scope, request: RunRequest | PlanRequest) -> tuple[CompileResult, StoredBundle]:
-        """What the request brings, or the revision it names: compiled, and as texts with all they were made of."""
+    async def _compile(
+        self, scope: Scope, request: RunRequest | PlanRequest
+    ) -> tuple[CompileResult, StoredBundle, int]:
+        """What the request brings, or the revision it names: compiled, and as texts with all they were made of. The
+        number is the revision's, 0 for none."""
 
-        def find(connection: Connection) -> StoredBundle:
+        def find(connection: Connection) -> tuple[StoredBundle, int]:
             if request.revision:
                 infrastructure_id = queries.resolve(connection, scope, request.infrastructure)
-                _, bundle = revisions.read_revision(connection, scope, infrastructure_id, request.revision)
-                return bundle
+                info, bundle = revisions.read_revision(connection, scope, infrastructure_id, request.revision)
+                return bundle, info.generation
             stored = importing.stored_definitions(connection, scope)
-            return StoredBundle(request.entries, dict(request.sources), stored)
+            return StoredBundle(request.entries, dict(request.sources), stored), 0
 
-        bundle = await self._store.read(find)
+        bundle, number = await self._store.read(find)
         result = await self._compiler.description(bundle.sources, bundle.entries, bundle.definitions)
         used = {type_: bundle.definitions[type_] for type_ in result.used}
-        return result, msgspec.structs.replace(bundle, definitions=used)
+        return result, msgspec.structs.replace(bundle, definitions=used), number
 
     async def _refresh(self, scope: Scope, infrastructure_id: str) -> dict[str, str]:
         """Account -> error, for those that could not be listed."""

@@ -184,4 +184,6 @@ class RunParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     creates_infrastructure: bool = False
     committed: bool = False
     """It has begun to remove what was there before, all else being in place: it is not rolled back any more."""
+    rollback: int = 0
+    """The revision that it goes back to, if that is what was asked for; 0: it wants something new."""
     maintained: bool | None = None
