@@ -40,6 +40,8 @@ class AmqpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     connect_timeout: float = 10.0
     reply_timeout: float = 10.0
     """How long the broker may take to answer a declaration."""
+    claim_timeout: float = 5.0
+    """How long a start waits for another connection of the same container id to end."""
     retry_after: float = 0.2
     """First pause before connecting again; it doubles, with jitter, up to ``retry_at_most``."""
     retry_at_most: float = 5.0

@@ -3,7 +3,8 @@
 =====================  ============================================  ===========================================
 address                exchange and routing key                      queue
 =====================  ============================================  ===========================================
-``process:c.7``        ``<system>.calls``, ``process.c``             one a container, parted inside by address
+``process:c.7``        ``<system>.calls``, ``process.c``             ``<system>.mailbox.c``, exclusive to one
+                                                                     connection; parted inside by address
 ``service:s.x``        calls, ``service.s.x``                        one a service, shared by its processes
 the same, nested       calls, ``nested.service.s.x``                 a second one, without bound or prefetch
 ``service:s.x``        (the same keys)                               quorum queues ``<system>.work.s.x``, and
@@ -66,6 +67,8 @@ class Topology:
         """What left a durable queue undone: some container makes a dead letter of it."""
         self.dead = f"{system}.dead"
         self.dead_lock = f"{system}.dead.lock"
+        self.mailbox = f"{system}.mailbox.{container}"
+        """The container's own queue. Whoever has it declared is the container of that id."""
         self.mailbox_key = f"process.{container}"
         self.prefix = f"process:{container}."
         self._system = system

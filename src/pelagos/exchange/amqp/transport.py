@@ -48,6 +48,8 @@ __all__ = ["AmqpTransport"]
 
 log = structlog.get_logger(__name__)
 
+_CLAIM_AGAIN = 0.3
+"""Seconds that an attempt to connect again waits for the old connection's end; then there is a next one."""
 _BACKLOG = 4096
 """Replies and hints kept while there is no connection."""
 
@@ -99,7 +101,7 @@ class AmqpTransport:
             return
         await self._local.start()
         try:
-            await self._connect()
+            await self._connect(self._config.claim_timeout)
         except (WireLost, ChannelClosed) as error:
             raise Unavailable(f"the broker at {self._config.place} ended the connection: {error}") from error
         self._open = True
@@ -148,7 +150,8 @@ class AmqpTransport:
         except TimeoutError:
             return  # the rest is given back
 
-    async def _connect(self) -> None:
+    async def _connect(self, patience: float) -> None:
+        """``patience``: seconds that it waits for the container's id to be free."""
         link = await Link.open(
             self._world,
             self._config,
@@ -157,6 +160,7 @@ class AmqpTransport:
             mailboxes=tuple(self._intake.mailbox_keys),
             bindings=tuple(self._bindings),
             lost=self._count_undeliverable,
+            patience=patience,
         )
         self._link = link  # from here on messages come, and their handlers may send
         try:
@@ -242,11 +246,17 @@ class AmqpTransport:
 
     async def _reconnect(self) -> None:
         pause = self._config.retry_after
+        taken = False
         while True:
             await asyncio.sleep(pause * self._rng.uniform(0.5, 1.0))
             try:
-                await self._connect()
+                await self._connect(_CLAIM_AGAIN)
                 return
+            except Conflict as error:
+                # Most likely the connection that was lost, which the broker has not missed yet.
+                if not taken:
+                    log.warning("waiting for the container's id to be free on the broker", error=str(error))
+                taken = True
             except (PelagosError, WireLost, ChannelClosed) as error:
                 log.warning("no connection to the broker yet", broker=self._config.place, error=str(error))
             pause = min(pause * 2, self._config.retry_at_most)
