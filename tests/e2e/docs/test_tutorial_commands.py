@@ -16,7 +16,7 @@ from support.console_pages import check, commands, environment_in, run_in_one_sh
 ROOT = Path(__file__).parents[3]
 TUTORIAL = ROOT / "docs" / "tutorials" / "guestbook.md"
 PELAGOS = Path(sys.executable).parent / "pelagos"
-SECONDS = 100
+SECONDS = 240
 
 pytestmark = [
     pytest.mark.e2e,
