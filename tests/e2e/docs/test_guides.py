@@ -30,7 +30,7 @@ from support.console_pages import (
 
 GUIDES = Path(__file__).parents[3] / "docs" / "guides"
 PELAGOS = Path(sys.executable).parent / "pelagos"
-SECONDS = 100
+SECONDS = 200
 BROKER = "amqp://guest:guest@localhost"
 PAGES = (
     "exchange",

@@ -19,7 +19,7 @@ from support.console_pages import Command, check, environment_in, run_in_one_she
 HELLO = Path(__file__).parents[3] / "examples" / "hello"
 PELAGOS = Path(sys.executable).parent / "pelagos"
 EXAMPLES = sorted(folder.name for folder in HELLO.iterdir() if folder.is_dir()) if HELLO.is_dir() else []
-SECONDS = 60
+SECONDS = 150
 
 pytestmark = [
     pytest.mark.e2e,

@@ -32,7 +32,7 @@ from support.console_pages import (
 ROOT = Path(__file__).parents[3]
 TUTORIAL = ROOT / "docs" / "tutorials" / "hello-service.md"
 PELAGOS = Path(sys.executable).parent / "pelagos"
-SECONDS = 100
+SECONDS = 200
 BROKER = "amqp://guest:guest@localhost"
 NUMBERS = (
     (r"\b\d\d:\d\d:\d\d\.\d+", "<time>"),
