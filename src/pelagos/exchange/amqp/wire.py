@@ -10,7 +10,11 @@ what is to be declared anew after a break is known by :mod:`pelagos.exchange.amq
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
+import socket
+import ssl
 import struct
 from collections import deque
 from collections.abc import Callable
@@ -37,6 +41,8 @@ _SHORT_PATIENCE = 0.5
 
 _SILENCE = 2.0
 """Seconds in which a broker that reads at all answers."""
+
+_PLAIN = "amqp://"
 
 # It logs each lost connection with a traceback; we log it ourselves, once.
 logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)
@@ -391,7 +397,35 @@ def _cannot_connect(config: AmqpConfig, error: BaseException) -> Unavailable:
             f"the broker at {config.place} does not let this user into the virtual host",
             advice="Create the virtual host, or give the user permissions on it.",
         )
-    return Unavailable(
-        f"no broker answers at {config.place}: {type(error).__name__}",
-        advice="Start RabbitMQ there, or look at the broker's URL.",
-    )
+    if isinstance(error, aiormq.exceptions.InvalidFrameError) and "Connection.OpenOk" in str(error):
+        # The broker closed instead; aiormq drops what it said. Of what may be wrong there, it is the virtual host.
+        return Unavailable(
+            f"the broker at {config.place} has no virtual host {config.virtual_host!r}, or does not let this user in",
+            advice="Create the virtual host, give the user permissions on it, or correct its name.",
+        )
+    why, advice = _reason(config, error)
+    return Unavailable(f"no broker answers at {config.place}: {why}", advice=advice)
+
+
+def _reason(config: AmqpConfig, error: BaseException) -> tuple[str, str]:
+    """Why the socket did not come to be, and what to do. aiormq hides the system's error behind one of its own."""
+    advice = "Start RabbitMQ there, or look at the broker's URL."
+    causes = (error, error.__cause__)
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {cause.verify_message}", "Look at ca_file in broker_options."
+        if isinstance(cause, ssl.SSLError):
+            advice = f"Look whether its port for TLS is another one; for a broker without TLS, write {_PLAIN}."
+            return f"TLS failed ({cause.reason or cause}); is there no TLS on this port?", advice
+        if isinstance(cause, socket.gaierror):
+            return "the host's name is unknown", "Look at the host in the broker's URL, and at the resolver."
+        if isinstance(cause, ConnectionRefusedError):
+            return "connection refused", advice
+    if isinstance(error, TimeoutError):
+        return f"no answer within {config.connect_timeout:g} s", advice
+    numbers = [cause.errno for cause in causes if isinstance(cause, OSError) and cause.errno]
+    if numbers and numbers[0] in errno.errorcode:
+        return os.strerror(numbers[0]).lower(), advice
+    if isinstance(error, ConnectionError | EOFError):
+        return f"it ended the connection ({type(error).__name__}); is it a broker, and is TLS wanted?", advice
+    return type(error).__name__, advice
