@@ -10,7 +10,8 @@
       - [OWNER, stock.rename_item, {5012: item_id}]          # the ancestor's form: kind of resource -> field
 
 Under ``resources``, a field of the argument says which resources of a kind must be the asker's own. Mistakes are
-gathered, each with its place, and raised together.
+gathered, each with its place, and raised together. A file without a word in it and a pattern that no service can have are
+mistakes, too: whoever wrote them believes that something is protected.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ __all__ = ["load_policy", "parse_policy"]
 
 _TAG = "tag:yaml.org,2002:"
 _PATTERN = re.compile(r"[A-Za-z0-9_*:\-.#]+\.[A-Za-z0-9_*\-]+\Z|\*\Z")
+_SERVICE = re.compile(r"[A-Za-z0-9_*:\-#]+(\.[A-Za-z0-9_*\-#]+)*\Z")
+"""No dot at an end, no two of them in a row."""
 _LOWER = {ANONYMOUS, AUTHENTICATED, OPERATOR, ADMIN, OWNER}
 
 
@@ -58,6 +61,9 @@ def parse_policy(text: str, name: str) -> Policy:
         )
     except YAMLError as error:
         reader.mistakes.append(Diagnostic(str(error).splitlines()[0], Position(name, 1)))
+    if root is None and not reader.mistakes:
+        advice = "Write `rules`, `protected` or `default`; for a policy that adds nothing, write rules: []."
+        reader.mistakes.append(Diagnostic("the policy file is empty", Position(name, 1), advice=advice))
     policy = reader.policy(root) if root is not None else Policy()
     if reader.mistakes:
         count = len(reader.mistakes)
@@ -158,6 +164,12 @@ class _Reader:
             text = _text(item)
             if text is None or not _PATTERN.match(text):
                 self._mistake(item, "a pattern is written service.operation", "For example agent.spawn or '*.ping'.")
+            elif not _SERVICE.match(text.rpartition(".")[0] or "*"):
+                self._mistake(
+                    item,
+                    f"the pattern {text!r} matches nothing: {text.rpartition('.')[0]!r} is no name of a service",
+                    "Write service.operation, with * for any run of characters: hello.* or '*.ping'.",
+                )
             else:
                 patterns.append("*.*" if text == "*" else text)
         return tuple(patterns)

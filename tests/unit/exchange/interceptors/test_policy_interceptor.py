@@ -208,7 +208,9 @@ def test_both_forms_of_rules() -> None:
         ("DATA_PROVIDER", "a.b", 2),
         ("DATA_PROVIDER", "*.*", 2),
     ]
-    assert parse_policy("", "p.yaml") == Policy()
+    assert parse_policy("rules: []", "p.yaml") == Policy()
+    wide = parse_policy("protected: ['hello.*', '*.x', 'a-b.c', 'he*o.x', 'system.shop.buy']", "p.yaml")
+    assert wide.protecting(("hello",), "anything") == "hello.*"
 
 
 @pytest.mark.parametrize(
@@ -225,6 +227,11 @@ def test_both_forms_of_rules() -> None:
         ("protect: [a.b]", "p.yaml:1", "no 'protect'"),
         ("a: 1\na: 2", "p.yaml:2", "twice"),
         ("rules: [", "p.yaml:", ""),
+        ("", "p.yaml:1", "is empty"),
+        ("# nothing yet\n", "p.yaml:1", "is empty"),
+        ("rules:\n- {role: x, allow: 'hello..*'}", "p.yaml:2", "'hello.' is no name of a service"),
+        ("protected: [.hello.x]", "p.yaml:1", "matches nothing"),
+        ("protected: [a..b.x]", "p.yaml:1", "matches nothing"),
         ("- !!python/object:os.system x", "p.yaml:1", ""),
     ],
 )
