@@ -60,19 +60,20 @@ def report(error: BaseException, invocation: Invocation) -> Exit:
 
 
 def show_error(error: PelagosError, invocation: Invocation) -> None:
-    """An error of the family: the mistakes in files each with their place, else one line; then the advice."""
-    if error.diagnostics:
-        for diagnostic in error.diagnostics:
-            _show_diagnostic(diagnostic, invocation)
-        mistakes = len(error.diagnostics)
-        _line(invocation, error.message if error.message else f"{mistakes} mistakes")
-    else:
+    """An error of the family: the mistakes in files each with their place, else one line; then the advice. What a
+    mistake has said, neither the line nor the advice says again."""
+    mistakes = error.diagnostics
+    for diagnostic in mistakes:
+        _show_diagnostic(diagnostic, invocation)
+    if not mistakes or (error.message and not error.message.startswith(str(mistakes[0]))):
         _line(invocation, error.message)
+    elif len(mistakes) > 1:
+        _line(invocation, f"{len(mistakes)} mistakes")
     ids = error.details.get("ids")
     if isinstance(ids, (list, tuple)):
         for known in ids:
             invocation.note(f"  {known}")
-    if error.advice:
+    if error.advice and all(error.advice != diagnostic.advice for diagnostic in mistakes):
         _help(invocation, error.advice)
 
 

@@ -254,6 +254,22 @@ class TestUp:
         assert caret.index("^") == "7 |   - [lb, wbe]".index("[") + 9
         assert "help: Did you mean 'web'?" in result.err
 
+    @pytest.mark.parametrize(("mistakes", "end"), [(1, []), (3, ["error: 3 mistakes"])])
+    def test_a_mistake_is_told_once(
+        self, pelagos: Terminal, server: FakeServer, files: list[str], mistakes: int, end: list[str]
+    ) -> None:
+        found = tuple(
+            Diagnostic(f"there is no node 'n{n}'", Position("shop.yaml", n, 1), advice=f"Add n{n}.", source=f"- n{n}")
+            for n in range(1, mistakes + 1)
+        )
+        server.plan = DescriptionError(f"{found[0]} (and more)", advice=found[0].advice, diagnostics=found)
+        result = pelagos("up", *files)
+        assert result.code == 65
+        for n in range(1, mistakes + 1):
+            assert result.err.count(f"there is no node 'n{n}'") == 1
+            assert result.err.count(f"Add n{n}.") == 1
+        assert [line for line in result.err.splitlines() if line.startswith("error: ") and "node" not in line] == end
+
     def test_a_held_lease_is_75(self, pelagos: Terminal, server: FakeServer, files: list[str]) -> None:
         server.plan = LeaseHeld("process 12 holds it")
         assert pelagos("up", *files).code == 75
