@@ -7,6 +7,11 @@ at most.
 It announces itself when it starts, and again when a message comes under a session whose key it was not given (at most
 four times a second), naming that session, so that its owner offers the key once more. A peer whose key it has and who
 has its key is left in peace: a system of n containers costs a new one n announcements' answers, and no more.
+
+Containers whose keys do not match would compete for work whose messages they then refuse. So who hears an announcement
+that it does not believe tells its maker so, once a session, by an announcement of its own to that mailbox; and a new
+container does nothing before :meth:`KeyExchangeProcess.meet` has listened for who is there. The way rejected, to stay
+silent towards strangers, has each of them look like an empty system to the other.
 """
 
 from __future__ import annotations
@@ -15,8 +20,10 @@ import asyncio
 
 import msgspec
 
+from pelagos.exchange.interceptors.keyring import fingerprint_of
+from pelagos.exchange.interceptors.refusing import Sparingly
 from pelagos.exchange.interceptors.sessions import Announcement, Offer, Sessions, Signed
-from pelagos.model.errors import PelagosError
+from pelagos.model.errors import PelagosError, Unauthenticated
 from pelagos.process import Process, get_logger, operation
 
 __all__ = ["KeyExchangeProcess"]
@@ -30,6 +37,10 @@ _LOOK = 5.0
 """Seconds between two looks at the key ring and the sessions' ages."""
 _SWITCH = 2.0
 """Seconds that peers get to take a new key before it is signed with."""
+_MEET = 1.0
+"""Seconds in which the other containers of a system have answered a new one."""
+_STRANGERS = 256
+"""That are remembered: anybody who can write to the broker can make them up."""
 
 
 class KeyExchangeProcess(Process):
@@ -44,6 +55,12 @@ class KeyExchangeProcess(Process):
         """To which of the peers' sessions which of one's own was offered."""
         self._asked_at = float("-inf")
         self._refused = 0
+        self._met = asyncio.Event()
+        self._strangers: dict[str, Announcement] = {}
+        """Who does not trust this container, or is not trusted here, by mailbox."""
+        self._answered: dict[str, None] = {}
+        """Sessions whose makers were told that they are not believed."""
+        self._telling = Sparingly()
 
     @property
     def label(self) -> str:
@@ -67,21 +84,70 @@ class KeyExchangeProcess(Process):
         self.sessions.on_unknown = None
         self.publish(_FANOUT, self.sessions.announce(leaving=True), op="announce")
 
+    async def meet(self, patience: float = _MEET) -> None:
+        """Return as soon as keys are exchanged with another container of the system, or when ``patience`` seconds have
+        passed and nobody is there. Raises :class:`Unauthenticated` if others are, and their keys and this one's do not
+        match: nothing it sends would be believed, and what it takes from queues would be lost to those who are."""
+        try:
+            async with asyncio.timeout(patience):
+                await self._met.wait()
+        except TimeoutError:
+            if not self._strangers or not self.sessions.checked:
+                return
+            names = sorted({stranger.container for stranger in self._strangers.values()})
+            raise Unauthenticated(
+                f"the containers of system {self.sessions.system} use other keys than this one "
+                f"(fingerprint {self.sessions.ring.fingerprint}): {', '.join(names[:5])}",
+                advice=self.sessions.keys_advice,
+                details={
+                    "containers": names,
+                    "fingerprints": sorted({fingerprint_of(one.identity) for one in self._strangers.values()}),
+                },
+            ) from None
+
+    @operation
+    async def announce(self, signed: Signed) -> None:
+        """Another container does not believe this one's announcement; it says who it is."""
+        try:
+            theirs = self.sessions.check(signed)
+        except PelagosError as error:
+            stranger = self.sessions.stranger(signed)
+            if stranger is None or not self.sessions.owns(stranger.asks):
+                self._disbelieve(error)
+            else:
+                self._estranged(stranger, "neither trusts the other")
+            return
+        if self.sessions.owns(theirs.asks) and theirs.mailbox != self.address:
+            self._estranged(theirs, "it does not trust this container")
+
     @operation
     async def offer(self, offer: Offer) -> None:
         """Another container gives its key, sealed."""
         try:
             theirs = self.sessions.accept(offer)
         except PelagosError as error:
-            self._disbelieve(error)
+            stranger = self.sessions.stranger(offer.announcement)
+            if stranger is None or not self.sessions.owns(offer.to):
+                self._disbelieve(error)
+            else:
+                self._estranged(stranger, "it is not trusted here")
             return
+        self._strangers.pop(theirs.mailbox, None)
+        self._met.set()
         self._give(theirs)
 
     async def _announced(self, signed: Signed) -> None:
         try:
             announcement = self.sessions.check(signed)
         except PelagosError as error:
-            self._disbelieve(error)
+            stranger = self.sessions.stranger(signed)
+            if stranger is None:
+                self._disbelieve(error)
+            elif stranger.leaving:
+                self._strangers.pop(stranger.mailbox, None)
+            else:
+                self._estranged(stranger, "it is not trusted here")
+                self._answer(stranger)
             return
         if announcement.mailbox == self.address:
             return
@@ -129,6 +195,37 @@ class KeyExchangeProcess(Process):
         await asyncio.sleep(_SWITCH)
         self.sessions.switch()
 
+    def _estranged(self, stranger: Announcement, why: str) -> None:
+        self._refused += 1
+        if stranger.mailbox in self._strangers or len(self._strangers) < _STRANGERS:
+            self._strangers[stranger.mailbox] = stranger
+        fingerprint = fingerprint_of(stranger.identity)
+        untold = self._telling.tell((stranger.container, fingerprint), self.world.monotonic())
+        if untold is not None:
+            log.warning(
+                "a container of this system uses other keys; nothing it says is believed",
+                container=stranger.container,
+                fingerprint=fingerprint,
+                reason=why,
+                advice=self.sessions.keys_advice,
+                **({"times_before": untold} if untold else {}),
+            )
+
+    def _answer(self, stranger: Announcement) -> None:
+        """Once a session: whoever is told may announce itself again, and would be told again."""
+        if not self.sessions.checked or stranger.session in self._answered:
+            return
+        if not stranger.mailbox.startswith(f"process:{stranger.container}."):
+            return  # its own mailbox only
+        if len(self._answered) >= _STRANGERS:
+            del self._answered[next(iter(self._answered))]
+        self._answered[stranger.session] = None
+        told = self.sessions.announce(asks=stranger.session)
+        self.caller.post(stranger.mailbox, "announce", msgspec.msgpack.encode(told))
+
     def _disbelieve(self, error: PelagosError) -> None:
         self._refused += 1
-        log.warning("a message of the key exchange was not believed", error=str(error))
+        untold = self._telling.tell(error.code, self.world.monotonic())
+        if untold is not None:
+            more = {"times_before": untold} if untold else {}
+            log.warning("a message of the key exchange was not believed", error=str(error), **more)

@@ -107,8 +107,8 @@ async def host(
     hangs (:mod:`pelagos.runtime.guards`).
 
     Raises DescriptionError with all mistakes in files and arguments, InvalidInput for flags, Conflict if a container
-    of that id lives, Unavailable if the broker cannot be reached, what made an app fail to start, and what made the
-    container fail for good.
+    of that id lives, Unauthenticated if the system's other containers have other keys, Unavailable if the broker cannot
+    be reached, what made an app fail to start, and what made the container fail for good.
     """
     world = world or SystemWorld()
     program = _Program(settings, world, system=system, container_id=container_id, broker=broker)
@@ -246,9 +246,12 @@ class _Program:
         )
 
     async def exchange_keys(self, container: Container) -> None:
-        """Before all other processes: what they send is signed."""
+        """Before all other processes: what they send is signed, and believed. Raises :class:`Unauthenticated`."""
         if self._stack is not None and self._stack.sessions is not None:
-            await container.spawn(KeyExchangeProcess(self._stack.sessions), name="keys")
+            exchange = KeyExchangeProcess(self._stack.sessions)
+            await container.spawn(exchange, name="keys")
+            if self.place != "memory":
+                await exchange.meet()
 
     async def watch(self, container: Container) -> None:
         """Have what passes the exchange observed on request."""

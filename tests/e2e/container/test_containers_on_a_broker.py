@@ -16,8 +16,9 @@ from pelagos.container import AgentProcess
 from pelagos.container.control import Control, connect_control
 from pelagos.container.inventory import AgentSettings
 from pelagos.container.messages import ProcessQuery, SpawnRequest, TerminateRequest, agent_of
+from pelagos.exchange.interceptors.keyring import create_identity, trust
 from pelagos.model import SystemWorld
-from pelagos.model.errors import PelagosError
+from pelagos.model.errors import Conflict, PelagosError, Unauthenticated
 from pelagos.process import client
 from pelagos.runtime import Settings
 from pelagos.runtime.hosting import HostReady, host
@@ -52,7 +53,7 @@ class Site:
     def __init__(self, url: str, system: str, app: Path, stack: AsyncExitStack) -> None:
         self._stack = stack
         self._url = url
-        self._system = system
+        self.system = system
         self._app = app
 
     async def start(self, name: str, home: Path, stop: asyncio.Event | None = None) -> Control:
@@ -66,7 +67,7 @@ class Site:
             host(
                 Settings(home=home, agent=BEATS, log_level="critical"),
                 [self._app],
-                system=self._system,
+                system=self.system,
                 container_id=name,
                 broker=self._url,
                 ready=ready.set_result,
@@ -78,7 +79,7 @@ class Site:
         await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             await task
-        control = await connect_control(home, self._system, name)
+        control = await connect_control(home, self.system, name)
         try:
             yield control
         finally:
@@ -141,7 +142,46 @@ async def test_three_containers_are_one_system(site: Site, tmp_path: Path) -> No
     assert answers == {"a", "b"}
 
 
+async def test_a_container_whose_keys_nobody_trusts_does_not_start_and_takes_no_work(
+    site: Site, tmp_path: Path
+) -> None:
+    a = await site.start("a", tmp_path / "home")
+    with pytest.raises(Unauthenticated, match=f"the containers of system {site.system} use other keys.*: a") as caught:
+        await site.start("thief", tmp_path / "elsewhere")
+    assert str(tmp_path / "elsewhere" / "keys" / site.system) in caught.value.advice
+    for _ in range(6):
+        assert await a.call("service:hello", "hello", "you") == "Hello, you, from a"
+    assert await states(a)() == {"a": "alive"}
+    shutil.rmtree(tmp_path / "elsewhere" / "keys")
+    shutil.copytree(tmp_path / "home" / "keys", tmp_path / "elsewhere" / "keys")
+    b = await site.start("thief", tmp_path / "elsewhere")
+    answers = {(await b.call("service:hello", "hello", "you")).rpartition(" ")[2] for _ in range(20)}
+    assert answers == {"a", "thief"}
+
+
+async def test_a_second_container_of_an_id_does_not_start_from_another_home(site: Site, tmp_path: Path) -> None:
+    a = await site.start("a", tmp_path / "home")
+    shutil.copytree(tmp_path / "home" / "keys", tmp_path / "elsewhere" / "keys")
+    (tmp_path / "elsewhere").chmod(0o700)
+    with pytest.raises(Conflict, match="container 'a' of the system") as caught:
+        await site.start("a", tmp_path / "elsewhere")
+    assert "--id" in caught.value.advice
+    for _ in range(4):
+        assert await a.call("service:hello", "hello", "you") == "Hello, you, from a"
+    await site.start("b", tmp_path / "elsewhere")
+
+
 async def test_a_container_without_a_trusted_key_spawns_and_ends_nothing(site: Site, tmp_path: Path) -> None:
+    """Another container trusts it, so that it starts."""
+    rings = {name: tmp_path / name / "keys" / site.system for name in ("home", "elsewhere", "between")}
+    for ring in rings.values():
+        ring.mkdir(mode=0o700, parents=True)
+        ring.parent.parent.chmod(0o700)
+        create_identity(ring)
+    for name in ("home", "elsewhere"):
+        trust(rings[name], rings["between"] / "identity.pub")
+        trust(rings["between"], rings[name] / "identity.pub")
+    await site.start("between", tmp_path / "between")
     a = await site.start("a", tmp_path / "home")
     stranger = await site.start("x", tmp_path / "elsewhere")
     agent = client(AgentProcess, a, address=agent_of("a"))
@@ -152,8 +192,8 @@ async def test_a_container_without_a_trusted_key_spawns_and_ends_nothing(site: S
     with pytest.raises(PelagosError):
         await far.terminate(TerminateRequest(before[0]))
     assert [process.id for process in await agent.processes(ProcessQuery("hello"))] == before
-    assert await states(a)() == {"a": "alive"}
-    assert await states(stranger)() == {"x": "alive"}
+    assert await states(a)() == {"a": "alive", "between": "alive"}
+    assert await states(stranger)() == {"between": "alive", "x": "alive"}
 
 
 async def test_hosts_whose_key_rings_trust_one_another_are_one_system(site: Site, tmp_path: Path) -> None:

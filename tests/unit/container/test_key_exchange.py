@@ -7,12 +7,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from pelagos.container import Container, ContainerConfig
 from pelagos.container.keys import KeyExchangeProcess
 from pelagos.exchange import Envelope, MemoryTransport, Performative, Transport
 from pelagos.exchange.interceptors import InterceptedTransport, KeyRing, Stack
-from pelagos.model.errors import Unavailable
+from pelagos.model.errors import Retry, Unauthenticated
 from pelagos.process import Process, ServiceProcess, client, operation
 from pelagos.simulation import SimulatedWorld
 from support.interceptors import ring, stack
@@ -47,6 +48,12 @@ class Member:
 
     async def __aexit__(self, *_: object) -> None:
         await self.container.stop()
+
+    @property
+    def keys(self) -> KeyExchangeProcess:
+        process = self.container.process(self.keys_id)
+        assert isinstance(process, KeyExchangeProcess)
+        return process
 
     @property
     def counters(self) -> dict[str, Any]:
@@ -97,14 +104,87 @@ async def test_a_container_with_a_key_that_nobody_trusts_is_answered_with_an_err
         await b.container.spawn(Greeter)
         await asyncio.sleep(1)
         began = x.container.world.monotonic()
-        with pytest.raises(Unavailable, match="the answer was refused"):  # b gives the stranger no key either
-            await client(Greeter, x.container.edge).greet("you")
+        with pytest.raises(Unauthenticated, match=r"the answer was refused.* keys .* do not match") as caught:
+            await client(Greeter, x.container.edge).greet("you")  # b gives the stranger no key either
+        assert "identity.pub" in caught.value.advice
+        assert caught.value.retry is Retry.UNCERTAIN
         assert x.container.world.monotonic() - began < 5
         assert b.sessions.snapshot().peers == {}
         process = b.container.process(b.keys_id)
         assert isinstance(process, KeyExchangeProcess)
         assert process.refused > 0
         assert b.container.snapshot().processes[-1].serving.done == 0
+
+
+async def test_who_finds_only_strangers_is_told_which_keys_to_look_at() -> None:
+    """Whether none trusts the other, or one of them does."""
+    for trusting in range(4):
+        a_keys, x_keys = ring(), ring()
+        if trusting & 1:
+            a_keys.believe(x_keys.public_key)
+        if trusting & 2:
+            x_keys.believe(a_keys.public_key)
+        exchange = await shared()
+        async with Member("a", exchange, a_keys) as a:
+            await a.keys.meet()  # alone
+            async with Member("x", exchange, x_keys) as x:
+                if trusting == 3:
+                    await x.keys.meet()
+                    continue
+                with pytest.raises(Unauthenticated, match="the containers of system test use other keys") as caught:
+                    await x.keys.meet()
+                assert x_keys.fingerprint in caught.value.message
+                assert caught.value.details["containers"] == ["a"]
+                assert caught.value.details["fingerprints"] == [a_keys.fingerprint]
+                assert "identity.pub" in caught.value.advice
+
+
+async def test_whom_nobody_answers_starts_alone_after_a_second() -> None:
+    async with Member("a", await shared(), ring()) as a:
+        began = a.container.world.monotonic()
+        await a.keys.meet()
+        assert a.container.world.monotonic() - began == pytest.approx(1.0, abs=0.05)
+
+
+async def test_who_has_a_friend_starts_at_once_and_strangers_are_warned_of_once() -> None:
+    a_keys, b_keys = rings()
+    exchange = await shared()
+    with capture_logs() as logs:
+        async with (
+            Member("a", exchange, a_keys),
+            Member("x", exchange, ring()) as x,
+            Member("b", exchange, b_keys) as b,
+        ):
+            began = b.container.world.monotonic()
+            await b.keys.meet()
+            assert b.container.world.monotonic() - began < 0.5
+            for number in range(400):
+                beat = Envelope(f"process:{b.keys_id}", "process:x.9", "beat", Performative.INFORM, f"x.9#{number}")
+                x.transport.post(beat)
+                await asyncio.sleep(1)
+            await asyncio.sleep(5)
+            assert b.transport.snapshot().refused == 400
+    told = [one for one in logs if one["event"].startswith("a container of this system uses other keys")]
+    first = [one["container"] for one in told if "times_before" not in one]
+    assert sorted(first) == ["a", "b", "x", "x"]  # x was told of both, and they of x
+    refused = [one.get("times_before") for one in logs if one["event"] == "refused"]
+    assert refused == [None, 299]
+
+
+async def test_a_message_made_up_for_strangers_keeps_nobody_from_starting() -> None:
+    """An answer counts if it was made for this session, by whom it names."""
+    keys = ring()
+    exchange = await shared()
+    async with Member("x", exchange, ring()) as other:
+        pass
+    async with Member("a", exchange, keys) as a:
+        meant = other.sessions.announce(asks=a.sessions.newest)
+        forged = msgspec.structs.replace(meant, signature=bytes(64))
+        for number, content in enumerate((other.sessions.announce(asks="of somebody else"), forged)):
+            envelope = Envelope(f"process:{a.keys_id}", "process:x.1", "announce", Performative.INFORM, f"x#{number}")
+            exchange.post(msgspec.structs.replace(envelope, content=msgspec.msgpack.encode(content)))
+        await a.keys.meet()
+        assert a.keys.refused == 2
 
 
 async def test_forged_and_replayed_messages_do_nothing() -> None:

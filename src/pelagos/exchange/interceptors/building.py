@@ -42,7 +42,7 @@ from pelagos.exchange.interceptors.policy_file import load_policy
 from pelagos.exchange.interceptors.port import Interceptor
 from pelagos.exchange.interceptors.service_names import ServiceNames
 from pelagos.exchange.interceptors.sessions import Sessions
-from pelagos.exchange.interceptors.signature import Signature, SignatureOptions
+from pelagos.exchange.interceptors.signature import Mode, Signature, SignatureOptions
 from pelagos.exchange.interceptors.statistics import Statistics, StatisticsOptions
 from pelagos.exchange.interceptors.tracing import Trace, TraceOptions
 from pelagos.model.errors import InvalidInput, Unsupported
@@ -197,6 +197,7 @@ class _Builder:
                 grace=chosen.max_wait + chosen.window,
                 skew=chosen.window,
             )
+            self.sessions.checked = chosen.mode is not Mode.OFF
         return Signature(around.world, self.sessions, chosen)
 
     def _keys(self, named: str = "") -> KeyRing | None:

@@ -20,9 +20,9 @@ import structlog
 
 from pelagos.exchange.envelope import Envelope, Performative, Status, encode_error
 from pelagos.exchange.interceptors.port import Done, Drop, Interceptor, Undecided, unchanged_inbound
-from pelagos.exchange.interceptors.refusing import as_error, check_size
+from pelagos.exchange.interceptors.refusing import Sparingly, as_error, check_size
 from pelagos.exchange.transport import Delivery, Handler, Receiver, Subscription
-from pelagos.model.errors import InternalError, PelagosError, Retry, Unavailable
+from pelagos.model.errors import InternalError, PelagosError, Retry, Unauthenticated, Unavailable
 
 __all__ = ["InboundWay", "InterceptedSubscription"]
 
@@ -106,6 +106,7 @@ class InboundWay:
         self.parked = 0
         self.refused = 0
         self.dropped = 0
+        self._strangers = Sparingly()
         self._holding: dict[InterceptedSubscription, None] = {}
 
     def _check_size(self, envelope: Envelope, receiver: Receiver, redelivered: bool) -> Envelope:
@@ -113,6 +114,25 @@ class InboundWay:
         if len(envelope.content) > self._max_content:
             check_size(envelope, self._max_content)
         return envelope
+
+    def tell_refused(self, envelope: Envelope, receiver: Receiver, error: PelagosError) -> None:
+        """In the log. A stranger's heartbeats come every few seconds, as long as it runs: they are told sparingly."""
+        untold = 0
+        if isinstance(error, Unauthenticated):
+            found = self._strangers.tell((envelope.sender, envelope.op), asyncio.get_running_loop().time())
+            if found is None:
+                return
+            untold = found
+        log.warning(
+            "refused",
+            op=envelope.op,
+            receiver=receiver.address,
+            sender=envelope.sender,
+            conversation=envelope.conv_id,
+            code=error.code,
+            error=str(error),
+            **({"times_before": untold} if untold else {}),
+        )
 
     def holds(self, subscription: InterceptedSubscription, *, something: bool) -> None:
         if something:
@@ -243,15 +263,7 @@ class InterceptedSubscription:
     def _refuse(self, case: _Case, error: PelagosError) -> None:
         delivery, envelope = case.delivery, case.envelope
         self._way.refused += 1
-        log.warning(
-            "refused",
-            op=envelope.op,
-            receiver=self._receiver.address,
-            sender=envelope.sender,
-            conversation=envelope.conv_id,
-            code=error.code,
-            error=str(error),
-        )
+        self._way.tell_refused(envelope, self._receiver, error)
         if envelope.is_reply and self._mailbox:
             self._handler(_ChangedDelivery(_in_place_of(envelope, self._receiver, error), delivery))
             return
@@ -337,7 +349,9 @@ def _stop_waiting(case: _Case) -> None:
 
 def _in_place_of(reply: Envelope, receiver: Receiver, error: PelagosError) -> Envelope:
     """What whoever waits for a refused reply gets: it may have been done, only its answer cannot be trusted."""
-    unsure = Unavailable(
+    # Whose answer cannot be told from a forgery did not fail to answer: the keys are what is to be looked at.
+    kind = Unauthenticated if isinstance(error, Unauthenticated) else Unavailable
+    unsure = kind(
         f"the answer was refused: {error.message}",
         advice=error.advice,
         details={**error.details, "refused": error.code},

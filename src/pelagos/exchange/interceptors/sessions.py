@@ -124,6 +124,14 @@ class Sessions:
         self.fanout = f"fanout:{system}.keys"
         self.on_unknown: Callable[[str], None] | None = None
         """Told of a session whose key is wanted."""
+        place = str(ring.path) if ring.path is not None else f"the key ring of {system}"
+        self.keys_advice = (
+            f"Copy {place} from one of the system's hosts to the others, or let each trust the others' public keys "
+            "(identity.pub, into trusted/)."
+        )
+        """What to do when keys do not match."""
+        self.checked = True
+        """Whether what comes in is believed only under these keys."""
         self._now = world.now
         self._lifetime = lifetime
         self._grace = grace
@@ -210,6 +218,22 @@ class Sessions:
                 advice="Set the clocks of both hosts.",
             )
         return announcement
+
+    def stranger(self, signed: Signed) -> Announcement | None:
+        """Of an announcement that :meth:`check` did not believe: what it says, if whoever it names made it lately for
+        this system, and only its identity is not trusted. None for what proves nothing."""
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+        try:
+            announcement = msgspec.msgpack.decode(signed.body, type=Announcement)
+            key = Ed25519PublicKey.from_public_bytes(announcement.identity)
+            key.verify(signed.signature, _ANNOUNCEMENT + b"\0" + signed.body)
+        except (msgspec.DecodeError, RecursionError, ValueError, InvalidSignature):
+            return None
+        late = abs(announcement.made - self._now()) > self._skew
+        known = fingerprint_of(announcement.identity) in self.ring.trusted
+        return None if late or known or announcement.system != self.system else announcement
 
     def wants(self, announcement: Announcement) -> bool:
         """Whether its key is unknown here."""

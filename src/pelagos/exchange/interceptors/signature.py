@@ -169,8 +169,9 @@ class Signature:
             raise Undecided(
                 self.sessions.wait(signer),
                 Unauthenticated(
-                    f"{envelope.op} is signed under a session {signer[:40]!r} whose key did not come",
-                    advice="Its identity must be trusted here, and this one there: exchange identity.pub.",
+                    f"{envelope.op} of {envelope.sender} is signed under a session {signer[:40]!r} whose key did not "
+                    f"come: the keys of {self.sessions.container} and of whoever sent it do not match",
+                    advice=self.sessions.keys_advice,
                 ),
             )
         if not hmac.compare_digest(hmac.digest(key, body, "sha256"), envelope.signature):
