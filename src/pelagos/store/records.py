@@ -54,11 +54,13 @@ def once(
     ``request_id`` is unique in the scope's project (a handler finds its own in ``context.request_id``); ``now`` are
     the world's seconds; the result must be something msgpack carries, and is decoded as ``type_``. To be called in a
     writing transaction. If the effect raises, nothing is recorded: raise it out of the transaction. Raises
-    :class:`Conflict` if the id was used for another operation, and :class:`InvalidInput` for an id that is empty or
-    longer than 128 characters.
+    :class:`Conflict` if the id was used for another operation, and :class:`InvalidInput` for an id or an
+    operation that is empty or longer than 128 characters.
     """
     if not 0 < len(request_id) <= _LONGEST:
         raise InvalidInput(f"a request id has 1 to {_LONGEST} characters, not {len(request_id)}")
+    if not 0 < len(op) <= _LONGEST:
+        raise InvalidInput(f"an operation's name has 1 to {_LONGEST} characters, not {len(op)}")
     claim = {"project_id": scope.project_id, "request_id": request_id}
     mine = {"project": scope.project_id, "request": request_id}
     first = connection.execute(_CLAIM, {**claim, "op": op, "created_at": now, "reply_blob": b""}).rowcount == 1

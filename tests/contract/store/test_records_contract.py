@@ -64,9 +64,13 @@ async def test_an_id_means_one_operation(make_store):
     with pytest.raises(Conflict, match="r-1 was create, not delete"):
         await store.run(create(ANN, "r-1", op="delete"))
     for wrong in ("", "x" * 129):
-        with pytest.raises(InvalidInput):
+        with pytest.raises(InvalidInput, match="a request id has 1 to 128"):
             await store.run(create(ANN, wrong))
-    assert await store.read(rows) == ["thing"]
+        with pytest.raises(InvalidInput, match="an operation's name has 1 to 128"):
+            await store.run(create(ANN, "r-2", op=wrong))
+    await store.run(create(ANN, "i" * 128, op="o" * 128))
+    await store.run(create(ANN, "i" * 128, op="o" * 128))
+    assert await store.read(rows) == ["thing", "thing"]
 
 
 async def test_of_many_at_once_one_has_the_effect(make_store):
