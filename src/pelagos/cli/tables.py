@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shutil import get_terminal_size
 
 import click
 
@@ -17,6 +18,10 @@ __all__ = ["apps", "dead_letters", "names", "nodes", "processes", "services"]
 _COLORS = {"active": "green", "alive": "green", "suspect": "yellow", "dead": "red", "error": "red", "left": "magenta"}
 
 _COMMON = frozenset(operations_of(Process))
+_WIDTH = 100
+"""Columns where there is no terminal."""
+_NARROWEST = 30
+"""Columns for a service's operations, however little room the others leave."""
 
 
 def _state(value: str) -> str:
@@ -64,19 +69,26 @@ def names(found: ExchangeInfo) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def services(found: Sequence[ServiceInfo]) -> str:
-    """A row a service; of its operations those that not every process has."""
-    rows = [
-        [
-            one.name,
-            one.version,
-            str(len(one.processes)),
-            ", ".join(dict.fromkeys(one.containers)),
-            ", ".join(op for op in one.operations if op not in _COMMON),
-        ]
-        for one in found
-    ]
-    return table(["SERVICE", "VERSION", "PROCESSES", "CONTAINERS", "OPERATIONS"], rows)
+def services(found: Sequence[ServiceInfo], width: int = 0) -> str:
+    """A row a service; of its operations those that not every process has, as many as fit ``width`` columns (0: the
+    terminal's)."""
+    rows = [[one.name, one.version, str(len(one.processes)), ", ".join(dict.fromkeys(one.containers))] for one in found]
+    headers = ["SERVICE", "VERSION", "PROCESSES", "CONTAINERS"]
+    taken = max(len(line) for line in table(headers, rows).splitlines()) + 2
+    room = max(_NARROWEST, (width or get_terminal_size((_WIDTH, 24)).columns) - taken)
+    for row, one in zip(rows, found, strict=True):
+        row.append(_fitting([op for op in one.operations if op not in _COMMON], room))
+    return table([*headers, "OPERATIONS"], rows)
+
+
+def _fitting(words: list[str], room: int) -> str:
+    """``a, b, c and 4 more``, in at most ``room`` characters if one word fits at all."""
+    text = ", ".join(words)
+    kept = len(words)
+    while len(text) > room and kept > 1:
+        kept -= 1
+        text = f"{', '.join(words[:kept])} and {len(words) - kept} more"
+    return text
 
 
 def nodes(found: Sequence[NodeInfo], now: float, here: str = "") -> str:
