@@ -61,6 +61,8 @@ class KeyExchangeProcess(Process):
         self._answered: dict[str, None] = {}
         """Sessions whose makers were told that they are not believed."""
         self._telling = Sparingly()
+        self._meeting = False
+        """Of strangers, :meth:`meet` tells then."""
 
     @property
     def label(self) -> str:
@@ -88,6 +90,7 @@ class KeyExchangeProcess(Process):
         """Return as soon as keys are exchanged with another container of the system, or when ``patience`` seconds have
         passed and nobody is there. Raises :class:`Unauthenticated` if others are, and their keys and this one's do not
         match: nothing it sends would be believed, and what it takes from queues would be lost to those who are."""
+        self._meeting = True
         try:
             async with asyncio.timeout(patience):
                 await self._met.wait()
@@ -104,6 +107,10 @@ class KeyExchangeProcess(Process):
                     "fingerprints": sorted({fingerprint_of(one.identity) for one in self._strangers.values()}),
                 },
             ) from None
+        finally:
+            self._meeting = False
+        for stranger in list(self._strangers.values()):
+            self._tell(stranger)
 
     @operation
     async def announce(self, signed: Signed) -> None:
@@ -115,10 +122,10 @@ class KeyExchangeProcess(Process):
             if stranger is None or not self.sessions.owns(stranger.asks):
                 self._disbelieve(error)
             else:
-                self._estranged(stranger, "neither trusts the other")
+                self._estranged(stranger)
             return
         if self.sessions.owns(theirs.asks) and theirs.mailbox != self.address:
-            self._estranged(theirs, "it does not trust this container")
+            self._estranged(theirs)
 
     @operation
     async def offer(self, offer: Offer) -> None:
@@ -130,7 +137,7 @@ class KeyExchangeProcess(Process):
             if stranger is None or not self.sessions.owns(offer.to):
                 self._disbelieve(error)
             else:
-                self._estranged(stranger, "it is not trusted here")
+                self._estranged(stranger)
             return
         self._strangers.pop(theirs.mailbox, None)
         self._met.set()
@@ -146,7 +153,7 @@ class KeyExchangeProcess(Process):
             elif stranger.leaving:
                 self._strangers.pop(stranger.mailbox, None)
             else:
-                self._estranged(stranger, "it is not trusted here")
+                self._estranged(stranger)
                 self._answer(stranger)
             return
         if announcement.mailbox == self.address:
@@ -195,19 +202,25 @@ class KeyExchangeProcess(Process):
         await asyncio.sleep(_SWITCH)
         self.sessions.switch()
 
-    def _estranged(self, stranger: Announcement, why: str) -> None:
+    def _estranged(self, stranger: Announcement) -> None:
         self._refused += 1
         if stranger.mailbox in self._strangers or len(self._strangers) < _STRANGERS:
             self._strangers[stranger.mailbox] = stranger
+        if not self._meeting:
+            self._tell(stranger)
+
+    def _tell(self, stranger: Announcement) -> None:
         fingerprint = fingerprint_of(stranger.identity)
         untold = self._telling.tell((stranger.container, fingerprint), self.world.monotonic())
         if untold is not None:
+            trusted = fingerprint in self.sessions.ring.trusted
             log.warning(
-                "a container of this system uses other keys; nothing it says is believed",
+                "a container of this system uses other keys; what it and this one say to each other is refused",
                 container=stranger.container,
                 fingerprint=fingerprint,
-                reason=why,
-                advice=self.sessions.keys_advice,
+                reason="it does not trust this one's key" if trusted else "its key is not trusted here",
+                advice="If it belongs to the system, trust each other's public keys (identity.pub, into trusted/), or "
+                "have one key ring on both hosts.",
                 **({"times_before": untold} if untold else {}),
             )
 

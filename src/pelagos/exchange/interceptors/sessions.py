@@ -124,12 +124,12 @@ class Sessions:
         self.fanout = f"fanout:{system}.keys"
         self.on_unknown: Callable[[str], None] | None = None
         """Told of a session whose key is wanted."""
-        place = str(ring.path) if ring.path is not None else f"the key ring of {system}"
+        place = f"to {ring.path}" if ring.path is not None else "to this host"
         self.keys_advice = (
-            f"Copy {place} from one of the system's hosts to the others, or let each trust the others' public keys "
+            f"Copy <home>/keys/{system} of one of them {place}, or trust each other's public keys "
             "(identity.pub, into trusted/)."
         )
-        """What to do when keys do not match."""
+        """What to do when the keys of others and these do not match."""
         self.checked = True
         """Whether what comes in is believed only under these keys."""
         self._now = world.now

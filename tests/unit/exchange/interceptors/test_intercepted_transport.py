@@ -233,7 +233,11 @@ async def test_whoever_waits_for_a_refused_reply_gets_an_error_at_once() -> None
         assert reply.envelope.conv_id == "c#put"
         assert reply.envelope.status is Status.ERROR
         error = decode_error(reply.envelope.content)
-        assert (error.code, error.retry, error.details["refused"]) == ("unavailable", "uncertain", "unauthenticated")
+        assert (error.code, error.retry, error.details["refused"]) == (
+            "unauthenticated",
+            "uncertain",
+            "unauthenticated",
+        )
         assert unsettled(transport) == 0
 
 
