@@ -4,46 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
 import shutil
 import signal
 import socket
 import tempfile
-import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
-__all__ = ["OwnBroker", "amqp_url", "own_broker", "skip_without_broker", "throw_away_system"]
+from pelagos.testing import broker_problem, broker_url, throw_away_broker
 
-
-def amqp_url() -> str:
-    """The server that tests may use."""
-    return os.environ.get("PELAGOS_TEST_AMQP", "amqp://guest:guest@127.0.0.1:5672")
-
-
-@functools.cache
-def _answers(url: str) -> str | None:
-    parts = urlsplit(url)
-    try:
-        socket.create_connection((parts.hostname or "", parts.port or 5672), timeout=3).close()
-    except OSError as error:
-        return str(error)
-    return None
+__all__ = ["OwnBroker", "own_broker", "skip_without_broker", "throw_away_system"]
 
 
 def skip_without_broker() -> str:
     """The URL of the server; skips the test where none answers."""
-    pytest.importorskip("aio_pika", reason="aio-pika is not installed")
-    url = amqp_url()
-    problem = _answers(url)
-    if problem is not None:
-        parts = urlsplit(url)
-        pytest.skip(f"no RabbitMQ server answers at {parts.hostname}:{parts.port or 5672}: {problem}")
+    url = broker_url()
+    problem = broker_problem(url)
+    if problem:
+        pytest.skip(problem)
     return url
 
 
@@ -51,33 +32,10 @@ def skip_without_broker() -> str:
 async def throw_away_system(url: str, services: tuple[str, ...] = ()) -> AsyncIterator[str]:
     """A system name that nobody else uses; at the end its exchanges and shared queues are deleted, and the queues of
     the durable ``services``."""
-    from pelagos.exchange.amqp import AmqpConfig
-    from pelagos.exchange.amqp.topology import Topology
-    from pelagos.exchange.amqp.wire import Wire
-
-    system = f"t{uuid.uuid4().hex[:12]}"
-    try:
-        yield system
-    finally:
-        config = AmqpConfig(url, system, "cleaner")
-        async with asyncio.timeout(20):
-            wire = await Wire.open(config, config.connection_url(), config.tls())
-            addresses = ("service:test.store", "service:test.work", *(f"service:{system}.{name}" for name in services))
-            await _delete(await wire.channel(), Topology(system, "cleaner", 1), addresses)
-            await wire.close()
-
-
-async def _delete(channel: Any, topology: Any, addresses: tuple[str, ...]) -> None:
-    from pamqp import commands as spec
-
-    queues = [name for name, _ in topology.shared_queues()]
-    for address in addresses:
-        for queue in (topology.service_queue(address), topology.work_queue(address)):
-            queues += [queue, f"{queue}.nested"]
-    for queue in queues:
-        await channel.call(spec.Queue.Delete(queue=queue))
-    for exchange in topology.exchanges:
-        await channel.call(spec.Exchange.Delete(exchange=exchange))
+    async with throw_away_broker(url) as broker:
+        for address in ("service:test.store", "service:test.work", *(f"service:{broker.system}.{n}" for n in services)):
+            broker.also_delete(address)
+        yield broker.system
 
 
 class OwnBroker:

@@ -79,8 +79,12 @@ class Broker:
 
         return AmqpConfig(self.url, self.system, container)
 
+    def also_delete(self, address: str) -> None:
+        """Note the full address of a durable service that other programs receive from: its queues go at the end."""
+        self._durable[address] = None
+
     async def clean(self) -> None:
-        """Delete the system's exchanges, its shared queues and the durable ones that were received from."""
+        """Delete the system's exchanges, its shared queues, and the durable ones that were received from or noted."""
         from pamqp import commands
 
         from pelagos.exchange.amqp.topology import Topology
@@ -90,7 +94,8 @@ class Broker:
         topology = Topology(self.system, "cleaner", 1)
         queues = [name for name, _ in topology.shared_queues()]
         for address in self._durable:
-            queues += [topology.work_queue(address), f"{topology.work_queue(address)}.nested"]
+            for queue in (topology.service_queue(address), topology.work_queue(address)):
+                queues += [queue, f"{queue}.nested"]
         async with asyncio.timeout(_PATIENCE):
             wire = await Wire.open(config, config.connection_url(), config.tls())
             channel = await wire.channel()

@@ -79,6 +79,25 @@ async def test_durable_queues_are_gone_afterwards() -> None:
     assert await missing(broker, queues, Wire) == queues
 
 
+@pytest.mark.amqp
+async def test_so_are_those_noted_that_other_programs_received_from() -> None:
+    from pelagos.exchange.amqp.topology import Topology
+    from pelagos.exchange.amqp.wire import Wire
+
+    if problem := broker_problem(broker_url()):
+        pytest.skip(problem)
+    async with throw_away_broker() as broker:
+        another = Broker(broker.url, broker.system)  # as another program has it: what it declares is not seen here
+        address = f"service:{broker.system}.sums"
+        broker.also_delete(address)
+        async with another.harness() as harness:
+            container = await harness.container("c")
+            await container.spawn(lambda: Adder(queue="sums", durable=True))
+        queue = Topology(broker.system, "c", 1).work_queue(address)
+        assert await missing(broker, [queue], Wire) == []
+    assert await missing(broker, [queue], Wire) == [queue]
+
+
 async def missing(broker: Broker, queues: list[str], wire_type: type) -> list[str]:
     from pamqp import commands
 
