@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pelagos.container.messages import (
     AllProcesses,
+    AllServices,
     ExchangeInfo,
     ExchangeQuery,
     LogLevelRequest,
@@ -27,13 +28,18 @@ from pelagos.container.messages import (
     TerminateRequest,
     agent_of,
 )
-from pelagos.model.errors import NotFound, Unavailable
+from pelagos.model.errors import DeadlineExceeded, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from pelagos.container.control.port import Control
     from pelagos.exchange import DeadLetter
 
 __all__ = ["System"]
+
+_LIST = 1.5
+"""Seconds that one container may take to tell what it has; a person waits."""
+_ADVICE = 1.0
+"""Seconds that looking for advice may take."""
 
 
 class System:
@@ -51,9 +57,11 @@ class System:
         """The id of the container at the other end."""
         return self.control.info.id
 
-    async def _ask(self, op: str, content: object = None, *, of: str = "", result: Any = Any) -> Any:
+    async def _ask(
+        self, op: str, content: object = None, *, of: str = "", result: Any = Any, timeout: float | None = None
+    ) -> Any:
         try:
-            return await self.control.call(agent_of(of or self.here), op, content, result=result)
+            return await self.control.call(agent_of(of or self.here), op, content, result=result, timeout=timeout)
         except Unavailable:
             if of and of != self.here:
                 await self._known(of)  # raises what says more, if it is no container at all
@@ -74,14 +82,20 @@ class System:
         """``on``: of that container alone."""
         query = ProcessQuery(service)
         if on:
-            found: list[ProcessInfo] = await self._ask("processes", query, of=on, result=list[ProcessInfo])
+            found: list[ProcessInfo] = await self._ask(
+                "processes", query, of=on, result=list[ProcessInfo], timeout=_LIST
+            )
             return AllProcesses(tuple(found))
         answer: AllProcesses = await self._ask("all_processes", query, result=AllProcesses)
         return answer
 
     async def services(self) -> list[ServiceInfo]:
-        found: list[ServiceInfo] = await self._ask("services", result=list[ServiceInfo])
-        return sorted(found, key=lambda service: service.name)
+        return list((await self.all_services()).services)
+
+    async def all_services(self) -> AllServices:
+        """By name, and which containers did not answer."""
+        answer: AllServices = await self._ask("all_services", result=AllServices)
+        return answer
 
     async def exchange_names(self, part: str = "", *, on: str = "", processes: bool = False) -> ExchangeInfo:
         """What a container receives at: that at the other end, or ``on``."""
@@ -175,23 +189,26 @@ class System:
         try:
             yield
         except Unavailable as error:
-            advice = await self._service_advice(address)
-            if advice:
-                error.advice = advice
+            # That nobody serves an address is said at once; any other error comes late, and has advice of its own.
+            if error.details.get("address"):
+                advice = await self._service_advice(address)
+                if advice:
+                    error.advice = advice
             raise
 
     async def _service_advice(self, address: str) -> str:
         """What to do when nobody serves an address: names that are close, or who can be started; empty if it is
-        served, or no service."""
+        served, or no service. Of what the containers have announced: nobody is asked."""
         kind, _, name = address.partition(":")
         if kind != "service":
             return ""
         try:
-            async with asyncio.timeout(3.0):
-                services = [service.name for service in await self.services()]
-                startable = {known for node in await self.nodes() for known in node.startable}
-        except (Unavailable, TimeoutError):
+            async with asyncio.timeout(_ADVICE):
+                nodes = [node for node in await self.nodes() if node.state in ("alive", "suspect")]
+        except (Unavailable, DeadlineExceeded, TimeoutError):
             return ""
+        services = sorted({known for node in nodes for known in node.services})
+        startable = {known for node in nodes for known in node.startable}
         if name in services:
             return ""
         if name in startable:

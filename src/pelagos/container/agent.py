@@ -28,6 +28,7 @@ from pelagos.container.messages import (
     AGENT,
     AGENTS_FANOUT,
     AllProcesses,
+    AllServices,
     Announcement,
     AppInfo,
     AppRequest,
@@ -199,7 +200,12 @@ class AgentProcess(ServiceProcess):
     @operation
     async def services(self) -> list[ServiceInfo]:
         """The services of the system, by name, as far as their containers answer."""
-        answers, _ = await self._ask_all(lambda agent: agent.local_services(), await self.local_services())
+        return list((await self.all_services()).services)
+
+    @operation
+    async def all_services(self) -> AllServices:
+        """The services of the system, by name, and which containers that are not dead did not answer."""
+        answers, silent = await self._ask_all(lambda agent: agent.local_services(), await self.local_services())
         merged: dict[str, ServiceInfo] = {}
         for info in (info for answer in answers for info in answer):
             known = merged.get(info.name)
@@ -212,7 +218,7 @@ class AgentProcess(ServiceProcess):
                     containers=(*known.containers, *info.containers),
                     operations=tuple(sorted({*known.operations, *info.operations})),
                 )
-        return [merged[name] for name in sorted(merged)]
+        return AllServices(tuple(merged[name] for name in sorted(merged)), tuple(silent))
 
     @operation
     async def exchange_names(self, query: ExchangeQuery) -> ExchangeInfo:

@@ -30,8 +30,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """A container is dead after so long a silence."""
     forget_after: float = 600.0
     """A container that is dead or has left is forgotten after so long."""
-    ask_timeout: float = 3.0
-    """How long an agent waits for another one's answer, for lists of the whole system."""
+    ask_timeout: float = 1.5
+    """How long an agent waits for another one's answer, for lists of the whole system: a person waits for them."""
 
     def __post_init__(self) -> None:
         if min(self.heartbeat, self.suspect_beats, self.dead_after, self.forget_after, self.ask_timeout) <= 0:

@@ -16,6 +16,7 @@ __all__ = [
     "AGENT",
     "AGENTS_FANOUT",
     "AllProcesses",
+    "AllServices",
     "Announcement",
     "AppInfo",
     "AppRequest",
@@ -95,6 +96,12 @@ class ServiceInfo(msgspec.Struct, frozen=True):
     processes: tuple[str, ...]
     containers: tuple[str, ...]
     operations: tuple[str, ...] = ()
+
+
+class AllServices(msgspec.Struct, frozen=True):
+    services: tuple[ServiceInfo, ...]
+    silent: tuple[str, ...] = ()
+    """Containers that are not dead and did not answer."""
 
 
 class NodeInfo(msgspec.Struct, frozen=True):

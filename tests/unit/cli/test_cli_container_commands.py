@@ -14,11 +14,14 @@ import pytest
 from pelagos.cli.exits import Exit
 from pelagos.cli.main import ENTRIES
 from pelagos.cli.observation import breaches, line
+from pelagos.cli.system import System
 from pelagos.container import Container
+from pelagos.container.control.port import ContainerInfo
+from pelagos.container.messages import AllServices, ServiceInfo
 from pelagos.exchange import Performative, Status
 from pelagos.exchange.observing import Direction, Observation
 from pelagos.exchange.sequences import Row
-from pelagos.model.errors import NotFound
+from pelagos.model.errors import NotFound, Unavailable
 from pelagos.process import client
 from support.container_scene import HelloService, Scene, letter
 
@@ -219,6 +222,33 @@ def test_services(pelagos: Scene) -> None:
     assert "hello" in [one["name"] for one in pelagos("services", "-o", "json").json]
 
 
+class TestOthersWhoAreSilent:
+    def test_services_says_so(self, pelagos: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def all_services(system: System) -> AllServices:
+            return AllServices((ServiceInfo("hello", "1.0", ("c-1.5",), ("c-1",), ("hello",)),), ("c-2",))
+
+        monkeypatch.setattr(System, "all_services", all_services)
+        result = pelagos("services")
+        assert (result.code, result.err) == (0, "Container c-2 did not answer; see pelagos nodes.\n")
+        assert "hello" in result.out
+        assert [one["name"] for one in pelagos("services", "-o", "json").json] == ["hello"]
+
+    @pytest.mark.anyio
+    async def test_nobody_is_asked_for_advice_after_a_deadline(self) -> None:
+        asked: list[str] = []
+
+        class Silent:
+            info = ContainerInfo("c-1", "demo", 1, "1", "memory", 0.0)
+
+            async def call(self, address: str, op: str, *_: object, **__: object) -> None:
+                asked.append(op)
+                raise Unavailable("the broker did not confirm the message within its deadline")
+
+        with pytest.raises(Unavailable, match="did not confirm"):
+            await System(Silent()).call("service:hello", "hello", None, timeout=1.0)  # type: ignore[arg-type]
+        assert asked == ["hello"]
+
+
 def test_nodes(pelagos: Scene) -> None:
     rows = [line.split() for line in pelagos("nodes").out.splitlines()]
     assert rows[1][:4] == ["c-1*", "alive", "host", "7"]
@@ -281,6 +311,11 @@ class TestLogLevel:
     def test_without_arguments_it_lists(self, pelagos: Scene) -> None:
         assert pelagos("log-level").out == "PACKAGE           LEVEL\n(all others)      info\npelagos.exchange  debug\n"
         assert pelagos("log-level", "-o", "json").json == {"": "info", "pelagos.exchange": "debug"}
+
+    def test_a_level_that_is_none(self, pelagos: Scene) -> None:
+        result = pelagos("log-level", "exchange", "loud")
+        assert result.code == 64
+        assert "'[LEVEL]': 'loud' is not one of" in result.err
 
     def test_mistakes(self, pelagos: Scene) -> None:
         result = pelagos("log-level", "exchnge", "debug")

@@ -246,6 +246,19 @@ async def test_who_does_not_answer_is_named() -> None:
         answer = await agent.all_processes(ProcessQuery())
         assert answer.silent == ("b",)
         assert {p.container for p in answer.processes} == {"a"}
+        assert (await agent.all_services()).silent == ("b",)
+
+
+async def test_a_silent_container_costs_a_list_less_than_two_seconds() -> None:
+    async with nodes("a", "b") as (a, b):
+        await b.container.root.stop_child("agent")
+        deaf = Receiver(b.container.names.full(agent_of("b")))
+        await b.container.transport.subscribe(deaf, lambda delivery: None)
+        a.agent.inventory.hear(_announcement(b), a.container._world.monotonic())
+        started = asyncio.get_running_loop().time()
+        agent = client(AgentProcess, a.container.edge, address=agent_of("a"))
+        assert (await agent.all_processes(ProcessQuery())).silent == ("b",)
+        assert 1.0 < asyncio.get_running_loop().time() - started < 2.0
 
 
 def _announcement(node: Node):  # type: ignore[no-untyped-def]

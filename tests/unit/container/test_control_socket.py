@@ -15,9 +15,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from pelagos.container import Container, ContainerConfig
+from pelagos.container import AgentProcess, Container, ContainerConfig
 from pelagos.container.control import ContainerInfo, Control, ControlProcess, connect_control, running_containers
 from pelagos.container.control import frames as wire
+from pelagos.container.messages import NodeInfo, agent_of
+from pelagos.exchange import Envelope, MemoryTransport
 from pelagos.model import SystemWorld
 from pelagos.model.errors import (
     Ambiguous,
@@ -135,6 +137,29 @@ async def test_calls_errors_and_typed_clients_go_through(tmp_path: Path) -> None
         assert await asyncio.gather(*(bell.ring(f"n{n}") for n in range(600))) == [f"N{n}" for n in range(600)]
         assert await bell.ping() == "pong"
         assert scene.bell.heard == []
+
+
+class SilentBroker(MemoryTransport):
+    """What goes to a service, as it would through a broker, is never taken."""
+
+    async def publish(self, envelope: Envelope) -> None:
+        if envelope.receiver.startswith("service:"):
+            raise Unavailable("the broker did not confirm the message")
+        await super().publish(envelope)
+
+
+async def test_its_own_agent_is_reached_while_the_broker_is_silent(tmp_path: Path) -> None:
+    world = SystemWorld()
+    config = ContainerConfig(id="one", system="demo", shutdown=0.2)
+    async with Container(world, config, SilentBroker(world)) as container:
+        info = ContainerInfo("one", "demo", os.getpid(), "1", "memory", 0.0)
+        await container.spawn(ControlProcess(container, tmp_path, lambda: info))
+        await container.spawn(AgentProcess(container))
+        async with connected(tmp_path) as control:
+            nodes = await control.call(agent_of("one"), "nodes", result=list[NodeInfo], timeout=30)
+            assert [node.id for node in nodes] == ["one"]
+            with pytest.raises(Unavailable, match="did not confirm"):
+                await control.call(agent_of("two"), "nodes")
 
 
 async def test_the_socket_is_for_this_user_alone_and_goes_with_the_container(tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ def call(
     what it answers.
 
     A text is printed as it is, anything else as YAML, or as JSON with -o json. An error that it answers with is told
-    with its advice, and has the exit code of its kind.
+    with its advice, and has the exit code of its kind. The call is made as the system itself: a policy that would
+    refuse it to a user does not refuse it here, unless system_roles says so.
     """
     from pelagos.cli.contents import read_content, show_result
     from pelagos.cli.controlling import address_of, run_with_system, waiting

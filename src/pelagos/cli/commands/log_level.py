@@ -29,8 +29,8 @@ _LEVELS = ("debug", "info", "warning", "error", "critical", "default")
     ],
     exits=(Exit.MISSING, *COMMON),
 )
-@click.argument("room", metavar="[ROOM", required=False)
-@click.argument("level", metavar="LEVEL]", required=False, type=click.Choice(_LEVELS, case_sensitive=False))
+@click.argument("room", metavar="[ROOM]", required=False)
+@click.argument("level", metavar="[LEVEL]", required=False, type=click.Choice(_LEVELS, case_sensitive=False))
 @click.option("--on", metavar="CONTAINER", default="", help="Only in one container.")
 @of_system
 @pass_invocation

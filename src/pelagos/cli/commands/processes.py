@@ -61,17 +61,22 @@ def ps(invocation: Invocation, on: str, service: str, system: str | None, contai
 @of_system
 @pass_invocation
 def services(invocation: Invocation, system: str | None, container: str | None) -> int:
-    """List the services of the system, with their processes, containers and operations."""
+    """List the services of the system, with their processes, containers and operations.
+
+    A container that does not answer is told on stderr; the exit code is 0 all the same.
+    """
     from pelagos.cli.controlling import run_with_system, waiting
     from pelagos.cli.tables import services as as_table
 
     async def work(found: System) -> int:
         with waiting(invocation, "Asking the containers"):
-            answer = await found.services()
+            answer = await found.all_services()
         if not invocation.plain:
-            invocation.document(answer)
+            invocation.document(answer.services)
         else:
-            invocation.say(as_table(answer))
+            invocation.say(as_table(answer.services))
+        for silent in answer.silent:
+            invocation.note(f"Container {silent} did not answer; see pelagos nodes.")
         return Exit.OK
 
     return run_with_system(invocation, system, container, work)

@@ -3,6 +3,9 @@
 Who may connect is decided three times: by the directory's mode, the socket's mode, and the peer's user, asked of the
 kernel. Calls go out as the container's edge, with its scope; what an operation allows its callers is the policy's.
 
+The container's own agent is called at its process address, which is reached without the broker. A service's address
+goes through it, and a broker that is silent would keep a container from telling about itself.
+
 Bounds: a connection may have a few hundred requests under way, beyond which it is not read; what is published to a slow
 listener drops the oldest and counts; a client that does not read its answers is not read either.
 """
@@ -19,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from pelagos.container.agent import AgentProcess
 from pelagos.container.container import Container
 from pelagos.container.control.frames import (
     MAX_FRAME,
@@ -40,6 +44,7 @@ from pelagos.container.control.frames import (
 )
 from pelagos.container.control.port import ContainerInfo
 from pelagos.container.control.sockets import bind_control, live_sockets, peer_uid, socket_path
+from pelagos.container.messages import agent_of
 from pelagos.exchange import Delivery, Kind, Receiver, kind_of
 from pelagos.model.errors import Forbidden, InternalError, InvalidInput, PelagosError, Unavailable
 from pelagos.model.scope import DEFAULT_SCOPE
@@ -144,14 +149,25 @@ class ControlProcess(Process):
         """A call as the edge; returns the encoded result."""
         context = msgspec.structs.replace(self._edge_context(), request_id=request.request_id)
         content: bytes = await self._resident.edge.caller.call(
-            request.address, request.op, request.content, bytes, request.timeout, context
+            self._nearest(request.address), request.op, request.content, bytes, request.timeout, context
         )
         return content
 
+    def _nearest(self, address: str) -> str:
+        """The address itself, but of the agent here that of its process."""
+        resident = self._resident
+        if address == resident.names.full(agent_of(resident.id)):
+            for process in resident.processes:
+                if isinstance(process, AgentProcess):
+                    return resident.names.full(f"process:{process.id}")
+        return address
+
     async def forward(self, request: Send) -> None:
-        """A one-way message as the edge. To a process or service it is in the queue when this returns."""
+        """A one-way message as the edge. To a process or service it is in the queue when this returns, which takes no
+        longer than a call may. Raises :class:`DeadlineExceeded`."""
         caller = self._resident.edge.caller
-        with use_context(self._edge_context()):
+        deadline = asyncio.get_running_loop().time() + self._resident.call_timeout
+        with use_context(msgspec.structs.replace(self._edge_context(), deadline=deadline)):
             if kind_of(request.address) in (Kind.PROCESS, Kind.SERVICE):
                 await caller.send(request.address, request.op, request.content)
             else:
