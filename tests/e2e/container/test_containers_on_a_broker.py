@@ -18,7 +18,7 @@ from pelagos.container.inventory import AgentSettings
 from pelagos.container.messages import ProcessQuery, SpawnRequest, TerminateRequest, agent_of
 from pelagos.exchange.interceptors.keyring import create_identity, trust
 from pelagos.model import SystemWorld
-from pelagos.model.errors import Conflict, PelagosError, Unauthenticated
+from pelagos.model.errors import Conflict, Unauthenticated
 from pelagos.process import client
 from pelagos.runtime import Settings
 from pelagos.runtime.hosting import HostReady, host
@@ -187,9 +187,9 @@ async def test_a_container_without_a_trusted_key_spawns_and_ends_nothing(site: S
     agent = client(AgentProcess, a, address=agent_of("a"))
     before = [process.id for process in await agent.processes(ProcessQuery("hello"))]
     far = client(AgentProcess, stranger, address=agent_of("a"), timeout=5.0)
-    with pytest.raises(PelagosError):
+    with pytest.raises(Unauthenticated, match="do not match"):
         await far.spawn(SpawnRequest("hello"))
-    with pytest.raises(PelagosError):
+    with pytest.raises(Unauthenticated):
         await far.terminate(TerminateRequest(before[0]))
     assert [process.id for process in await agent.processes(ProcessQuery("hello"))] == before
     assert await states(a)() == {"a": "alive", "between": "alive"}

@@ -16,7 +16,7 @@ from pelagos.exchange.interceptors import InterceptedTransport, KeyRing, Stack
 from pelagos.model.errors import Retry, Unauthenticated
 from pelagos.process import Process, ServiceProcess, client, operation
 from pelagos.simulation import SimulatedWorld
-from support.interceptors import ring, stack
+from support.interceptors import FULL, ring, stack
 
 pytestmark = pytest.mark.anyio
 
@@ -32,9 +32,9 @@ class Greeter(ServiceProcess):
 class Member:
     """A container with a key ring."""
 
-    def __init__(self, name: str, shared: Transport, keys: KeyRing, seed: int = 1) -> None:
+    def __init__(self, name: str, shared: Transport, keys: KeyRing, seed: int = 1, mode: str = "require") -> None:
         world = SimulatedWorld(f"{seed}/{name}")
-        self.stack: Stack = stack(world, container=name, keys=keys)
+        self.stack: Stack = stack(world, (*FULL[:-1], {"signature": {"mode": mode}}), container=name, keys=keys)
         self.transport = InterceptedTransport(shared, self.stack.interceptors, world)
         config = ContainerConfig(id=name, system="test")
         self.container = Container(world, config, self.transport, shared_transport=True)
@@ -137,6 +137,14 @@ async def test_who_finds_only_strangers_is_told_which_keys_to_look_at() -> None:
                 assert caught.value.details["containers"] == ["a"]
                 assert caught.value.details["fingerprints"] == [a_keys.fingerprint]
                 assert "identity.pub" in caught.value.advice
+
+
+async def test_where_signatures_are_off_other_keys_are_no_reason() -> None:
+    exchange = await shared()
+    async with Member("a", exchange, ring(), mode="off") as a, Member("b", exchange, ring(), mode="off") as b:
+        await a.container.spawn(Greeter)
+        await b.keys.meet()
+        assert await client(Greeter, b.container.edge).greet("you") == "hello you"
 
 
 async def test_whom_nobody_answers_starts_alone_after_a_second() -> None:
