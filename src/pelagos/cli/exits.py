@@ -40,7 +40,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.DESCRIPTION: "mistakes in the YAML files; each is shown with file, line and column",
     Exit.MISSING: "no such infrastructure, node, definition, run, process, container or dead letter",
     Exit.UNAVAILABLE: "the daemon, a container, a service or a cloud does not answer, or lacks this ability",
-    Exit.INTERNAL: "a defect in Pelagos",
+    Exit.INTERNAL: "a defect in Pelagos, or in the service that was called",
     Exit.QUOTA: "a quota would be exceeded",
     Exit.STORE: "the store or a file cannot be read or written (for example a full disk)",
     Exit.BUSY: "somebody else holds the lease, or no answer in time; try again",

@@ -33,6 +33,7 @@ __all__ = [
     "LeaseLost",
     "NotFound",
     "PelagosError",
+    "ProcessFailed",
     "QuotaExceeded",
     "Refused",
     "Retry",
@@ -151,6 +152,13 @@ class InternalError(PelagosError):
 
     code = "internal_error"
     default_advice = "This is a defect in Pelagos; please report it with the log of the command."
+
+
+class ProcessFailed(PelagosError):
+    """A process of an app failed by an error of its own code: a defect of the app, not of ours."""
+
+    code = "process_failed"
+    default_advice = "Correct its class; the log of its container has the traceback."
 
 
 class InvalidInput(PelagosError):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pelagos.exchange import Envelope
 from pelagos.model.errors import DeadlineExceeded, InternalError, InvalidInput, PelagosError, Retry
 
-__all__ = ["defect", "single", "too_large", "too_late"]
+__all__ = ["advice_on", "defect", "single", "too_large", "too_late"]
 
 
 def too_late(envelope: Envelope, *, begun: bool) -> DeadlineExceeded:
@@ -33,9 +35,11 @@ def single(raised: BaseException) -> PelagosError | None:
     return raised if isinstance(raised, PelagosError) else None
 
 
-def defect(envelope: Envelope, raised: BaseException, *, label: str, process_id: str) -> InternalError:
+def defect(
+    envelope: Envelope, raised: BaseException, *, label: str, process_id: str, handler: Callable[..., object] | None
+) -> InternalError:
     """What the caller of a handler that raised something foreign gets: what, why, where, and under which trace the
-    log has the traceback.
+    log has the traceback. Whose defect it is, the handler's module says; None: it is not known.
     """
     details = {"trace": envelope.trace, "exception": type(raised).__name__, "process": process_id}
     cause = raised.__cause__
@@ -44,7 +48,20 @@ def defect(envelope: Envelope, raised: BaseException, *, label: str, process_id:
     return InternalError(
         f"{label}.{envelope.op} failed unexpectedly: {type(raised).__name__}: {_first_line(raised)} "
         f"(the log has the traceback under trace {envelope.trace})",
+        advice=advice_on(handler, envelope.trace),
         details=details,
+    )
+
+
+def advice_on(handler: Callable[..., object] | None, trace: str) -> str | None:
+    """Whose defect it is, and where to look; None (the default: report it to us) for what comes with Pelagos."""
+    module = getattr(handler, "__module__", None) or "pelagos"
+    if module == "pelagos" or module.startswith("pelagos."):
+        return None
+    name = getattr(handler, "__qualname__", "")
+    return (
+        f"Correct {module}:{name}: the error is its own, not of Pelagos. "
+        f"The log of its container has the traceback, under trace {trace}."
     )
 
 

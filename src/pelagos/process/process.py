@@ -269,7 +269,8 @@ class Process(Messenger, Speaker):
                     self.__group = group
                     await self._live(started)
             except BaseExceptionGroup as group_error:
-                raise _leaf(group_error) from None
+                leaf = _leaf(group_error)
+                raise leaf from leaf.__cause__  # not "from None", which would take its cause away
             await self.__life.feed(Input.TERMINATE)
         except BaseException as cause:
             await self._end_after(cause)

@@ -443,7 +443,7 @@ class RequestServer:
         except BaseException as raised:  # noqa: BLE001 - answered, and raised again below
             foreign = fatal = raised
         if foreign is not None:
-            error = self._unexpected(envelope, foreign)
+            error = self._unexpected(envelope, foreign, lane)
         worker.item = worker.context = None
         worker.deadline = math.inf
         if worker.cancelled:
@@ -492,7 +492,7 @@ class RequestServer:
         known = ", ".join(sorted(self._operations))
         return Unsupported(f"{self._label} has no operation {op!r}", advice=f"It has: {known}.")
 
-    def _unexpected(self, envelope: Envelope, raised: BaseException) -> PelagosError:
+    def _unexpected(self, envelope: Envelope, raised: BaseException, lane: Lane) -> PelagosError:
         log.error(
             "operation failed unexpectedly",
             op=envelope.op,
@@ -501,4 +501,6 @@ class RequestServer:
             trace=envelope.trace,
             exc_info=raised,
         )
-        return defect(envelope, raised, label=self._label, process_id=self._process_id)
+        bound = self._operations.get(envelope.op) if lane.bound is None else lane.bound
+        handler = None if bound is None else bound[1]
+        return defect(envelope, raised, label=self._label, process_id=self._process_id, handler=handler)

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from pelagos.cli.exits import Exit, exit_of
 from pelagos.container import Container, ContainerConfig
 from pelagos.container.apps import AppManager, Resources, find_apps, parse_arguments, process_factory, resolve
 from pelagos.container.messages import AppRequest, SpawnRequest
-from pelagos.model.errors import Conflict, DescriptionError, InternalError, NotFound
+from pelagos.model.errors import Conflict, DescriptionError, InternalError, InvalidInput, NotFound, ProcessFailed
 from pelagos.process import Process, ServiceProcess, client, operation
 from pelagos.simulation import SimulatedWorld
 
@@ -46,6 +47,14 @@ class Noted(Process):
 
     async def on_terminate(self) -> None:
         EVENTS.append(f"{self.tag} down")
+
+
+class Unmakable(Process):
+    def __init__(self, well: bool = False) -> None:
+        super().__init__()
+        if well:
+            raise InvalidInput("on purpose")
+        raise ValueError("not like this")
 
 
 class Asked(ServiceProcess):
@@ -155,7 +164,7 @@ async def test_a_start_that_fails_is_unwound_and_says_why(tmp_path: Path) -> Non
         all="release: all\napps: [a, b, c, d]",
     )
     async with manager() as made:
-        with pytest.raises(OSError, match="c2 does not start") as raised:
+        with pytest.raises(ProcessFailed, match="c2 does not start") as raised:
             await start(made, tmp_path, "all")
         assert "while starting the app c" in raised.value.__notes__
         assert EVENTS == ["a up", "b up", "c1 up", "c2 down", "c1 down", "b down", "a down"]
@@ -163,6 +172,38 @@ async def test_a_start_that_fails_is_unwound_and_says_why(tmp_path: Path) -> Non
         assert [process.label for process in container_of(made).processes] == ["root", "edge"]
         await start(made, tmp_path, "a", "d")
         assert EVENTS[-2:] == ["a up", "d up"]
+
+
+async def test_an_error_of_the_apps_own_code_is_told_as_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files(
+        tmp_path,
+        made='name: made\nprocesses:\n  - {name: one, class: "HERE:Unmakable", count: 2}\n',
+        hook='name: hook\nprocesses:\n  - {name: one, class: "HERE:Noted", arguments: {tag: h, fail: true}}\n',
+        said='name: said\nprocesses:\n  - {name: one, class: "HERE:Unmakable", arguments: {well: true}}\n',
+        well='name: well\nprocesses:\n  - {name: one, class: "HERE:Unmakable", count: 0}\n',
+    )
+    async with manager() as made:
+        for app, kind, said in (
+            ("made", "Unmakable", "ValueError: not like this"),
+            ("hook", "Noted", "OSError: h does"),
+        ):
+            with pytest.raises(ProcessFailed) as raised:
+                await start(made, tmp_path, app)
+            told = raised.value
+            assert f"{HERE}:{kind} of the app {app} ({tmp_path / app}.yaml) did not start: {said}" in told.message
+            assert "test_running_apps.py:" in told.advice and "Pelagos" not in told.advice
+            assert exit_of(told) is Exit.FAILED
+            log = capsys.readouterr().err
+            assert "app failed" in log and "Traceback" in log and said in log
+        with pytest.raises(InvalidInput, match="on purpose"):
+            await start(made, tmp_path, "said")
+        assert "Traceback" not in capsys.readouterr().err
+        await start(made, tmp_path, "well")
+        with pytest.raises(ProcessFailed, match="Unmakable of the app well"):
+            await made.spawn(SpawnRequest(name="one"))
+        assert "ValueError: not like this" in capsys.readouterr().err
 
 
 async def test_nothing_starts_while_anything_is_wrong_with_classes_or_arguments(tmp_path: Path) -> None:
@@ -268,7 +309,7 @@ async def test_counts_and_spawned_ones_belong_to_the_app(tmp_path: Path) -> None
         assert made.startable == {"n": f"{HERE}:Noted"}
         ids = await made.spawn(SpawnRequest("n", count=2, arguments={"tag": "extra"}))
         assert {*ids} <= {*made.running()[0].processes} and len(made.running()[0].processes) == 5
-        with pytest.raises(OSError, match="does not start"):
+        with pytest.raises(ProcessFailed, match="does not start"):
             await made.spawn(SpawnRequest("n", count=2, arguments={"fail": True}))
         assert len(made.running()[0].processes) == 5
         await container_of(made).terminate(ids[0])

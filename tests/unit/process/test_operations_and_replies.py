@@ -23,7 +23,17 @@ from pelagos.model.errors import (
     Unavailable,
     Unsupported,
 )
-from pelagos.process import Context, Process, ServiceProcess, client, current_context, operation, use_context
+from pelagos.process import (
+    Context,
+    Process,
+    ServiceProcess,
+    Supervisor,
+    client,
+    current_context,
+    operation,
+    use_context,
+)
+from pelagos.process.failures import advice_on
 
 pytestmark = pytest.mark.anyio
 
@@ -177,10 +187,16 @@ async def test_defects_come_back_as_internal_errors_and_are_logged(
     ):
         await client(Shop, container.edge).raise_error("defect")
     assert raised.value.details == {"trace": "trace-7", "exception": "ZeroDivisionError", "process": shop}
+    assert raised.value.advice.startswith(f"Correct {__name__}:Shop.raise_error: the error is its own")
     assert f"answered by shop (process:{shop}) to raise_error" in raised.value.__notes__[0]
     log = capsys.readouterr().err
     assert "ZeroDivisionError: oops" in log
     assert "trace=trace-7" in log
+
+
+def test_a_defect_in_what_comes_with_pelagos_is_ours() -> None:
+    assert advice_on(Supervisor.start_child, "t") is None
+    assert advice_on(None, "t") is None
 
 
 async def test_a_cancelled_future_inside_a_handler_ends_neither_worker_nor_caller(container: Container) -> None:

@@ -38,7 +38,8 @@ __all__ = ["container"]
     "--broker",
     metavar="URL",
     envvar="PELAGOS_BROKER",
-    help="amqp:// or amqps:// (PELAGOS_BROKER); without it the container is alone, in memory.",
+    help="amqp:// or amqps:// (PELAGOS_BROKER); without it the container is alone, in memory. A password belongs "
+    "in the credential_file of broker_options: here, all who list processes see it.",
 )
 @click.option("--arg", "arguments", metavar="APP.KEY=VALUE", multiple=True, help="An argument to an app, as YAML.")
 @click.option(
@@ -64,7 +65,9 @@ def container(
 
     When all run, stdout says so in one line (with -o json a document). The commands of the same PELAGOS_HOME then reach
     it by a socket that only you can open. Ctrl+C or SIGTERM stops it in good order with exit code 0; a second Ctrl+C at
-    once. If an app does not start, what was started before it is stopped, and the exit code is not 0.
+    once. A stop that takes longer than a second says what it waits for; requests that do not end in their shutdown time
+    are cut off and logged, and the exit code is 0 all the same. If an app does not start, what was started before it is
+    stopped, and the exit code is not 0.
     """
     from pelagos.cli.hosting import host_until_stopped
 

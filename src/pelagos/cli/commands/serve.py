@@ -49,7 +49,8 @@ def _check_listen(context: click.Context, parameter: click.Parameter, value: str
     "--broker",
     metavar="URL",
     envvar="PELAGOS_BROKER",
-    help="amqp:// or amqps:// (PELAGOS_BROKER); without it the daemon is alone, in memory.",
+    help="amqp:// or amqps:// (PELAGOS_BROKER); without it the daemon is alone, in memory. A password belongs "
+    "in the credential_file of broker_options: here, all who list processes see it.",
 )
 @click.option(
     "--release",

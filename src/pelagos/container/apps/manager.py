@@ -12,6 +12,7 @@ reference section 1.7.)
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -34,9 +35,9 @@ from pelagos.container.apps.resolving import (
 from pelagos.container.container import Container
 from pelagos.container.messages import AppInfo, AppRequest, SpawnRequest
 from pelagos.model.diagnostics import Diagnostic
-from pelagos.model.errors import Conflict, Forbidden, InvalidInput, NotFound
+from pelagos.model.errors import Conflict, Forbidden, InvalidInput, NotFound, PelagosError, ProcessFailed
 from pelagos.model.yaml_layer import did_you_mean
-from pelagos.process import ChildSpec, Host, Restart, Supervisor, get_logger
+from pelagos.process import ChildSpec, Host, Process, Restart, Supervisor, get_logger
 
 __all__ = ["AppManager"]
 
@@ -65,9 +66,45 @@ class _AppSupervisor(Supervisor):
             period=plan.period,
         )
         self._plan = plan
+        self._kinds = {process.name: process.kind for process in plan.processes}
+
+    async def start_child(self, spec: ChildSpec) -> Process:
+        """As the supervisor's; what is not of the family comes from the app's own code, and is told as that."""
+        try:
+            return await super().start_child(spec)
+        except PelagosError:
+            raise
+        except Exception as error:
+            # A child is called as its kind, or as its kind and which of several it is: see AppManager.
+            kind = next((self._kinds[name] for name in _kinds_of(spec.name) if name in self._kinds), spec.name)
+            raise _own_error(error, kind, f"of the app {self._plan.name}", self._plan.path) from error
 
     async def run(self, host: Host, started: Callable[[], None]) -> None:
         await super().run(cast(Host, _ScopedHost(host, self._plan.config, self._plan.name)), started)
+
+
+def _kinds_of(child: str) -> tuple[str, ...]:
+    """What the kind of a child of that name may be called: see :meth:`AppManager.spawn` and the names of several."""
+    return (child, child.rpartition("-")[0], child.partition(" spawned ")[0])
+
+
+def _own_error(error: Exception, kind: str, where: str, path: str = "") -> Exception:
+    """The error to raise for what a class raised that was to start. What comes with Pelagos keeps its own."""
+    if kind.startswith("pelagos."):
+        return error
+    what = str(error).partition("\n")[0]
+    said = f"{type(error).__name__}: {what}" if what else type(error).__name__
+    file = f" ({path})" if path else ""
+    frame = traceback.extract_tb(error.__traceback__)[-1:]
+    see = f"See {frame[0].filename}:{frame[0].lineno}; the traceback" if frame else "The traceback"
+    return ProcessFailed(f"{kind} {where}{file} did not start: {said}", advice=f"{see} is in the log of the container.")
+
+
+def _defect_of(cause: Exception) -> BaseException | None:
+    """The exception whose traceback is worth to be in the log; None for what was told on purpose."""
+    if isinstance(cause, ProcessFailed):
+        return cause.__cause__ or cause
+    return None if isinstance(cause, PelagosError) else cause
 
 
 class _Kind:
@@ -160,7 +197,7 @@ class AppManager:
                 started.append(app)
                 self._tell(app, "started")
         except BaseException as cause:
-            self._tell(apps[len(started)], "failed")
+            self._tell(apps[len(started)], "failed", cause)
             if started:
                 log.warning("start unwound", apps=[app.plan.name for app in reversed(started)])
             for done in reversed(started):
@@ -200,8 +237,12 @@ class AppManager:
         self._apps.pop(app.plan.name, None)
         self._tell(app, "stopped")
 
-    def _tell(self, app: _App, state: str) -> None:
-        log.info(f"app {state}", app=app.plan.name, version=app.plan.version)
+    def _tell(self, app: _App, state: str, cause: BaseException | None = None) -> None:
+        about: dict[str, Any] = {"app": app.plan.name, "version": app.plan.version}
+        if isinstance(cause, Exception):
+            log.error(f"app {state}", **about, file=app.plan.path, error=str(cause), exc_info=_defect_of(cause))
+        else:
+            log.info(f"app {state}", **about)
         if self._on_change is not None:
             self._on_change(app.plan.name, state, app.plan.version)
 
@@ -347,9 +388,13 @@ class AppManager:
                 name = self._next_name(app, kind.plan.name)
                 process = await parent.start_child(self._spec(kind, name, values, restart))
                 started.append((name, process.id))
-        except BaseException:
+        except BaseException as error:
             for name, _ in reversed(started):
                 await parent.stop_child(name)
+            if isinstance(error, Exception):
+                log.error("nothing spawned", name=request.name, error=str(error), exc_info=_defect_of(error))
+                if not isinstance(error, PelagosError):
+                    raise _own_error(error, kind.plan.kind, "to be spawned") from error
             raise
         return tuple(process_id for _, process_id in started)
 

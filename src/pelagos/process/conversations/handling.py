@@ -29,7 +29,7 @@ from pelagos.model.errors import (
 )
 from pelagos.process.conversations.conversation import CURRENT, Conversation
 from pelagos.process.conversations.message import ConversationError
-from pelagos.process.failures import single
+from pelagos.process.failures import advice_on, single
 from pelagos.process.log import get_logger
 from pelagos.process.operation import Operation, operations_of
 
@@ -217,5 +217,6 @@ def _unexpected(manager: Conversations, conversation: Conversation, raised: Base
     return InternalError(
         f"{manager.label}.{conversation.op} failed unexpectedly: {type(raised).__name__}: {said} "
         f"(the log has the traceback under trace {trace})",
+        advice=advice_on(getattr(manager.process, conversation.op, None), trace),
         details={"trace": trace, "exception": type(raised).__name__},
     )
