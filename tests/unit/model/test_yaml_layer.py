@@ -78,4 +78,5 @@ def test_whoever_waits_ends_it() -> None:
 def test_names_that_are_alike_and_names_that_are_not() -> None:
     assert did_you_mean("helo", ["hello", "echo"]) == "Did you mean 'hello'?"
     assert did_you_mean("greting", ["greeting"]) == "Did you mean 'greeting'?"
+    assert did_you_mean("tga", ["tag"]) == "Did you mean 'tag'?"
     assert did_you_mean("nothere", ["noperm"], "There are: noperm.") == "There are: noperm."

@@ -10,8 +10,8 @@
       - [OWNER, stock.rename_item, {5012: item_id}]          # the ancestor's form: kind of resource -> field
 
 Under ``resources``, a field of the argument says which resources of a kind must be the asker's own. Mistakes are
-gathered, each with its place, and raised together. A file without a word in it and a pattern that no service can have are
-mistakes, too: whoever wrote them believes that something is protected.
+gathered, each with its place, and raised together. A file without a word in it and a pattern that no service can have
+are mistakes, too: whoever wrote them believes that something is protected.
 """
 
 from __future__ import annotations
