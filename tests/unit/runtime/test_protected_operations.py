@@ -24,6 +24,7 @@ OPEN: dict[type[ServiceProcess], set[str]] = {
         "identify",
         "processes",
         "all_processes",
+        "all_services",
         "local_services",
         "services",
         "exchange_names",
