@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -51,28 +53,53 @@ async def ping_address(
     timeout: float,
     interval: float,
 ) -> int:
-    """Ask, tell each time, sum up; answers the exit code. ``wait``: seconds until the first answer must be there."""
+    """Ask, tell each time, sum up; answers the exit code. ``wait``: seconds until the first answer must be there.
+
+    SIGTERM and Ctrl+C end it early, with the sum of what was asked so far. Who has seen enough ends it by SIGTERM
+    (timeout(1)), so the exit code is that of these answers; Ctrl+C has its own."""
     times: list[float | None] = []
     error = ""
     loop = asyncio.get_running_loop()
     patience = loop.time() + wait
-    while len(times) < count:
-        if times:
-            await asyncio.sleep(interval)
-        try:
-            taken = await _first(system, address, timeout, patience) if not times else None
-            if taken is None:
-                taken = await ping_once(system, address, timeout)
-            times.append(taken)
-            _tell(invocation, f"{address} answered in {taken:.2f} ms")
-        except (Unavailable, DeadlineExceeded) as failure:
-            await _container_lives(system, failure)
-            times.append(None)
-            error = failure.message
-            _tell(invocation, f"no answer: {failure.message}")
+    told = asyncio.Event()
+    _end_at_sigterm(told)
+    try:
+        while len(times) < count:
+            if times:
+                await asyncio.sleep(interval)
+            try:
+                taken = await _first(system, address, timeout, patience) if not times else None
+                if taken is None:
+                    taken = await ping_once(system, address, timeout)
+                times.append(taken)
+                _tell(invocation, f"{address} answered in {taken:.2f} ms")
+            except (Unavailable, DeadlineExceeded) as failure:
+                await _container_lives(system, failure)
+                times.append(None)
+                error = failure.message
+                _tell(invocation, f"no answer: {failure.message}")
+    except asyncio.CancelledError:
+        if not told.is_set():
+            _sum_up(invocation, PingReport(address, tuple(times), error))
+            raise
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
     report = PingReport(address, tuple(times), error)
     _sum_up(invocation, report)
-    return Exit.OK if report.answered == count else Exit.FAILED
+    return Exit.OK if report.answered == (max(1, len(times)) if told.is_set() else count) else Exit.FAILED
+
+
+def _end_at_sigterm(told: asyncio.Event) -> None:
+    """Have a SIGTERM set ``told`` and cancel the task that calls this. A program's main thread alone hears signals."""
+    task = asyncio.current_task()
+
+    def end() -> None:
+        told.set()
+        if task is not None:
+            task.cancel()
+
+    if threading.current_thread() is threading.main_thread():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
 
 
 async def _first(system: System, address: str, timeout: float, patience: float) -> float | None:

@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,7 +46,12 @@ from pelagos.runtime.log_levels import LEVELS, set_log_level
 from pelagos.runtime.logs import configure_logs
 from pelagos.runtime.resources import HostResources
 from pelagos.runtime.settings import Settings
-from pelagos.runtime.stopping import handle_signals, notify_manager, until_stopped
+from pelagos.runtime.stopping import (
+    handle_signals,
+    notify_manager,
+    tell_what_stopping_waits_for,
+    until_stopped,
+)
 from pelagos.services.events.lifecycle import LifecycleEvents
 
 if TYPE_CHECKING:  # brings the registry, and with it the store, which few containers need
@@ -115,6 +120,7 @@ async def host(
     prepare_home(settings.home)
     async with AsyncExitStack() as stack:
         stack.callback(configure_logs(settings, mode=mode))
+        waits = stack.enter_context(ExitStack())  # left after all that a stop waits for
         catalogue = await _find_apps(world, files, program.search, processes=processes, here=here)
         plan = resolve(catalogue, _arguments(arguments, catalogue))
         stopping = stop or asyncio.Event()
@@ -174,6 +180,7 @@ async def host(
             guards.started()
         log.info("container ready", container=container.id, system=program.system, apps=list(told.apps))
         await until_stopped(container, stopping)
+        waits.callback(tell_what_stopping_waits_for(container, program.place))
         notify_manager("STOPPING=1")
         log.info("stopping", container=container.id)
         events.container_changed("stopping", host=agent.host, pid=os.getpid())

@@ -15,9 +15,13 @@ from collections.abc import Callable
 from pelagos.container import Container
 from pelagos.process import get_logger
 
-__all__ = ["handle_signals", "notify_manager", "until_stopped"]
+__all__ = ["handle_signals", "notify_manager", "tell_what_stopping_waits_for", "until_stopped"]
 
 log = get_logger(__name__)
+
+_LONG = 1.0
+"""Seconds of a stop after which somebody wonders."""
+_AGAIN = 5.0
 
 
 async def until_stopped(container: Container, stopping: asyncio.Event) -> None:
@@ -42,6 +46,32 @@ async def until_stopped(container: Container, stopping: asyncio.Event) -> None:
         request.cancel()
     if error is not None:
         raise error
+
+
+def tell_what_stopping_waits_for(container: Container, broker: str) -> Callable[[], None]:
+    """Log what a stop waits for, once that takes longer than a second, and every few seconds; returns what ends that.
+
+    ``broker``: its place, ``memory`` for none. Work that does not end in its shutdown time is cut off, and logged; the
+    program's exit code is 0 all the same: it did what it was told, which a service manager must not take for a failure.
+    """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    timer: asyncio.TimerHandle
+
+    def tell() -> None:
+        nonlocal timer
+        busy = {one.id: count for one in container.processes if (count := sum(one.snapshot().serving.running))}
+        seconds = round(loop.time() - began)
+        if busy:
+            log.warning("stopping: waiting for requests that run", requests=busy, seconds=seconds)
+        elif broker != "memory":
+            log.warning(f"stopping: waiting for the broker {broker}", seconds=seconds)
+        else:
+            log.warning("stopping: waiting for processes", left=len(container.processes), seconds=seconds)
+        timer = loop.call_later(_AGAIN, tell)
+
+    timer = loop.call_later(_LONG, tell)
+    return lambda: timer.cancel()
 
 
 def handle_signals(stopping: asyncio.Event) -> Callable[[], None]:

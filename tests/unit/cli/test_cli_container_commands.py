@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 import re
+import signal
 from pathlib import Path
 from xml.etree import ElementTree
 
 import msgspec
 import pytest
 
+from pelagos.cli import pinging
 from pelagos.cli.exits import Exit
 from pelagos.cli.main import ENTRIES
 from pelagos.cli.observation import breaches, line
@@ -166,6 +168,16 @@ class TestPing:
         document = pelagos("ping", "nobody", "--count", "1", "-o", "json").json
         assert (document["asked"], document["answered"], document["milliseconds"]) == (1, 0, [None])
         assert "nobody" in document["error"]
+
+    def test_sigterm_ends_it_with_the_sum(self, pelagos: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def once(*_: object) -> float:
+            signal.raise_signal(signal.SIGTERM)
+            return 1.0
+
+        monkeypatch.setattr(pinging, "ping_once", once)
+        result = pelagos("ping", "hello", "--count", "1000")
+        assert result.code == 0
+        assert result.out.splitlines()[-1].startswith("1 of 1 answered")
 
     def test_it_waits_for_one_that_is_not_there_yet(self, pelagos: Scene) -> None:
         async def spawn_later(container: Container) -> None:
@@ -526,6 +538,15 @@ class TestShell:
     def test_calls_run_side_by_side(self, pelagos: Scene) -> None:
         line = "import asyncio; await asyncio.gather(*[call('hello', 'hello', str(n)) for n in range(3)])"
         assert pelagos("shell", "-c", line, "-o", "json").json == ["Hello, 0", "Hello, 1", "Hello, 2"]
+
+    def test_a_coroutine_is_told_to_want_an_await(self, pelagos: Scene) -> None:
+        result = pelagos("shell", "-c", "client('hello').hello('you')")
+        assert (result.code, result.out) == (0, "")
+        assert "write await before it" in result.err
+
+    def test_nothing_is_shown_for_calls_that_answer_nothing(self, pelagos: Scene) -> None:
+        line = "import asyncio; await asyncio.gather(*[call('hello', 'nothing') for _ in range(3)])"
+        assert pelagos("shell", "-c", line).out == ""
 
     def test_errors(self, pelagos: Scene) -> None:
         lost = pelagos("shell", "-c", "await call('hello', 'lose')")

@@ -158,7 +158,8 @@ def ping(
 ) -> int:
     """Ask a service or process whether it lives, and say how long its answers took.
 
-    Exit codes: 0 each was answered, 1 at least one was not, 69 there is no container to ask.
+    Exit codes: 0 each was answered, 1 at least one was not, 69 there is no container to ask. SIGTERM (timeout 10
+    pelagos ping …) ends it with the sum and the exit code of what was asked until then.
     """
     from pelagos.cli.controlling import address_of, run_with_system
     from pelagos.cli.pinging import ping_address

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import CoroutineType
 from typing import Any, cast
 
 from pelagos.model.errors import PelagosError
@@ -12,7 +13,7 @@ from pelagos.model.errors import PelagosError
 __all__ = ["run_ipython", "suggestions"]
 
 _FIRST = re.compile(r"\b(call|ping|send|spawn|client|ps)\(\s*[\"']([\w.:@-]*)\Z")
-_SECOND = re.compile(r"\b(?:call|send)\(\s*[\"']([\w.:@-]+)[\"']\s*,\s*[\"'](\w*)\Z")
+_SECOND = re.compile(r"\b(?:call|send)\(\s*[\"']([\w.:@-]+)[\"']\s*,\s*([\"']?)(\w*)\Z")
 
 Known = Callable[[], tuple[dict[str, tuple[str, ...]], tuple[str, ...]]]
 """Operations by service, and startable names."""
@@ -23,7 +24,8 @@ def suggestions(line: str, known: Known) -> tuple[list[str], int] | None:
     second = _SECOND.search(line)
     if second is not None:
         operations = known()[0].get(second[1].removeprefix("service:"), ())
-        return [op for op in operations if op.startswith(second[2])], len(second[2])
+        quote = "" if second[2] else '"'  # not written yet: the name comes with its quotes
+        return [f"{quote}{op}{quote}" for op in operations if op.startswith(second[3])], len(second[3])
     first = _FIRST.search(line)
     if first is None:
         return None
@@ -74,6 +76,10 @@ def run_ipython(
 
     untyped = cast(Any, shell)
     untyped.set_custom_exc((PelagosError,), tell)
+    from pelagos.cli.shell.values import unawaited
+
+    text = untyped.display_formatter.formatters["text/plain"]
+    text.for_type(CoroutineType, lambda value, printer, _: printer.text(unawaited(value)))
     untyped.Completer.custom_matchers.append(cast(Any, context_matcher)()(services))
     untyped.show_banner()
     untyped.mainloop()

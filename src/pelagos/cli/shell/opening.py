@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from pelagos.cli.contents import show_result
@@ -14,7 +15,7 @@ from pelagos.cli.shell.classes import import_classes
 from pelagos.cli.shell.execution import Lines
 from pelagos.cli.shell.names import ShellNames
 from pelagos.cli.shell.remote import Remote
-from pelagos.cli.shell.values import Listing, Said
+from pelagos.cli.shell.values import Listing, Said, unawaited
 from pelagos.model.errors import PelagosError
 
 if TYPE_CHECKING:
@@ -117,6 +118,10 @@ def _shower(invocation: Invocation) -> Callable[[Any], None]:
     def show(value: Any) -> None:
         if isinstance(value, (Listing, Said)) and invocation.plain:
             invocation.say(repr(value))
+        elif isinstance(value, CoroutineType):
+            invocation.note(unawaited(value))
+        elif invocation.plain and isinstance(value, (list, tuple)) and value and all(one is None for one in value):
+            return  # of calls side by side that answer nothing: as little to show as of one
         else:
             try:
                 show_result(invocation, value)
