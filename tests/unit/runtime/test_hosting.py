@@ -7,7 +7,8 @@ import json
 import os
 import stat
 import sys
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from pelagos.container import AgentProcess
 from pelagos.container.control import Control, connect_control
 from pelagos.container.messages import AppRequest, LogLevelRequest, ProcessQuery, SpawnRequest, TerminateRequest
 from pelagos.model import SystemWorld
-from pelagos.model.errors import Conflict, DescriptionError, InvalidInput, NotFound, Unavailable
+from pelagos.model.errors import Conflict, DescriptionError, InvalidInput, NotFound, ProcessFailed, Unavailable
 from pelagos.process import client
-from pelagos.runtime import Settings
+from pelagos.runtime import Settings, hosting
 from pelagos.runtime.hosting import HostReady, host
 from pelagos.runtime.log_levels import LEVELS
 from pelagos.services.events import PublishedEvent
@@ -183,7 +184,7 @@ async def test_mistakes_come_before_anything_starts(folder: Path) -> None:
 
 
 async def test_a_start_that_fails_leaves_nothing_and_raises_the_cause(folder: Path) -> None:
-    with pytest.raises(OSError, match="told to fail"):
+    with pytest.raises(ProcessFailed, match="told to fail"):
         async with hosted(folder, "hello", arguments=["fails=true"]):
             pass
     assert list((folder / "home" / "control").rglob("*.sock")) == []
@@ -249,3 +250,27 @@ async def test_a_resource_is_not_terminated_below_the_services_that_use_it(folde
         with pytest.raises(Conflict, match="cannot live without"):
             await program.agent.terminate(TerminateRequest(store.id))
         assert store.id in [one.id for one in await program.agent.processes(ProcessQuery())]
+
+
+async def test_a_start_that_is_cancelled_while_it_reads_files_ends_the_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, ended = threading.Event(), threading.Event()
+
+    def endless(*arguments: Any, check: Callable[[], None], **options: Any) -> None:
+        reading.set()
+        try:
+            while not ended.wait(0.001):
+                check()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(hosting, "find_apps", endless)
+    world = SystemWorld()
+    finding = asyncio.ensure_future(hosting._find_apps(world, [], [], processes=[], here=False))
+    assert await asyncio.to_thread(reading.wait, 10)
+    finding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await finding
+    assert await asyncio.to_thread(ended.wait, 10)
+    world.close()
