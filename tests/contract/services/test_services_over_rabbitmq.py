@@ -10,11 +10,13 @@ import pytest
 
 from pelagos.container import Container, ContainerConfig
 from pelagos.model import SystemWorld
+from pelagos.model.errors import Unavailable
 from pelagos.process import client
 from pelagos.services.events import BusinessState, EventPublisher, subscribe
 from pelagos.services.streams import (
     DeclareStream,
     StreamPublisher,
+    StreamRef,
     StreamsService,
     SubscribeStream,
     listen,
@@ -69,10 +71,14 @@ async def test_events_and_streams_go_from_one_container_to_another():
         assert live.seen == [(f"temperature.{n}", n) for n in range(5)]
 
         worker = Reader(lambda p: work(p, "ocean", "archive", p.take))
-        await two.spawn(worker)
+        at_work = await two.spawn(worker)
         await until(lambda: len(worker.seen) == 5, 20)
         assert sorted(worker.seen) == [(f"temperature.{n}", n) for n in range(5)]
         await events.subscription.cancel()
         await publisher.publish("business_state", "pump.9", BusinessState("off"))
         await asyncio.sleep(0)
         assert len(events.seen) == 4
+        await two.terminate(at_work)
+        await service.undeclare(StreamRef("ocean"))
+        with pytest.raises(Unavailable):
+            await one.edge.send("service:stream.default.ocean.archive", "take")
