@@ -1,9 +1,14 @@
 """Fixtures that every test may use; and, for CI, the rule that no test of a service may be skipped."""
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
+
+# A shell starts what it runs in the background with SIGINT ignored, which every program that a test starts would
+# inherit; and then no Ctrl+C of a test is heard.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ABSENT_SERVICE = (
     "no PostgreSQL server answers",
