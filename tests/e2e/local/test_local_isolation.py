@@ -146,7 +146,7 @@ async def test_an_interpreter_in_a_masked_directory_is_shown(
     isolated: LocalCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = os.path.realpath(sys.base_prefix)
-    if not prefix.startswith(("/root/", "/home/")):
+    if Path(prefix).parts[1] not in ("root", "home"):
         pytest.skip(f"the interpreter in {prefix} is seen anyway")
     monkeypatch.setattr("pelagos.clouds.local.launcher.hidden_python", lambda: prefix)
     server = await isolated.make()

@@ -93,7 +93,7 @@ async def test_stop_asks_first_and_keeps_the_disk(cloud: LocalCloud) -> None:
     script = "#!/bin/sh\n(trap 'echo asked to stop; exit 0' TERM; while :; do sleep 0.05; done) &\necho up\n"
     server = await cloud.make(user_data=script)
     await cloud.console_says(server, "user data finished")
-    path = "kept" if cloud.driver._account.isolation == "processes" else "/root/kept"
+    path = "kept" if cloud.driver._account.isolation == "processes" else "/srv/kept"
     await cloud.sh(server, f"echo data > {path}")
     await cloud.driver.stop_server(server.provider_id, timeout=20)
     stopped = await cloud.get(server)
