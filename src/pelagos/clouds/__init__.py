@@ -13,18 +13,44 @@ from pelagos.clouds.errors import (
 )
 from pelagos.clouds.plugins import Plugins
 from pelagos.clouds.pool import Account, AccountConfig, Pool
-from pelagos.clouds.port import CloudDriver, CloudReader, CloudWriter, DriverContext, DriverPlugin, ListenerOracle
-from pelagos.clouds.values import Capabilities, CloudServer, CommandResult, ServerSpec, TokenLookup
+from pelagos.clouds.port import (
+    Catalogue,
+    CloudDriver,
+    CloudReader,
+    CloudWriter,
+    DriverContext,
+    DriverPlugin,
+    ForeignReader,
+    ListenerOracle,
+    PartsDriver,
+    ServerAdopter,
+)
+from pelagos.clouds.values import (
+    Capabilities,
+    CloudFlavor,
+    CloudImage,
+    CloudPart,
+    CloudServer,
+    CommandResult,
+    PartKind,
+    PartSpec,
+    ServerSpec,
+    TokenLookup,
+)
 
 __all__ = [
     "Account",
     "AccountConfig",
     "Capabilities",
+    "Catalogue",
     "CloudAuthFailed",
     "CloudBusy",
     "CloudCapacity",
     "CloudDriver",
     "CloudError",
+    "CloudFlavor",
+    "CloudImage",
+    "CloudPart",
     "CloudRateLimited",
     "CloudReader",
     "CloudRejected",
@@ -35,9 +61,14 @@ __all__ = [
     "CommandResult",
     "DriverContext",
     "DriverPlugin",
+    "ForeignReader",
     "ListenerOracle",
+    "PartKind",
+    "PartSpec",
+    "PartsDriver",
     "Plugins",
     "Pool",
+    "ServerAdopter",
     "ServerNotFound",
     "ServerSpec",
     "TokenLookup",

@@ -17,10 +17,30 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
-from pelagos.clouds.values import Capabilities, CloudServer, CommandResult, ServerSpec
+from pelagos.clouds.values import (
+    Capabilities,
+    CloudFlavor,
+    CloudImage,
+    CloudPart,
+    CloudServer,
+    CommandResult,
+    PartSpec,
+    ServerSpec,
+)
 from pelagos.model.world import World
 
-__all__ = ["CloudDriver", "CloudReader", "CloudWriter", "DriverContext", "DriverPlugin", "ListenerOracle"]
+__all__ = [
+    "Catalogue",
+    "CloudDriver",
+    "CloudReader",
+    "CloudWriter",
+    "DriverContext",
+    "DriverPlugin",
+    "ForeignReader",
+    "ListenerOracle",
+    "PartsDriver",
+    "ServerAdopter",
+]
 
 
 class CloudReader(Protocol):
@@ -106,6 +126,70 @@ class ListenerOracle(Protocol):
     async def verify_listener(self, provider_id: str, address: str, port: int, *, timeout: float) -> bool:
         """True if a process of this server listens for TCP at ``address`` and ``port``; False if another does, if
         nobody does, or if the server does not run. Raises ServerNotFound; only reads."""
+        ...
+
+
+@runtime_checkable
+class Catalogue(Protocol):
+    """What a driver is besides if its cloud tells what servers can be made of. Both only read."""
+
+    async def list_images(self, *, timeout: float) -> Sequence[CloudImage]:
+        """The images that the account may use, in no order."""
+        ...
+
+    async def list_flavors(self, *, timeout: float) -> Sequence[CloudFlavor]:
+        """The sizes of servers there are, in no order, with prices where the cloud knows them."""
+        ...
+
+
+@runtime_checkable
+class ForeignReader(Protocol):
+    """What a driver is besides if it can look at servers that Pelagos did not make."""
+
+    async def list_foreign_servers(self, *, timeout: float) -> Sequence[CloudServer]:
+        """All servers of the account without a token, in any state but DELETED. Only reads.
+
+        ``get_server`` then also answers for them."""
+        ...
+
+
+@runtime_checkable
+class ServerAdopter(Protocol):
+    """What a driver is besides if a server that is there already can be given a token."""
+
+    async def adopt_server(self, provider_id: str, *, token: str, timeout: float) -> CloudServer:
+        """Write ``token`` into the server, so that listings and ``find_by_token`` have it from then on. Repeatable.
+
+        If it carries another token already, raises CloudRejected; if it is gone, ServerNotFound."""
+        ...
+
+
+@runtime_checkable
+class PartsDriver(Protocol):
+    """What a driver is besides if some servers need things made before them: volumes, ports, addresses.
+
+    Operations makes each part as a journaled step with a token of its own, waits until it is ready, passes all of them
+    to ``create_server`` in ``ServerSpec.parts``, calls ``finish_server`` when the server is ACTIVE, and deletes the
+    parts (but those kept) after the server is gone."""
+
+    def parts(self, spec: ServerSpec) -> Sequence[PartSpec]:
+        """What ``spec`` needs, in the order of making; often nothing. Pure: the same spec gives the same parts."""
+        ...
+
+    async def create_part(self, part: PartSpec, *, token: str, timeout: float) -> CloudPart:
+        """As ``create_server``, token and errors included. The cloud's own quota used up: CloudCapacity."""
+        ...
+
+    async def list_parts(self, *, timeout: float) -> Sequence[CloudPart]:
+        """All parts of this account that carry a token."""
+        ...
+
+    async def delete_part(self, part: CloudPart, *, timeout: float) -> None:
+        """Delete it; deleting what is gone succeeds. Still in use: CloudBusy."""
+        ...
+
+    async def finish_server(self, provider_id: str, spec: ServerSpec, *, timeout: float) -> CloudServer:
+        """What is to be done once the server is ACTIVE (associate an address); repeatable. The server as it is then."""
         ...
 
 

@@ -9,7 +9,18 @@ import msgspec
 
 from pelagos.model.states import ServerState
 
-__all__ = ["Capabilities", "CloudServer", "CommandResult", "ServerSpec", "TokenLookup"]
+__all__ = [
+    "Capabilities",
+    "CloudFlavor",
+    "CloudImage",
+    "CloudPart",
+    "CloudServer",
+    "CommandResult",
+    "PartKind",
+    "PartSpec",
+    "ServerSpec",
+    "TokenLookup",
+]
 
 
 class TokenLookup(enum.StrEnum):
@@ -66,6 +77,8 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A cloud-config document, a ``#!`` script, or nothing."""
     metadata: dict[str, str] = {}
     options: dict[str, Any] = {}
+    parts: dict[str, str] = {}
+    """What was made for it beforehand: :attr:`PartSpec.key` -> the part's provider id. See ``PartsDriver``."""
 
 
 class CloudServer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -81,6 +94,73 @@ class CloudServer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     private_addresses: tuple[str, ...] = ()
     reason: str = ""
     created_at: float | None = None
+    flavor: str = ""
+    """Id or name, as the account's resource sections name it; empty where the cloud does not say."""
+    image: str = ""
+    """As ``flavor``."""
+
+
+class PartKind(enum.StrEnum):
+    """What a server may need that is made, journaled and deleted by itself."""
+
+    VOLUME = "volume"
+    PORT = "port"
+    ADDRESS = "address"
+    """A public (floating, elastic) address."""
+    NETWORK = "network"
+    """A network or subnet that is the server's alone."""
+
+
+class PartSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something to make before a server that needs it."""
+
+    key: str
+    """Unique in the server's parts, an RFC 1123 label: ``boot-volume``, ``address``."""
+    kind: PartKind
+    name: str
+    options: dict[str, Any] = {}
+    """The driver's own; plain values."""
+    keep: bool = False
+    """It stays when the server is deleted (a persistent volume)."""
+
+
+class CloudPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a cloud says of a part now."""
+
+    provider_id: str
+    kind: PartKind
+    name: str = ""
+    token: str = ""
+    """Of the call that made it; empty if it is not ours."""
+    ready: bool = True
+    """Whether a server can be made with it now; a volume takes a while."""
+    failed: str = ""
+    """Why it will never be ready; empty: it may."""
+    address: str = ""
+    """Of an address or port."""
+
+
+class CloudImage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An image that servers of the account can be made from."""
+
+    id: str
+    """What a resource section names it by."""
+    name: str
+    size_bytes: int | None = None
+    created_at: float | None = None
+
+
+class CloudFlavor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A size of servers (flavor, instance type). None where the cloud does not say."""
+
+    id: str
+    """What a resource section names it by."""
+    name: str
+    vcpus: float | None = None
+    ram_mb: int | None = None
+    disk_gb: float | None = None
+    price_per_hour: float | None = None
+    currency: str = ""
 
 
 class CommandResult(msgspec.Struct, frozen=True):
