@@ -9,7 +9,8 @@
 An id and a version name one shape for ever: whoever changes the shape raises the version and gives a function from the
 older plain value (a dict, with :class:`Link` where there were links) to the next version's. Objects of an unknown type
 are :class:`Opaque`: kept and carried, never lost. An object of a known type in a version that is newer than this
-program is an error with advice: reading it as if it were older would drop fields in silence.
+program is an error with advice: reading it as if it were older would drop fields in silence. Stored Structs write all
+their fields: none has ``omit_defaults``.
 
 A registry is a plain object; `TYPES` is the one that :func:`stored` fills. It also keeps a bounded cache of what it
 decoded, of types in which nothing can be changed.
@@ -198,6 +199,7 @@ class TypeRegistry:
         # At first use: a type may link to itself, and has no name yet while it is registered.
         decoder = self._decoders.get(entry.cls)
         if decoder is None:
+            _check_whole(entry)
             decoder = msgspec.msgpack.Decoder(entry.cls, ext_hook=_ext_hook, dec_hook=_dec_hook)
             self._decoders[entry.cls] = decoder
         return decoder
@@ -224,6 +226,28 @@ class TypeRegistry:
             self._cached += len(stored.value)
             while self._cached > self._cached_bytes:
                 self._cached -= self._cache.popitem(last=False)[1][1]
+
+
+def _check_whole(entry: StoredType) -> None:
+    """Raises :class:`InternalError` if a Struct in the type leaves out its defaults: msgspec judges by identity whether
+    a field holds its default, so equal values could have different bytes, and digests."""
+    seen: set[type] = set()
+    rest: list[object] = [inspect.type_info(entry.cls)]
+    while rest:
+        match rest.pop():
+            case inspect.StructType(cls=struct, fields=fields):
+                if struct.__struct_config__.omit_defaults:
+                    raise InternalError(
+                        f"{struct.__qualname__}, stored in {entry.id!r}, leaves out fields that hold their defaults",
+                        advice="Stored Structs are made without omit_defaults.",
+                    )
+                if struct not in seen:
+                    seen.add(struct)
+                    rest += [field.type for field in fields]
+            case inspect.Type() as kind:
+                rest += msgspec.structs.astuple(kind)
+            case tuple() as items:
+                rest += items
 
 
 def _upgrade(entry: StoredType, stored: StoredObject) -> Any:

@@ -182,3 +182,20 @@ def test_a_link_is_its_digest():
     with pytest.raises(InvalidInput):
         Link("short")
     assert {Link("ab" * 32)} == {Link("ab" * 32, object())}
+
+
+def test_a_type_that_leaves_out_its_defaults_is_not_stored_wherever_it_stands() -> None:
+    """Whether a field *is* its default depends on which object holds it, so the digest would."""
+
+    class Inner(msgspec.Struct, frozen=True, omit_defaults=True):
+        kind: str = "pump"
+
+    class Outer(msgspec.Struct, frozen=True):
+        parts: dict[str, tuple[Inner | None, ...]] = {}
+
+    types = TypeRegistry()
+    types.register(Outer, "test.outer")
+    types.register(Inner, "test.inner")
+    for value in (Outer({"a": (Inner(),)}), Inner()):
+        with pytest.raises(InternalError, match=r"Inner.*leaves out"):
+            types.pack(value)

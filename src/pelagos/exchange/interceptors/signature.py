@@ -1,7 +1,9 @@
 """Signed messages: who sends under this system's name is one of its containers, and said just this, once.
 
-What is signed is the canonical encoding of the whole envelope but for the signature: all headers and the content, its
-receiver and the name of the signer included. Nothing of it is changed by a transport. There are two kinds:
+What is signed is the whole envelope but for the signature: all headers and the content, its receiver and the name of
+the signer included. Nothing of it is changed by a transport. It is encoded as the list of all fields, not as it
+travels: there a field is left out that holds its default, which msgspec judges by identity, so the same message may be
+encoded in two ways. There are two kinds of signatures:
 
 * HMAC-SHA256 under the sender's session key (:mod:`pelagos.exchange.interceptors.sessions`), for almost everything.
 * Ed25519 by the identity itself, ten times dearer, for what may outlive its session: a message to a service without a
@@ -50,6 +52,7 @@ _MESSAGE = b"pelagos message 1"
 _LASTING = "ed25519:"
 
 _encode = msgspec.msgpack.Encoder().encode
+_fields = msgspec.structs.astuple
 _replace = msgspec.structs.replace
 
 
@@ -101,10 +104,10 @@ class Signature:
         self._counts["signed"] += 1
         if self._lasts(envelope):
             named = _replace(envelope, signer=_LASTING + self._ring.fingerprint, signature=b"", ts=ts)
-            return _replace(named, signature=self._ring.sign(_MESSAGE, _encode(named)))
+            return _replace(named, signature=self._ring.sign(_MESSAGE, _encode(_fields(named))))
         session, key = self.sessions.current
         named = _replace(envelope, signer=session, signature=b"", ts=ts)
-        return _replace(named, signature=hmac.digest(key, _encode(named), "sha256"))
+        return _replace(named, signature=hmac.digest(key, _encode(_fields(named)), "sha256"))
 
     def renew(self, envelope: Envelope) -> Envelope | None:
         """A message that was signed by a peer, signed anew; None if that cannot be told, or nothing is signed."""
@@ -155,7 +158,7 @@ class Signature:
 
     def _verify(self, envelope: Envelope) -> None:
         signer = envelope.signer
-        body = _encode(_replace(envelope, signature=b""))
+        body = _encode(_fields(_replace(envelope, signature=b"")))
         if signer.startswith(_LASTING):
             self._counts["lasting"] += 1
             try:

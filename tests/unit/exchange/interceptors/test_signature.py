@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -368,3 +370,14 @@ def test_beyond_its_limit_it_refuses_rather_than_forgets() -> None:
     assert seen.add(100, 1101.0, 990.0)
     assert len(seen) <= 100
     assert not any(seen.add(number, 1000.0 + number, 990.0) for number in range(100))
+
+
+async def test_a_field_that_holds_its_default_is_signed_whichever_object_holds_it() -> None:
+    """msgspec leaves out a field that *is* its default, and whether equal bytes are one object is the interpreter's."""
+    a, b = sides()
+    default = Envelope("", "", "", Performative.INFORM, "").content
+    equal = [default, bytes(bytearray(default)), msgspec.msgpack.encode(None), struct.pack("B", 0xC0)]
+    assert len({id(each) for each in equal}) > 1
+    for signed, arrived in itertools.product(equal, equal):
+        sent = a.signature.outbound(msgspec.structs.replace(message(a), content=signed))
+        b.signature.inbound(msgspec.structs.replace(sent, content=arrived), DURABLE, False)
