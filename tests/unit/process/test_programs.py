@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +53,22 @@ async def until_gone(pid: int) -> None:
             await asyncio.sleep(0.01)
 
 
-def no_children() -> bool:
-    """Neither running nor zombies."""
-    return not Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+def children() -> set[str]:
+    """Of this process, running and zombies."""
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays() -> Iterator[None]:
+    """No child of a test is there after it; those of other tests that run in this process are not its own."""
+    before = children()
+    yield
+    assert children() <= before
 
 
 async def test_output_errors_and_input(world: SystemWorld) -> None:
     result = await run_program(world, sh('cat; echo "$1"; echo oops >&2', "a b; $HOME"), content=b"in\n")
     assert (result.exit_code, result.out_lines, result.err_lines) == (0, ["in", "a b; $HOME"], ["oops"])
-    assert no_children()
 
 
 async def test_another_exit_code_is_an_error(world: SystemWorld) -> None:
@@ -98,7 +105,6 @@ async def test_the_deadline_of_the_request_ends_it(world: SystemWorld, tmp_path:
     with use_context(Context(Scope("p", "u"), deadline=deadline)), pytest.raises(DeadlineExceeded, match="was ended"):
         await run_program(world, sh('echo $$ > "$1"; exec sleep 1000', str(pid)), timeout=1000)
     assert not alive(int(pid.read_text()))
-    assert no_children()
 
 
 async def test_close_asks_first_and_then_kills(world: SystemWorld) -> None:
@@ -113,7 +119,6 @@ async def test_close_asks_first_and_then_kills(world: SystemWorld) -> None:
     await stubborn.close(timeout=0.2)
     assert (await stubborn.wait()).exit_code == -9
     await stubborn.close()
-    assert no_children()
 
 
 async def test_what_it_started_ends_with_it(world: SystemWorld) -> None:
@@ -140,7 +145,6 @@ async def test_cancelling_the_caller_kills_it(world: SystemWorld) -> None:
     await asyncio.wait([waiting])
     assert waiting.cancelled()
     assert not program.running
-    assert no_children()
 
 
 class Answer(msgspec.Struct):

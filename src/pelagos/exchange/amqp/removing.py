@@ -10,6 +10,8 @@ The way rejected, deleting the queue at once, would drop requests whose senders 
 
 from __future__ import annotations
 
+import asyncio
+
 from pamqp import commands as spec
 
 from pelagos.exchange.amqp.services import ServiceKeeper
@@ -20,6 +22,9 @@ from pelagos.model.errors import Conflict, InvalidInput
 
 __all__ = ["remove_durable"]
 
+_LEAVING = 2.0
+"""Seconds in which a broker may still count the consumer of a channel that has closed: a queue hears of it later."""
+
 
 async def remove_durable(keeper: ServiceKeeper, wire: Wire, address: str, reason: str | None) -> int:
     """As :meth:`pelagos.exchange.transport.Transport.delete_durable`; raises also what a wire raises that breaks."""
@@ -27,7 +32,7 @@ async def remove_durable(keeper: ServiceKeeper, wire: Wire, address: str, reason
     route = keeper.topology.route(address)
     keys = {main: route.key, f"{main}.{NESTED[:-1]}": NESTED + route.key}
     there = {queue: key for queue, key in keys.items() if await _consumers(wire, queue) is not None}
-    if await _served(wire, there):
+    if not await _left(wire, there):
         raise _served_by_somebody(address)
     if not there:
         return 0
@@ -65,6 +70,17 @@ async def _give_up(keeper: ServiceKeeper, channel: Channel, message: Message, ad
         why = reason or "it was removed"
         keeper.give_up(envelope, why, begun=deliveries > 0, kept=reason is not None)
     channel.ack(message.method.delivery_tag)
+
+
+async def _left(wire: Wire, queues: dict[str, str]) -> bool:
+    """Whether nobody consumes, now or soon."""
+    pause = 0.02
+    while await _served(wire, queues):
+        if pause > _LEAVING / 2:
+            return False
+        await asyncio.sleep(pause)
+        pause *= 2
+    return True
 
 
 async def _served(wire: Wire, queues: dict[str, str]) -> bool:
