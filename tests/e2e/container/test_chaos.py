@@ -150,7 +150,7 @@ async def test_a_flood_of_a_slow_service_is_turned_away_in_time_and_fills_no_mem
     await site.make(LoadRequest("calls", workers=10, most=5, padding=1000))
     before = {name: site.memory(name) for name in ("front", "a")}
     load = await site.load()
-    await load.begin(LoadRequest("calls", workers=1500, most=3, timeout=2.0, seconds=0.02, padding=20_000))
+    await load.begin(LoadRequest("calls", workers=1500, most=3, timeout=6.0, seconds=0.02, padding=20_000))
     most = dict(before)
     finishing = asyncio.ensure_future(load.finish(False))
     while not finishing.done():

@@ -36,12 +36,12 @@ class LocalCloud:
 
     async def sh(self, server: CloudServer, text: str) -> str:
         """What a shell inside says; it must succeed."""
-        result = await self.driver.execute(server.provider_id, ["sh", "-c", text], timeout=20)
+        result = await self.driver.execute(server.provider_id, ["sh", "-c", text], timeout=90)
         assert result.exit_code == 0, result.output
         return result.output
 
     async def code(self, server: CloudServer, text: str) -> int:
-        return (await self.driver.execute(server.provider_id, ["sh", "-c", text], timeout=20)).exit_code
+        return (await self.driver.execute(server.provider_id, ["sh", "-c", text], timeout=90)).exit_code
 
     async def get(self, server: CloudServer) -> CloudServer:
         return await self.driver.get_server(server.provider_id, timeout=10)
