@@ -150,8 +150,16 @@ class Container:
         if not self._shared_transport:
             await self._transport.stop()
 
+    def fail(self, cause: Exception) -> None:
+        """Stop in good order, and have :meth:`wait` raise ``cause``."""
+        if self._root is not None and self._failure is None:
+            self._failure = cause
+            log.error("container failed", container=self._id, error=str(cause))
+            self._root.stop()
+
     async def wait(self) -> None:
-        """Return when the container has stopped. Raises the cause if its root supervisor gave up."""
+        """Return when the container has stopped. Raises the cause if it failed: its root supervisor gave up, or
+        :meth:`fail` was called."""
         if self._task is None:
             raise Conflict(f"container {self._id} was not started")
         await asyncio.wait([self._task])

@@ -57,6 +57,11 @@ class MemoryDelivery(msgspec.Struct, eq=False):
     begun: bool = False
     handed_out: int = 0
 
+    @property
+    def last(self) -> bool:
+        limit: int = self.queue.delivery_limit
+        return 0 < limit <= self.handed_out
+
     def ack(self) -> None:
         consumer = self.consumer
         if consumer is None or consumer.unsettled.pop(self, self) is self:

@@ -205,6 +205,8 @@ class Tap:
         redact: Callable[[Any], Any] = redact,
     ) -> None:
         self.container = ""
+        self.is_agent: Callable[[str], bool] = lambda address: False
+        """Whether a full address of a process is that of an agent here, who is asked there by those nearby."""
         self._inner = transport
         self._world = world
         self._monotonic = world.monotonic
@@ -297,7 +299,7 @@ class Tap:
         for record in records:
             seq, monotonic, direction, envelope, size, error = record
             opened = self._open(envelope, monotonic)
-            plumbing = opened.plumbing if opened is not None else _is_plumbing(envelope)
+            plumbing = opened.plumbing if opened is not None else self._is_plumbing(envelope)
             answer = opened if envelope.is_reply else None
             found.append(
                 Observation(
@@ -335,7 +337,7 @@ class Tap:
                 monotonic,
                 envelope.receiver,
                 envelope.op,
-                _is_plumbing(envelope),
+                self._is_plumbing(envelope),
                 envelope.sender,
                 envelope.sender_name,
             )
@@ -343,6 +345,15 @@ class Tap:
             if len(self._opened) > _OPEN:
                 del self._opened[next(iter(self._opened))]
         return opened
+
+    def _is_plumbing(self, envelope: Envelope) -> bool:
+        kind, _, name = envelope.receiver.partition(":")
+        if kind == "service":
+            agents = ".agent." in name or name.endswith(".agent")
+            return f".{OBSERVER}." in name or (envelope.op in _QUESTIONS and agents)
+        if kind == "process":
+            return envelope.op in _QUESTIONS and self.is_agent(envelope.receiver)
+        return kind == "fanout" and name.endswith(".agents")
 
     def _text(self, envelope: Envelope, size: int) -> str:
         content = envelope.content
@@ -354,13 +365,6 @@ class Tap:
         except (msgspec.DecodeError, ValueError, TypeError, RecursionError):
             return f"({size} bytes that cannot be shown)"
         return text if len(text) <= _CLIP else f"{text[:_CLIP]}…"
-
-
-def _is_plumbing(envelope: Envelope) -> bool:
-    kind, _, name = envelope.receiver.partition(":")
-    if kind == "service":
-        return f".{OBSERVER}." in name or (envelope.op in _QUESTIONS and (".agent." in name or name.endswith(".agent")))
-    return kind == "fanout" and name.endswith(".agents")
 
 
 def _error_of(envelope: Envelope) -> str:

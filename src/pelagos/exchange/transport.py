@@ -105,6 +105,16 @@ class Delivery(Protocol):
         """It was in somebody's hands before; its effect may have happened."""
         ...
 
+    @property
+    def handed_out(self) -> int:
+        """How often it was handed out, this time included, as far as its queue counts that."""
+        ...
+
+    @property
+    def last(self) -> bool:
+        """Its durable queue hands it out no more: given back, it would become a :class:`DeadLetter`."""
+        ...
+
     def ack(self) -> None:
         """Done. The message is gone and the prefetch slot is free."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any
 
+from pelagos.model.scope import DEFAULT_SCOPE
 from pelagos.process.context import current_context
 
 __all__ = ["Logger", "add_context", "get_logger"]
@@ -59,7 +60,7 @@ def get_logger(name: str) -> Logger:
 
 
 def add_context(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A structlog processor: process, conversation and trace of the request in whose context the line is written.
+    """A structlog processor: process, conversation, trace and user of the request in whose context the line is written.
 
     They are read when a line is written, not bound when a request comes: most requests write none.
     """
@@ -68,4 +69,7 @@ def add_context(logger: object, method: str, event: MutableMapping[str, Any]) ->
         value = getattr(context, key)
         if value:
             event.setdefault(key, value)
+    user = context.scope.user_id
+    if user != DEFAULT_SCOPE.user_id:
+        event.setdefault("user", user)
     return event

@@ -1,9 +1,9 @@
 """How what was asked is answered, and how a message is settled once it has been worked off.
 
 A request is answered, then acknowledged. An event is acknowledged, whatever its handler did. A one-way message is
-acknowledged when its handler has ended; if it failed on a durable receiver, it is given back after a pause (the
-receiver's delivery limit ends that) if trying again may help, and becomes a dead letter with the reason if not. What a
-process that ends had in work from a durable receiver is given back, unanswered: another one does it. Repeats of a
+acknowledged when its handler has ended; if it failed on a durable receiver, it is given back after a pause if trying
+again may help, and becomes a dead letter with the reason if not, or when the receiver's delivery limit is reached. What
+a process that ends had in work from a durable receiver is given back, unanswered: another one does it. Repeats of a
 request (see :mod:`pelagos.process.duplicates`) share its fate.
 """
 
@@ -117,6 +117,10 @@ class Settler:
         elif error.retry is Retry.NEVER:
             self.rejected += 1
             delivery.reject(f"{error.code}: {error.message}")
+        elif delivery.last:
+            # Given back, it would become a dead letter too, but with a reason that says only how often it was tried.
+            self.rejected += 1
+            delivery.reject(f"{error.code}: {error.message} (tried {delivery.handed_out} times)")
         else:
             self.requeued += 1
             pause = _PAUSE if error.retry_after is None else error.retry_after

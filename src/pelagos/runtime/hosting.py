@@ -265,6 +265,15 @@ class _Program:
         from pelagos.container.observer import ObserverProcess
 
         tap = self._tap
+
+        def is_agent(address: str) -> bool:
+            return any(
+                address == container.names.full(f"process:{process.id}")
+                for process in container.processes
+                if isinstance(process, AgentProcess)
+            )
+
+        tap.is_agent = is_agent
         await container.spawn(lambda: ObserverProcess(tap), name="observer")
 
     def _transport(self, names: Names) -> Transport:
@@ -287,11 +296,9 @@ class _Program:
     def _interceptors(self) -> Stack:
         settings, local = self.settings, not self._url
         entries: Sequence[StackEntry] | None = settings.interceptors or None
-        if entries is None and settings.policy:
-            with_file = {"policy": {"file": str(Path(settings.policy).expanduser().absolute())}}
-            entries = [
-                with_file if name == "policy" else name for name in DEFAULT_STACK if name != "signature" or not local
-            ]
+        if settings.policy:
+            usual = [name for name in DEFAULT_STACK if name != "signature" or not local]
+            entries = _with_policy(entries or usual, str(Path(settings.policy).expanduser().absolute()))
         keys = Path(settings.keys).expanduser() if settings.keys else settings.home / "keys" / self.system
         surroundings = Surroundings(
             self._world,
@@ -306,6 +313,28 @@ class _Program:
 
     def _amqp_config(self, names: Names) -> Any:
         return amqp_config(self.settings, self._url, system=names.system, container=names.container)
+
+
+def _with_policy(entries: Sequence[StackEntry], path: str) -> list[StackEntry]:
+    """The stack, with this file in its policy. Raises InvalidInput if it has none, or names another file."""
+    made: list[StackEntry] = []
+    found = False
+    for entry in entries:
+        if entry == "policy" or (isinstance(entry, dict) and "policy" in entry):
+            options = entry["policy"] if isinstance(entry, dict) else {}
+            if isinstance(options, dict) and options.get("file"):
+                raise InvalidInput(
+                    "two policy files are configured: `policy`, and `file` of the interceptor 'policy'",
+                    advice="Leave one of them out.",
+                )
+            entry, found = {"policy": {**(options or {}), "file": path}}, True
+        made.append(entry)
+    if not found:
+        raise InvalidInput(
+            "`policy` names a file, and the list of `interceptors` has no 'policy' that would read it",
+            advice="Put 'policy' before 'identity' in `interceptors`, or leave `policy` out.",
+        )
+    return made
 
 
 def _orderly_stop(plan: StartPlan, config: ContainerConfig, settings: Settings) -> float:

@@ -123,7 +123,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Directory of this system's key ring; empty: ``keys/<system>`` in the home."""
     policy: str = ""
     """File of the rules that say who may do what; empty: only what is protected by itself is restricted. It goes into
-    the default stack; a list of ``interceptors`` names its own."""
+    the interceptor ``policy``, which a list of ``interceptors`` then must have."""
 
     @property
     def store_target(self) -> str:

@@ -121,6 +121,7 @@ async def test_what_is_lost_too_often_becomes_a_dead_letter(transport: Transport
             await transport.publish(work("a", answer=True))
         [held] = await inbox.wait_for(1)
         assert held.redelivered == (number > 0)
+        assert (held.handed_out, held.last) == (number + 1, number + 1 == limit)
         await subscription.close()
     [letter] = await letters(transport, 1)
     assert (letter.address, letter.deliveries) == (WORK, limit)

@@ -152,6 +152,10 @@ def test_one_container_in_memory_and_every_command(site: Site) -> None:
     (socket,) = site.home.glob("control/demo/*.sock")
     assert stat.S_IMODE(socket.stat().st_mode) == 0o600
 
+    assert site.json("nodes") and site.json("ps")
+    looking = re.compile(r" (nodes|info|all_processes|processes) +request ")
+    assert not looking.search(site.said("observe", "--last", "40"))  # who only looks is not looked at
+    assert looking.search(site.said("observe", "--last", "40", "--all"))
     assert site.said("call", "hello", "hello", "--content", "you") == "Ahoy, you\n"
     assert "Look again." in site.run("call", "hello", "lose", code=66).stderr
     assert site.run("call", "hello", "slowly", "--content", "30", "--timeout", "0.2", code=75).stdout == ""

@@ -18,6 +18,7 @@ import pytest
 from pelagos.container import AgentProcess, Container, ContainerConfig
 from pelagos.container.control import ContainerInfo, Control, ControlProcess, connect_control, running_containers
 from pelagos.container.control import frames as wire
+from pelagos.container.control.sockets import answers, bind_control, live_sockets, socket_path
 from pelagos.container.messages import NodeInfo, agent_of
 from pelagos.exchange import Envelope, MemoryTransport
 from pelagos.model import SystemWorld
@@ -323,3 +324,27 @@ def test_a_frame_that_comes_byte_by_byte_is_a_frame() -> None:
     frames = [frame for byte in data for frame in reader.feed(bytes([byte]))]
     decode = msgspec.msgpack.Decoder(wire.FromClient).decode
     assert [decode(frame) for frame in frames] == [wire.Hello(), wire.Cancel(3)]
+
+
+async def test_a_socket_that_is_not_listened_at_yet_is_not_swept_as_a_dead_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two containers that start in one home: the one looks who lives while the other is between bind and listen."""
+    listen = socket.socket.listen
+    swept: list[Path] = []
+
+    def late(self: socket.socket, backlog: int) -> None:
+        live_sockets(tmp_path, "s")
+        swept.extend((tmp_path / "control" / "s").iterdir())
+        listen(self, backlog)
+
+    monkeypatch.setattr(socket.socket, "listen", late)
+    path = socket_path(tmp_path, "s", "k2")
+    with bind_control(path) as bound:
+        assert len(swept) == 1
+        assert answers(path)
+        assert stat.S_IMODE(path.lstat().st_mode) == 0o600
+        assert list(path.parent.iterdir()) == [path]
+        with pytest.raises(Conflict, match="runs already"):
+            bind_control(path)
+        assert bound.fileno() >= 0

@@ -15,7 +15,15 @@ from pelagos.cli.exits import Exit, exit_of
 from pelagos.container import Container, ContainerConfig
 from pelagos.container.apps import AppManager, Resources, find_apps, parse_arguments, process_factory, resolve
 from pelagos.container.messages import AppRequest, SpawnRequest
-from pelagos.model.errors import Conflict, DescriptionError, InternalError, InvalidInput, NotFound, ProcessFailed
+from pelagos.model.errors import (
+    Conflict,
+    DescriptionError,
+    InternalError,
+    InvalidInput,
+    NotFound,
+    PelagosError,
+    ProcessFailed,
+)
 from pelagos.process import Process, ServiceProcess, client, operation
 from pelagos.simulation import SimulatedWorld
 
@@ -204,6 +212,62 @@ async def test_an_error_of_the_apps_own_code_is_told_as_that(
         with pytest.raises(ProcessFailed, match="Unmakable of the app well"):
             await made.spawn(SpawnRequest(name="one"))
         assert "ValueError: not like this" in capsys.readouterr().err
+
+
+class Dying(Process):
+    """It fails as often as it is made."""
+
+    async def on_activate(self) -> None:
+        async def fail() -> None:
+            raise OSError("the sensor is gone")
+
+        self.start_task(fail())
+
+
+def dying(name: str, more: str = "") -> str:
+    return f'name: {name}\nsupervision: {{{more}}}\nprocesses: ["HERE:Dying"]\n'
+
+
+async def test_an_app_that_cannot_be_kept_alive_fails_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files(tmp_path, good=noted("good"), bad=dying("bad"), all="release: all\napps: [good, bad]")
+    told: list[tuple[str, str]] = []
+    failed = asyncio.Event()
+
+    def note(app: str, state: str, version: str) -> None:
+        told.append((app, state))
+        if state == "failed":
+            failed.set()
+
+    async with manager(on_change=note) as made:
+        await start(made, tmp_path, "all")
+        async with asyncio.timeout(30):
+            await failed.wait()
+        assert told == [("good", "started"), ("bad", "started"), ("bad", "failed")]
+        log = capsys.readouterr().err
+        assert "app failed" in log and "the sensor is gone" in log
+        await asyncio.sleep(1)
+        assert [app.name for app in made.running()] == ["good"]
+        assert EVENTS == ["good up"]
+        await start(made, tmp_path, "bad")  # somebody has mended it, and it may be started again
+
+
+@pytest.mark.parametrize("others", [True, False])
+async def test_without_its_last_app_or_a_vital_one_a_container_ends_with_the_cause(
+    tmp_path: Path, others: bool
+) -> None:
+    more = "vital: true" if others else ""
+    files(tmp_path, good=noted("good"), bad=dying("bad", more), both="release: both\napps: [good, bad]")
+    container = Container(SimulatedWorld(), ContainerConfig(id="c", system="test"))
+    async with container:
+        await start_in(container, tmp_path, "both" if others else "bad")
+        with pytest.raises(PelagosError, match="gave up"):
+            async with asyncio.timeout(60):
+                await container.wait()
+    assert (["good up", "good down"] if others else []) == EVENTS
+
+
+async def start_in(container: Container, directory: Path, name: str) -> None:
+    await AppManager(container).start(resolve(find_apps([directory / f"{name}.yaml"])))
 
 
 async def test_nothing_starts_while_anything_is_wrong_with_classes_or_arguments(tmp_path: Path) -> None:

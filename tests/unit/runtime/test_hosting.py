@@ -274,3 +274,26 @@ async def test_a_start_that_is_cancelled_while_it_reads_files_ends_the_reading(
         await finding
     assert await asyncio.to_thread(ended.wait, 10)
     world.close()
+
+
+def test_a_policy_file_goes_into_the_policy_that_is_configured_or_is_refused() -> None:
+    """A file that nobody reads would leave open what its writer closed."""
+    with_policy = hosting._with_policy
+    named: Any = ["trace", {"policy": {"system_roles": []}}, "identity"]
+    assert with_policy(["policy", "identity"], "/p.yaml") == [{"policy": {"file": "/p.yaml"}}, "identity"]
+    assert with_policy(named, "/p.yaml")[1] == {"policy": {"system_roles": [], "file": "/p.yaml"}}
+    with pytest.raises(InvalidInput, match="has no 'policy' that would read it"):
+        with_policy(["trace"], "/p.yaml")
+    with pytest.raises(InvalidInput, match="two policy files"):
+        with_policy([{"policy": {"file": "other.yaml"}}, "identity"], "/p.yaml")
+
+
+async def test_a_broken_policy_file_stops_a_start_also_with_a_stack_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text("rules:\n  - {alow: hello.hello}\n")
+    settings = Settings(
+        home=tmp_path / "home",
+        policy=str(tmp_path / "policy.yaml"),
+        interceptors=("trace", "deadline", "statistics", "policy", "identity"),
+    )
+    with pytest.raises(DescriptionError, match="policy"):
+        await host(settings, [], system="s", container_id="c", signals=False, world=SystemWorld(environ={}))

@@ -69,7 +69,10 @@ class SupervisionEntry(msgspec.Struct, frozen=True, kw_only=True):
     strategy: RestartStrategy = RestartStrategy.ONE_FOR_ONE
     max_restarts: Annotated[int, msgspec.Meta(ge=0)] = 3
     period: Annotated[float, msgspec.Meta(gt=0)] = 5.0
-    """More than ``max_restarts`` in so many seconds, and the app fails."""
+    """More than ``max_restarts`` in so many seconds, and the app fails: the other apps go on without it."""
+    vital: bool = False
+    """Whether the container is nothing without it: it is started anew when it fails, and if that does not help, the
+    container ends with the cause, for whoever starts containers to start another."""
 
 
 class AppFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,7 +58,11 @@ class _ScopedHost:
 
 
 class _AppSupervisor(Supervisor):
-    def __init__(self, plan: AppPlan, children: Sequence[ChildSpec]) -> None:
+    """``on_failed`` is told why an app that ran has failed for good."""
+
+    def __init__(
+        self, plan: AppPlan, children: Sequence[ChildSpec], on_failed: Callable[[Exception], None] | None = None
+    ) -> None:
         super().__init__(
             children,
             label=f"app {plan.name}",
@@ -66,6 +71,7 @@ class _AppSupervisor(Supervisor):
             period=plan.period,
         )
         self._plan = plan
+        self._on_failed = on_failed
         self._kinds = {process.name: process.kind for process in plan.processes}
 
     async def start_child(self, spec: ChildSpec) -> Process:
@@ -80,7 +86,19 @@ class _AppSupervisor(Supervisor):
             raise _own_error(error, kind, f"of the app {self._plan.name}", self._plan.path) from error
 
     async def run(self, host: Host, started: Callable[[], None]) -> None:
-        await super().run(cast(Host, _ScopedHost(host, self._plan.config, self._plan.name)), started)
+        ran = False
+
+        def now_started() -> None:
+            nonlocal ran
+            ran = True
+            started()
+
+        try:
+            await super().run(cast(Host, _ScopedHost(host, self._plan.config, self._plan.name)), now_started)
+        except Exception as error:
+            if ran and self._on_failed is not None:
+                self._on_failed(error)
+            raise
 
 
 def _kinds_of(child: str) -> tuple[str, ...]:
@@ -131,7 +149,7 @@ class _App:
 class AppManager:
     """The apps of one container. ``search`` are directories with app files; ``spawn_any`` lets any ``module:Class`` be
     spawned that can be imported, which is as much as letting its callers run code. ``on_change`` is told each app that
-    ``started``, ``stopped`` or ``failed`` to start, with its version; it must neither wait nor raise."""
+    ``started``, ``stopped`` or ``failed``, at its start or later, with its version; it must neither wait nor raise."""
 
     def __init__(
         self,
@@ -213,7 +231,7 @@ class AppManager:
                 await self._resources.open(need)
 
         def supervisor() -> _AppSupervisor:
-            # Made anew if the app's supervisor gives up and is restarted by the root.
+            # Made anew if a vital app's supervisor gives up and is restarted by the root.
             app.supervisor = _AppSupervisor(
                 app.plan,
                 [
@@ -221,15 +239,26 @@ class AppManager:
                     for name, kind in app.kinds.items()
                     for number in range(1, kind.plan.count + 1)
                 ],
+                None if app.plan.vital else partial(self._app_failed, app),
             )
             return app.supervisor
 
         self._apps[app.plan.name] = app
         try:
-            await self._container.spawn(supervisor, name=app.child_name, shutdown=None)
+            restart = Restart.PERMANENT if app.plan.vital else Restart.TEMPORARY
+            await self._container.spawn(supervisor, name=app.child_name, restart=restart, shutdown=None)
         except BaseException:
             del self._apps[app.plan.name]
             raise
+
+    def _app_failed(self, app: _App, cause: Exception) -> None:
+        """It could not be kept alive. The others go on; a container of nothing else has nothing left to do."""
+        if self._apps.get(app.plan.name) is not app:
+            return  # it is being started or stopped, by who tells of it
+        del self._apps[app.plan.name]
+        self._tell(app, "failed", cause)
+        if not self._apps:
+            self._container.fail(cause)
 
     async def _stop(self, app: _App) -> None:
         if any(child.name == app.child_name for child in self._container.root.children()):

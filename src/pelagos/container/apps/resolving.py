@@ -82,6 +82,7 @@ class AppPlan(msgspec.Struct, frozen=True):
     strategy: RestartStrategy
     max_restarts: int
     period: float
+    vital: bool
     config: dict[str, Any]
     path: str
     trusted: bool
@@ -376,6 +377,7 @@ class _Resolving:
             strategy=file.supervision.strategy,
             max_restarts=file.supervision.max_restarts,
             period=file.supervision.period,
+            vital=file.supervision.vital,
             config=merged(file.config, entry.config if entry is not None else {}),
             path=instance.source.path,
             trusted=instance.source.trusted,

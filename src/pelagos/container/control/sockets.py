@@ -6,6 +6,7 @@ that is gone, and is removed by whoever finds it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -105,14 +106,26 @@ def bind_control(path: Path) -> socket.socket:
         raise StoreUnavailable(f"the control socket {path} cannot be made: {error.strerror}") from error
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)  # the file is made by bind: there is no moment in which others may connect
+    # It gets its name when it listens: one that is bound and refuses would be swept as a dead container's.
+    early = path.with_name(f".{os.getpid():x}")
     try:
-        bound.bind(str(path))
+        early.unlink(missing_ok=True)
+        bound.bind(str(early))
         bound.listen(64)
+        os.link(early, path)
+    except FileExistsError:
+        bound.close()
+        raise Conflict(
+            f"a container {path.stem!r} of system {path.parent.name!r} starts at the same time",
+            advice="Give another --id, or none.",
+        ) from None
     except OSError as error:
         bound.close()
         raise StoreUnavailable(f"the control socket {path} cannot be made: {error.strerror}") from error
     finally:
         os.umask(before)
+        with contextlib.suppress(OSError):
+            early.unlink(missing_ok=True)
     bound.setblocking(False)
     return bound
 

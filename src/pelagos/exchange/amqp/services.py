@@ -64,8 +64,13 @@ class AmqpDelivery(msgspec.Struct, eq=False):
     tag: int
     redelivered: bool
     body: bytes
-    deliveries: int
+    handed_out: int
     settled: bool = False
+
+    @property
+    def last(self) -> bool:
+        receiver: Receiver = self.consumer.receiver
+        return receiver.durable and self.handed_out >= receiver.delivery_limit
 
     def ack(self) -> None:
         if self._release():
@@ -248,7 +253,7 @@ class ServiceConsumer:
     def give_up(self, delivery: AmqpDelivery, reason: str) -> None:
         self.keeper.give_up(delivery.envelope, reason, begun=False, kept=self.receiver.durable)
         if self.receiver.durable:
-            self._bury(delivery.channel, delivery.tag, delivery.body, reason, delivery.deliveries)
+            self._bury(delivery.channel, delivery.tag, delivery.body, reason, delivery.handed_out)
         else:
             delivery.channel.ack(delivery.tag)
         self.let_go()

@@ -53,6 +53,14 @@ class _ChangedDelivery:
     def redelivered(self) -> bool:
         return self._inner.redelivered
 
+    @property
+    def handed_out(self) -> int:
+        return self._inner.handed_out
+
+    @property
+    def last(self) -> bool:
+        return self._inner.last
+
     def ack(self) -> None:
         self._inner.ack()
 
