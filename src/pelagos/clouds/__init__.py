@@ -1,5 +1,7 @@
 """Clouds: the driver port, its values and errors, the pool; one module a driver."""
 
+from pelagos.clouds.accounts import Account, AccountConfig, Provenance, account_mistakes, problem_diagnostics
+from pelagos.clouds.authfile import AuthFile
 from pelagos.clouds.errors import (
     CloudAuthFailed,
     CloudBusy,
@@ -12,8 +14,9 @@ from pelagos.clouds.errors import (
     ServerNotFound,
 )
 from pelagos.clouds.plugins import Plugins
-from pelagos.clouds.pool import Account, AccountConfig, Pool
+from pelagos.clouds.pool import Pool, PoolChange
 from pelagos.clouds.port import (
+    AccountDescriber,
     Catalogue,
     CloudDriver,
     CloudReader,
@@ -24,6 +27,7 @@ from pelagos.clouds.port import (
     ListenerOracle,
     PartsDriver,
     ServerAdopter,
+    StandIn,
 )
 from pelagos.clouds.values import (
     Capabilities,
@@ -41,6 +45,8 @@ from pelagos.clouds.values import (
 __all__ = [
     "Account",
     "AccountConfig",
+    "AccountDescriber",
+    "AuthFile",
     "Capabilities",
     "Catalogue",
     "CloudAuthFailed",
@@ -68,8 +74,13 @@ __all__ = [
     "PartsDriver",
     "Plugins",
     "Pool",
+    "PoolChange",
+    "Provenance",
     "ServerAdopter",
     "ServerNotFound",
     "ServerSpec",
+    "StandIn",
     "TokenLookup",
+    "account_mistakes",
+    "problem_diagnostics",
 ]

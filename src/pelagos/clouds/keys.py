@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["KeyProblem", "check_keys"]
+__all__ = ["KeyProblem", "check_keys", "check_presence"]
 
 KeyProblem = tuple[str | None, str]
 """The key at fault (None: the section as a whole) and the end of a sentence that begins with it."""
@@ -33,12 +33,17 @@ _AT = re.compile(r" - at `\$(?P<path>[^`]*)`\Z")
 
 
 def check_keys(
-    struct: type[msgspec.Struct], keys: Mapping[str, Any], *, unrendered: Collection[str] = ()
+    struct: type[msgspec.Struct],
+    keys: Mapping[str, Any],
+    *,
+    unrendered: Collection[str] = (),
+    hidden: Collection[str] = (),
 ) -> tuple[dict[str, Any], list[KeyProblem]]:
     """The given keys as plain values of the Struct's types, and all that is wrong with them.
 
     Values of keys in ``unrendered`` are templates still: they are passed through, and only their presence counts.
-    Text that reads as a number or a truth value passes for one, since that is what a rendered template gives.
+    Those of keys in ``hidden`` appear in no message. Text that reads as a number or a truth value passes for one, since
+    that is what a rendered template gives.
     """
     fields = _fields(struct)
     options: dict[str, Any] = {}
@@ -53,7 +58,7 @@ def check_keys(
             try:
                 options[key] = _plain(msgspec.to_builtins(msgspec.convert(value, field.type, strict=False)))
             except msgspec.ValidationError as error:
-                problems.append((key, _explain(str(error), value, field.type)))
+                problems.append((key, _explain(str(error), value, field.type, hidden=key in hidden)))
     for key, field in fields.items():
         if field.required and key not in keys:
             problems.append((key, "is missing"))
@@ -63,6 +68,13 @@ def check_keys(
         except msgspec.ValidationError as error:
             problems.append((None, _explain(str(error), None)))
     return options, problems
+
+
+def check_presence(struct: type[msgspec.Struct], keys: Collection[str]) -> list[KeyProblem]:
+    """What is wrong with the keys alone, whatever their values: unknown ones, and those that are missing."""
+    fields = _fields(struct)
+    unknown: list[KeyProblem] = [(key, _unknown(key, list(fields))) for key in keys if key not in fields]
+    return unknown + [(key, "is missing") for key, field in fields.items() if field.required and key not in keys]
 
 
 @functools.cache
@@ -88,13 +100,15 @@ def _unknown(key: str, known: list[str]) -> str:
     return f"is not known; {hint}"
 
 
-def _explain(message: str, value: object, type: object = None) -> str:
-    """msgspec's message in plain words, with the value if it is short."""
+def _explain(message: str, value: object, type: object = None, *, hidden: bool = False) -> str:
+    """msgspec's message in plain words, with the value if it is short and not hidden."""
     choices = _choices(type)
     if choices and message.startswith("Invalid enum value"):
-        return f"must be one of {', '.join(choices)}, not {value!r}"
+        return f"must be one of {', '.join(choices)}" + ("" if hidden else f", not {value!r}")
     match = _EXPECTED.match(message)
     if match is None:
+        if hidden:
+            return "is wrong"  # the message may repeat the value
         at = _AT.search(message)
         path = at["path"] if at else ""
         text = _AT.sub("", message)
@@ -103,7 +117,9 @@ def _explain(message: str, value: object, type: object = None) -> str:
     expected = " or ".join(_word(part) for part in parts if part != "null" or len(parts) == 1)
     shown = repr(value)
     path = match["path"] or ""
-    got = _word(match["got"]) + (f" ({shown})" if len(shown) <= 40 and not path and value is not None else "")
+    got = _word(match["got"]) + (
+        f" ({shown})" if len(shown) <= 40 and not path and value is not None and not hidden else ""
+    )
     return f"must be {expected}, not {got}" + (f", at {path}" if path else "")
 
 

@@ -69,6 +69,15 @@ class Plugins:
         plugin = self._loaded[type] = _load(entry)
         return plugin
 
+    def same(self, one: str, other: str) -> bool:
+        """Whether two types are one driver (``nova`` and ``openstack``). Loads nothing."""
+        if one == other:
+            return True
+        if one in self._loaded and other in self._loaded:
+            return self._loaded[one] is self._loaded[other]
+        entries = self._entries()
+        return one in entries and other in entries and entries[one].value == entries[other].value
+
     def _entries(self) -> dict[str, EntryPoint]:
         if self._found is None:
             found: dict[str, EntryPoint] = {}

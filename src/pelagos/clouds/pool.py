@@ -1,123 +1,51 @@
 """The pool: the accounts of all clouds that this installation may use, each with its driver, opened when first needed.
 
-Which account a resource section means (reference, section 4.7: ``type``, and a ``name`` that is just a label there) is
-decided here and nowhere else: the account called like the label, else the only one of that type, else the default
-one of that type. Guessing among several would put servers on somebody's bill by accident, so it is an error.
+Which account a resource section means (reference, sections 3.4 and 4.7: ``type``, ``endpoint``, and a ``name`` that is
+just a label there) is decided here and nowhere else. In this order:
+
+1. the account called like the label;
+2. the accounts whose ``endpoint`` is the section's: the only one, or the default among them;
+3. for a section with an endpoint, the account that it describes (:mod:`pelagos.clouds.described`), if there are
+   credentials for it or it needs none;
+4. the accounts of the type without an endpoint: the only one, or the default among them;
+5. the account that a section without an endpoint describes.
+
+Guessing among several would put servers on somebody's bill by accident, so it is an error.
+
+The pool can be replaced by another configuration while it is used (:meth:`Pool.reload`). Accounts that are configured
+as before stay what they are, with their drivers; the others are given to whoever follows, who lets their calls end.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from pelagos.clouds.keys import KeyProblem, check_keys
+from pelagos.clouds.accounts import Account, AccountConfig, Provenance, account_mistakes
+from pelagos.clouds.authfile import AuthFile, same_endpoint
+from pelagos.clouds.described import DescribedAccount
+from pelagos.clouds.keys import KeyProblem, check_keys, check_presence
+from pelagos.clouds.labels import account_keys, account_name
 from pelagos.clouds.plugins import Plugins
-from pelagos.clouds.port import CloudDriver, DriverContext, DriverPlugin
-from pelagos.clouds.values import Capabilities
-from pelagos.model.errors import Ambiguous, InvalidInput, NotFound, Unavailable
-from pelagos.model.names import name_problem
+from pelagos.clouds.port import CloudDriver, StandIn
+from pelagos.model.errors import Ambiguous, InvalidInput, NotFound, PelagosError, Unsupported
 from pelagos.model.world import World
 
-__all__ = ["Account", "AccountConfig", "Pool"]
+__all__ = ["Account", "AccountConfig", "Pool", "PoolChange"]
+
+_TEMPLATE = "{"
 
 
-class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One account in the configuration."""
+class PoolChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What another configuration of the pool changed, by the names of accounts."""
 
-    name: str
-    driver: str
-    """The plug-in's type: ``local``, ``simulated``, ..."""
-    options: dict[str, Any] = {}
-    """Of the driver; see its ``account_options``."""
-    parallel_calls: int | None = None
-    """In place of the driver's own."""
-    calls_per_second: float | None = None
-    default: bool = False
-    """Used for resource sections of this type that name none of several accounts."""
-
-
-class Account:
-    """One account of the pool."""
-
-    def __init__(self, config: AccountConfig, plugins: Plugins, world: World, home: Path) -> None:
-        self.config = config
-        self._plugins = plugins
-        self._world = world
-        self._home = home
-        self._driver: CloudDriver | None = None
-        self._opening = asyncio.Lock()
-        self._closed = False
-
-    @property
-    def name(self) -> str:
-        return self.config.name
-
-    @property
-    def plugin(self) -> DriverPlugin:
-        """Raises NotFound or Unsupported if there is no such driver or its SDK is missing."""
-        return self._plugins.get(self.config.driver)
-
-    @property
-    def opened(self) -> bool:
-        return self._driver is not None
-
-    def problems(self) -> list[KeyProblem]:
-        """All that is wrong with the account's options; loads the plug-in."""
-        return check_keys(self.plugin.account_options, self.config.options)[1]
-
-    async def driver(self) -> CloudDriver:
-        """The driver, opened at the first call; a failure is not kept, the next call tries again.
-
-        Raises InvalidInput for wrong options, what the plug-in's ``open`` raises, and Unavailable after close."""
-        async with self._opening:
-            if self._closed:
-                raise Unavailable(f"the pool is closed, and with it the account {self.name!r}")
-            if self._driver is None:
-                self._driver = await self._open()
-            return self._driver
-
-    async def capabilities(self) -> Capabilities:
-        """The driver's, with what the configuration puts in their place."""
-        declared = (await self.driver()).capabilities
-        config = self.config
-        if config.parallel_calls is not None:
-            declared = msgspec.structs.replace(declared, parallel_calls=config.parallel_calls)
-        if config.calls_per_second is not None:
-            declared = msgspec.structs.replace(declared, calls_per_second=config.calls_per_second)
-        return declared
-
-    async def close(self) -> None:
-        """Close the driver if it is open, for good. Servers live on."""
-        async with self._opening:
-            self._closed = True
-            driver, self._driver = self._driver, None
-            if driver is not None:
-                await driver.close()
-
-    def snapshot(self) -> dict[str, Any]:
-        """Facts for people; no options, which may hold secrets."""
-        return {
-            "driver": self.config.driver,
-            "default": self.config.default,
-            "opened": self.opened,
-            **({"driver_state": self._driver.snapshot()} if self._driver is not None else {}),
-        }
-
-    async def _open(self) -> CloudDriver:
-        options, problems = check_keys(self.plugin.account_options, self.config.options)
-        if problems:
-            listed = "; ".join(f"{key or 'the options'} {message}" for key, message in problems)
-            raise InvalidInput(
-                f"the options of the account {self.name!r} are wrong: {listed}",
-                advice="Correct the account in the configuration of the pool.",
-                details={"problems": [list(problem) for problem in problems]},
-            )
-        context = DriverContext(account=self.name, world=self._world, home=self._home, options=options)
-        return await self.plugin.open(context)
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 class Pool:
@@ -135,22 +63,35 @@ class Pool:
         home: Path,
         *,
         simulated: bool = False,
+        auth: AuthFile | None = None,
     ) -> None:
         self._plugins = plugins
-        configs = list(accounts)
-        for implicit in ("local", "simulated") if simulated else ("local",):
-            if not any(implicit in (config.name, config.driver) for config in configs):
-                configs.append(AccountConfig(name=implicit, driver=implicit))
-        _check(configs)
-        self._accounts = {config.name: Account(config, plugins, world, home) for config in configs}
+        self._world = world
+        self._home = home
+        self._auth = auth
+        self._accounts: dict[str, Account] = {}
+        self._described: dict[str, DescribedAccount] = {}
+        self._retired: list[Account] = []
+        self._followers: list[Callable[[], None]] = []
+        for config in _complete(accounts, simulated):
+            self._accounts[config.name] = self._account(config)
 
     @property
     def plugins(self) -> Plugins:
         return self._plugins
 
+    @property
+    def auth(self) -> AuthFile | None:
+        """The authentication file, if one is named."""
+        return self._auth
+
     def accounts(self) -> list[Account]:
-        """All accounts, as configured, the implicit ones last."""
+        """All accounts: as configured, then the implicit ones, then those that descriptions mean."""
         return list(self._accounts.values())
+
+    def find(self, name: str) -> Account | None:
+        """The account of that name, if there is one."""
+        return self._accounts.get(name)
 
     def account(self, name: str) -> Account:
         """The account of that name. Raises NotFound, which says what there is."""
@@ -167,35 +108,66 @@ class Pool:
         """The driver of the account of that name, opened if need be."""
         return await self.account(name).driver()
 
-    def for_resource(self, type: str, label: str | None = None) -> str:
-        """Name of the account that a resource section of ``type``, with ``label`` as its ``name``, means.
+    # -- which account -----------------------------------------------------------------------------------------------
 
-        If there is no such driver or no account of it, raises NotFound; if several and none is named or the
-        default, Ambiguous."""
-        fitting = [account.config for account in self._accounts.values() if account.config.driver == type]
-        named = [config for config in fitting if config.name == label]
-        if named:
-            return named[0].name
-        if len(fitting) == 1:
-            return fitting[0].name
-        for config in fitting:
-            if config.default:
-                return config.name
-        names = [config.name for config in fitting]
-        if names:
-            raise Ambiguous(
-                f"the pool has {len(names)} accounts of type {type!r}, and the resource names none of them",
-                advice=f"Give the resource `name:` with one of {', '.join(names)}, or make one the default.",
-                details={"ids": names, "type": type},
+    def for_resource(
+        self, type: str, label: str | None = None, *, endpoint: str = "", section: Mapping[str, Any] | None = None
+    ) -> str:
+        """Name of the account that a resource section of ``type`` means; ``label`` is its ``name``, ``section`` all of
+        its keys. An account that it describes is in the pool from now on.
+
+        If there is no such driver or no account of it, raises NotFound; if several fit, Ambiguous; and what reading the
+        authentication file raises."""
+        chosen = self._choose(type, label, endpoint, section or {})
+        if isinstance(chosen, str):
+            return chosen
+        self._know(chosen)
+        return chosen.name
+
+    def means(
+        self, type: str, label: str | None = None, *, endpoint: str = "", section: Mapping[str, Any] | None = None
+    ) -> str:
+        """As :meth:`for_resource`, and changes nothing: for whoever only checks, in whatever thread."""
+        chosen = self._choose(type, label, endpoint, section or {})
+        return chosen if isinstance(chosen, str) else chosen.name
+
+    def can_describe(self, type: str) -> bool:
+        """Whether sections of a type may mean accounts that nobody configured."""
+        try:
+            return "endpoint" in account_keys(self._plugins.get(type))
+        except PelagosError:
+            return False
+
+    def stand_in(self, name: str) -> str:
+        """Name of the account that descriptions are built on in place of their own clouds: of that name, or the one of
+        that driver. Raises NotFound, Ambiguous, and Unsupported where it can stand in for nothing."""
+        account = self._accounts.get(name) or self.account(self.for_resource(name))
+        if not isinstance(account.plugin, StandIn):
+            fitting = [one.name for one in self._accounts.values() if self._stands_in(one)]
+            raise Unsupported(
+                f"the account {account.name!r} (driver {account.config.driver}) cannot stand in for other clouds",
+                advice=f"These can: {', '.join(fitting) or 'none of the pool'}.",
             )
-        if type not in self._plugins.names():
-            self._plugins.get(type)
-        raise NotFound(
-            f"the pool has no account of type {type!r}",
-            advice=f"Add one to the pool in the configuration, such as {{name: {type}, driver: {type}}}; "
-            f"there are: {', '.join(f'{a.name} ({a.config.driver})' for a in self._accounts.values())}.",
-            details={"type": type, "accounts": list(self._accounts)},
-        )
+        return account.name
+
+    def know(self, name: str, described: Mapping[str, Any]) -> bool:
+        """Take an account into the pool again that a description meant once, from what was journaled of it
+        (:meth:`description`). Whether it is there now."""
+        if name not in self._accounts and described:
+            try:
+                found = msgspec.convert(dict(described), DescribedAccount)
+            except msgspec.ValidationError:
+                return False
+            if found.name == name:
+                self._know(found)
+        return name in self._accounts
+
+    def description(self, name: str) -> dict[str, Any]:
+        """What an account is that a description means, as plain values without secrets; empty for a configured one."""
+        found = self._described.get(name)
+        return {} if found is None else dict(msgspec.to_builtins(found))
+
+    # -- resource sections -------------------------------------------------------------------------------------------
 
     def validate_resource(
         self, type: str, keys: Mapping[str, Any], *, unrendered: Collection[str] = ()
@@ -207,10 +179,108 @@ class Pool:
         unknown type, Unsupported if its SDK is missing."""
         return check_keys(self._plugins.get(type).resource, keys, unrendered=unrendered)
 
+    def missing_keys(self, type: str, keys: Collection[str]) -> list[KeyProblem]:
+        """What is wrong with a section's keys alone, whatever their values. Raises as :meth:`validate_resource`."""
+        return check_presence(self._plugins.get(type).resource, keys)
+
+    def options_of_stand_in(self, account: str, type: str, keys: Mapping[str, Any]) -> dict[str, Any]:
+        """Options for a server on ``account`` that was described for a cloud of another type. Raises NotFound,
+        Unsupported, and InvalidInput where its driver wants what the section cannot say."""
+        plugin = self.account(account).plugin
+        if not isinstance(plugin, StandIn):
+            raise Unsupported(f"the account {account!r} cannot stand in for a cloud of type {type!r}")
+        options, problems = check_keys(plugin.resource, plugin.stand_in(type, keys))
+        if problems:
+            said = "; ".join(f"{key or 'resource'} {problem}" for key, problem in problems)
+            raise InvalidInput(f"the account {account!r} cannot stand in for a cloud of type {type!r}: {said}")
+        return options
+
+    # -- changes ---------------------------------------------------------------------------------------------------
+
+    def follow(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Have ``changed`` called whenever accounts came, went or were replaced; returns what ends that. Who follows
+        takes the :meth:`retired` ones to their end."""
+        self._followers.append(changed)
+
+        def leave() -> None:
+            if changed in self._followers:
+                self._followers.remove(changed)
+
+        return leave
+
+    def reload(
+        self, accounts: Sequence[AccountConfig], *, simulated: bool = False, auth: AuthFile | None = None
+    ) -> PoolChange:
+        """Be another configuration from now on. Accounts that are as before keep their drivers; those that are not are
+        retired. Descriptions' own accounts stay, and find the new authentication file when they are opened anew.
+
+        Raises InvalidInput or what loading a changed account's driver raises, and is as before."""
+        configs = {config.name: config for config in _complete(accounts, simulated)}
+        fresh: dict[str, Account] = {}
+        kept: list[str] = []
+        added: list[str] = []
+        changed: list[str] = []
+        for name, config in configs.items():
+            known = self._accounts.get(name)
+            if known is not None and not known.described and known.config == config:
+                fresh[name] = known
+                kept.append(name)
+                continue
+            fresh[name] = self._account(config)
+            (added if known is None else changed).append(name)
+        described = {name: self._accounts[name] for name in self._described if name not in configs}
+        if auth is not None:
+            auth.entries()
+        gone = [account for name, account in self._accounts.items() if account not in (fresh | described).values()]
+        self._auth = auth
+        self._accounts = fresh | described
+        self._described = {name: self._described[name] for name in described}
+        self._retired += gone
+        self._tell()
+        return PoolChange(
+            added=tuple(added),
+            changed=tuple(changed),
+            removed=tuple(account.name for account in gone if account.name not in self._accounts),
+            kept=(*kept, *described),
+        )
+
+    def renew(self, name: str) -> None:
+        """Open an account anew: the driver there is retired, and the next one reads its secrets again. Raises
+        NotFound."""
+        account = self.account(name)
+        described = self._described.get(name)
+        self._accounts[name] = self._account(account.config) if described is None else self._opened_by(described)
+        self._retired.append(account)
+        self._tell()
+
+    async def renew_outdated(self) -> tuple[str, ...]:
+        """Open those accounts anew whose secrets were rotated; their names. One whose secrets cannot be read stays as
+        it is: the old ones may still do."""
+        outdated: list[str] = []
+        for account in self.accounts():
+            try:
+                if await account.outdated() and self._accounts.get(account.name) is account:
+                    outdated.append(account.name)
+            except PelagosError:
+                continue  # `pelagos cloud check` says why
+        for name in outdated:
+            self.renew(name)
+        return tuple(outdated)
+
+    def retired(self) -> list[Account]:
+        """Accounts that are the pool's no more, and whose drivers may be open still."""
+        return list(self._retired)
+
+    async def retire(self, account: Account) -> None:
+        """Close a retired account's driver; nobody calls it any more."""
+        if account in self._retired:
+            self._retired.remove(account)
+        await account.close()
+
     async def close(self) -> None:
         """Close all drivers, the last account first; goes on after a failure and raises them together."""
         failures: list[Exception] = []
-        for account in reversed(self._accounts.values()):
+        for account in reversed([*self._retired, *self._accounts.values()]):
             try:
                 await account.close()
             except Exception as error:  # noqa: BLE001 - forwarded below; the other drivers must be closed all the same
@@ -222,25 +292,130 @@ class Pool:
         """Facts for people, an entry an account; no secrets."""
         return {name: account.snapshot() for name, account in self._accounts.items()}
 
+    # -- inside -----------------------------------------------------------------------------------------------------
 
-def _check(configs: Sequence[AccountConfig]) -> None:
-    problems: list[str] = []
-    seen: set[str] = set()
-    defaults: dict[str, str] = {}
-    for config in configs:
-        problem = name_problem(config.name)
-        if problem is not None:
-            problems.append(f"the account name {config.name!r} {problem}")
-        if config.name in seen:
-            problems.append(f"two accounts are called {config.name!r}")
-        seen.add(config.name)
-        if config.default:
-            other = defaults.setdefault(config.driver, config.name)
-            if other != config.name:
-                problems.append(f"{other!r} and {config.name!r} are both the default of driver {config.driver!r}")
-        if config.parallel_calls is not None and config.parallel_calls < 1:
-            problems.append(f"parallel_calls of {config.name!r} must be 1 or more")
-        if config.calls_per_second is not None and config.calls_per_second < 0:
-            problems.append(f"calls_per_second of {config.name!r} must be 0 (unlimited) or more")
-    if problems:
+    def _account(self, config: AccountConfig) -> Account:
+        return Account(config, self._plugins, self._world, self._home)
+
+    def _opened_by(self, described: DescribedAccount) -> Account:
+        config = AccountConfig(
+            name=described.name,
+            driver=described.type,
+            endpoint="",
+            provenance=Provenance(
+                "a description" + (" and the authentication file" if described.entry is not None else "")
+            ),
+        )
+        return Account(
+            config,
+            self._plugins,
+            self._world,
+            self._home,
+            given=lambda: described.options(self._plugins.get(described.type), self._auth),
+            endpoint=described.endpoint,
+        )
+
+    def _know(self, described: DescribedAccount) -> None:
+        if described.name not in self._accounts:
+            self._accounts[described.name] = self._opened_by(described)
+            self._described[described.name] = described
+            self._tell()
+
+    def _tell(self) -> None:
+        for changed in list(self._followers):
+            changed()
+
+    def _stands_in(self, account: Account) -> bool:
+        try:
+            return isinstance(account.plugin, StandIn)
+        except PelagosError:
+            return False
+
+    def _choose(
+        self, type: str, label: str | None, endpoint: str, section: Mapping[str, Any]
+    ) -> str | DescribedAccount:
+        fitting = [
+            a.config for a in self._accounts.values() if not a.described and self._plugins.same(a.config.driver, type)
+        ]
+        named = [config for config in fitting if label and config.name in (label, account_name(label))]
+        if named:
+            return named[0].name
+        said = "" if _TEMPLATE in endpoint else endpoint
+        if said:
+            there = [config for config in fitting if same_endpoint(config.told_endpoint, said)]
+            if there:
+                return self._one_of(there, type)
+            described = self._describe(type, said, section)
+            if described is not None:
+                return described
+        anywhere = [config for config in fitting if not config.told_endpoint] if said else fitting
+        if anywhere:
+            return self._one_of(anywhere, type)
+        described = None if said else self._describe(type, "", section)
+        if described is not None:
+            return described
+        raise self._nowhere(type, said, fitting)
+
+    def _one_of(self, configs: Sequence[AccountConfig], type: str) -> str:
+        if len(configs) == 1:
+            return configs[0].name
+        for config in configs:
+            if config.default:
+                return config.name
+        names = [config.name for config in configs]
+        raise Ambiguous(
+            f"the pool has {len(names)} accounts of type {type!r}, and the resource names none of them",
+            advice=f"Give the resource `name:` with one of {', '.join(names)}, or make one the default.",
+            details={"ids": names, "type": type},
+        )
+
+    def _describe(self, type: str, endpoint: str, section: Mapping[str, Any]) -> DescribedAccount | None:
+        """The account that a section describes; None if it cannot, or if there are no credentials for it."""
+        try:
+            plugin = self._plugins.get(type)
+        except NotFound:
+            return None
+        names = account_keys(plugin)
+        if endpoint and "endpoint" not in names:
+            return None
+        whole = {**section, "type": type, **({"endpoint": endpoint} if endpoint else {})}
+        entry = self._auth.find(whole) if self._auth is not None else None
+        meant = {
+            key: value
+            for key, value in whole.items()
+            if key in names and key != "type" and not (isinstance(value, str) and _TEMPLATE in value)
+        }
+        found = DescribedAccount(type, meant, None if entry is None else entry.filter)
+        given = {names[key]: value for key, value in meant.items()}
+        if entry is not None:
+            return found
+        return found if endpoint and not check_presence(plugin.account_options, given) else None
+
+    def _nowhere(self, type: str, endpoint: str, fitting: Sequence[AccountConfig]) -> PelagosError:
+        if not fitting and type not in self._plugins.names():
+            self._plugins.get(type)  # raises, and says what there is
+        at = f" at {endpoint}" if endpoint else ""
+        others = ", ".join(f"{a.name} ({a.config.driver})" for a in self._accounts.values())
+        entered = (
+            "give the authentication file an entry that fits the resource, or add" if self._auth is not None else "add"
+        )
+        shape = f"{{name: {type}, driver: {type}{f', endpoint: {endpoint!r}' if endpoint else ''}}}"
+        return NotFound(
+            f"the pool has no account of type {type!r}{at}",
+            advice=f"{entered[:1].upper()}{entered[1:]} one to the pool in the configuration, such as {shape}; "
+            f"there are: {others}.",
+            details={"type": type, "accounts": list(self._accounts)},
+        )
+
+
+def _complete(accounts: Sequence[AccountConfig], simulated: bool) -> list[AccountConfig]:
+    """With the implicit ones. Raises InvalidInput."""
+    configs = list(accounts)
+    for implicit in ("local", "simulated") if simulated else ("local",):
+        if not any(implicit in (config.name, config.driver) for config in configs):
+            configs.append(AccountConfig(name=implicit, driver=implicit, provenance=Provenance("Pelagos itself")))
+    mistakes = account_mistakes(configs)
+    if mistakes:
+        problems = [mistake.text for mistake in mistakes]
         raise InvalidInput("the pool's configuration is wrong: " + "; ".join(problems), details={"problems": problems})
+    return configs

@@ -30,6 +30,7 @@ from pelagos.clouds.values import (
 from pelagos.model.world import World
 
 __all__ = [
+    "AccountDescriber",
     "Catalogue",
     "CloudDriver",
     "CloudReader",
@@ -40,6 +41,7 @@ __all__ = [
     "ListenerOracle",
     "PartsDriver",
     "ServerAdopter",
+    "StandIn",
 ]
 
 
@@ -226,4 +228,27 @@ class DriverPlugin(Protocol):
 
     async def open(self, context: DriverContext) -> CloudDriver:
         """A driver for one account. Raises CloudAuthFailed, CloudUnreachable, Unsupported with advice."""
+        ...
+
+
+@runtime_checkable
+class AccountDescriber(Protocol):
+    """What a plug-in is besides if resource sections may mean an account that nobody configured.
+
+    Without it, options are recognised by their names (``endpoint``, ``regionname`` for ``region``, ...)."""
+
+    @property
+    def account_keys(self) -> Mapping[str, str]:
+        """Key of a resource section, or of an entry's ``auth_data`` -> the option of the account that it is:
+        ``{"endpoint": "endpoint", "regionname": "region", "accesskey": "access_key", ...}``. All that decides which
+        account it is; a key that is not here is the server's alone."""
+        ...
+
+
+@runtime_checkable
+class StandIn(Protocol):
+    """What a plug-in is besides if its clouds can stand in for others (``--map-clouds``)."""
+
+    def stand_in(self, type: str, keys: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The options of a server that was described for a cloud of another ``type`` by these rendered keys. Pure."""
         ...

@@ -79,6 +79,8 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     options: dict[str, Any] = {}
     parts: dict[str, str] = {}
     """What was made for it beforehand: :attr:`PartSpec.key` -> the part's provider id. See ``PartsDriver``."""
+    account: dict[str, Any] = {}
+    """What its account was made of, if no configuration names it (``DescribedAccount``); no driver's concern."""
 
 
 class CloudServer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from pelagos.model.diagnostics import Diagnostic
+from pelagos.model.redaction import without_secrets
 
 __all__ = [
     "Ambiguous",
@@ -109,11 +110,11 @@ class PelagosError(Exception):
         return self.message
 
     def payload(self) -> ErrorPayload:
-        """The error as a value."""
+        """The error as a value, without the secrets that this program has read: it goes into journals and answers."""
         return ErrorPayload(
             code=self.code,
-            message=self.message,
-            advice=self.advice,
+            message=without_secrets(self.message),
+            advice=without_secrets(self.advice),
             retry=self.retry,
             retry_after=self.retry_after,
             status=self.status,

@@ -72,9 +72,15 @@ def at(position: Position, lines: dict[str, list[str]], summary: str, advice: st
     return Diagnostic(summary, position, advice=advice, source=source)
 
 
-def read_layer(path: Path, mistakes: list[Diagnostic]) -> Layer:
-    """The file's values. Mistakes are added to the list; raises OSError if it cannot be read."""
-    return parse_layer(str(path), read_bounded(path), mistakes)
+def read_layer(
+    path: Path, mistakes: list[Diagnostic], *, what: str = "the configuration", texts: bool = False
+) -> Layer:
+    """The file's values. Mistakes are added to the list; raises OSError if it cannot be read.
+
+    ``texts``: whether ``!text_import {url: file://name}`` stands for the text of the file ``name`` beside it, or in a
+    directory below."""
+    directory = path.parent if texts else None
+    return parse_layer(str(path), read_bounded(path), mistakes, what=what, directory=directory)
 
 
 def read_bounded(path: Path) -> bytes:
@@ -90,11 +96,13 @@ def parse_layer(
     *,
     what: str = "the configuration",
     list_key: str = "",
+    directory: Path | None = None,
     check: Callable[[], None] | None = None,
 ) -> Layer:
     """The values of a text that was read from ``name``. Mistakes are added to the list.
 
     ``what`` it is, for messages. A list at the root is taken as the value of ``list_key``, unless that is empty.
+    ``directory`` is where ``!text_import`` finds texts; without it, that is a tag like any other.
     ``check`` is called every now and then, and ends the work by raising."""
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
     from ruamel.yaml.nodes import MappingNode, SequenceNode
@@ -128,7 +136,7 @@ def parse_layer(
         return layer
     if root is None:
         return layer
-    reader = _Reader(name, layer, mistakes, _Budget(check))
+    reader = _Reader(name, layer, mistakes, _Budget(check), directory)
     layer.origins[()] = Position(name, root.start_mark.line + 1, root.start_mark.column + 1)
     try:
         if list_key and isinstance(root, SequenceNode):
@@ -215,10 +223,13 @@ def _compose(text: str, budget: _Budget) -> Any:
 
 
 class _Reader:
-    def __init__(self, name: str, layer: Layer, mistakes: list[Diagnostic], budget: _Budget) -> None:
+    def __init__(
+        self, name: str, layer: Layer, mistakes: list[Diagnostic], budget: _Budget, directory: Path | None
+    ) -> None:
         from ruamel.yaml import YAML
 
         self._name = name
+        self._directory = directory
         self._budget = budget
         self._layer = layer
         self._mistakes = mistakes
@@ -270,9 +281,33 @@ class _Reader:
                 except ValueError as error:
                     self._mistake(node, str(error))
                     return None
+            case "!text_import" if self._directory is not None:
+                return self._text(node, self._directory)
             case _:
                 self._mistake(node, f"the tag {node.tag} means nothing here", "Use plain values only.")
                 return None
+
+    def _text(self, node: Any, directory: Path) -> str | None:
+        """The text of the file that a ``!text_import`` names."""
+        pairs = node.value if isinstance(node.value, list) else []
+        urls = [value.value for key, value in (pair for pair in pairs if isinstance(pair, tuple)) if key.value == "url"]
+        scheme, separator, rest = (str(urls[0]) if len(urls) == 1 else "").partition("://")
+        if scheme != "file" or not separator or not rest or len(pairs) != 1:
+            self._mistake(node, "!text_import needs {url: file://name}", "Name a file in the directory of this one.")
+            return None
+        path = (directory / rest).resolve()
+        if not path.is_relative_to(directory.resolve()):
+            self._mistake(node, f"{rest!r} leads out of the directory of this file", "Move the file there.")
+            return None
+        try:
+            data = read_bounded(path)
+            if len(data) > MAX_BYTES:
+                raise ValueError(f"it is larger than {MAX_BYTES // 1024**2} MiB")
+            return data.decode()
+        except (OSError, ValueError) as error:
+            said = error.strerror if isinstance(error, OSError) else str(error)
+            self._mistake(node, f"{rest!r} cannot be read: {said}")
+            return None
 
     def _position(self, node: Any) -> Position:
         return Position(self._name, node.start_mark.line + 1, node.start_mark.column + 1)

@@ -21,10 +21,11 @@ from typing import Any
 
 import msgspec
 
-from pelagos.clouds import AccountConfig
+from pelagos.clouds import AccountConfig, Provenance
 from pelagos.model.diagnostics import Diagnostic
 from pelagos.model.errors import DescriptionError, InvalidInput
 from pelagos.model.yaml_layer import Layer, PathKey, parse_scalar, read_layer
+from pelagos.runtime.pool_loading import ancestors_auth_file, as_list, complete_pool, named_accounts
 from pelagos.runtime.settings import Settings
 
 __all__ = ["config_file", "default_home", "load_settings"]
@@ -49,21 +50,30 @@ def load_settings(
     merged = Layer()
     path = config_file(config, environ)
     if path is not None:
-        _merge(merged, read_layer(path, mistakes))
+        _merge(merged, _read(path, mistakes))
         local = path.with_name(f"{path.stem}.local{path.suffix}")
         if _readable(local):
-            _merge(merged, read_layer(local, mistakes))
+            _merge(merged, _read(local, mistakes))
     _merge(merged, _environment(environ, mistakes))
     flags = dict(overrides or {})
     if home is not None:
         flags["home"] = str(home)
     _merge(merged, _flags(flags))
     settings = _build(Settings, merged, merged.data, (), mistakes)
+    if isinstance(settings, Settings):
+        settings = complete_pool(settings, merged, mistakes)
     if mistakes or not isinstance(settings, Settings):
         count = "a mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         raise DescriptionError(f"{count} in the configuration", diagnostics=tuple(mistakes))
     directory = settings.home.expanduser() if "home" in merged.data else default_home(environ)
-    return msgspec.structs.replace(settings, home=directory.absolute())
+    auth_file = settings.auth_file or ancestors_auth_file(environ, _user_home(environ))
+    return msgspec.structs.replace(settings, home=directory.absolute(), auth_file=auth_file)
+
+
+def _read(path: Path, mistakes: list[Diagnostic]) -> Layer:
+    layer = read_layer(path, mistakes)
+    named_accounts(layer)
+    return layer
 
 
 def config_file(config: str | Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -199,7 +209,7 @@ def _build(kind: type[Any], layer: Layer, data: Any, path: PathKey, mistakes: li
     if not isinstance(data, dict):
         mistakes.append(layer.diagnostic(path, f"{_dotted(path)} is not a mapping of keys to values"))
         return None
-    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    fields = {field.name: field for field in msgspec.structs.fields(kind) if field.type is not Provenance}
     before = len(mistakes)
     values: dict[str, Any] = {}
     for key, value in data.items():
@@ -211,8 +221,9 @@ def _build(kind: type[Any], layer: Layer, data: Any, path: PathKey, mistakes: li
             mistakes.append(layer.diagnostic(here, f"there is no setting {_dotted(here)!r}", advice))
         elif field.type == tuple[AccountConfig, ...]:
             accounts = parse_scalar(value) if isinstance(value, _FromText) else value
+            accounts = as_list(accounts) if isinstance(accounts, dict) else accounts
             if not isinstance(accounts, list | tuple):
-                mistakes.append(layer.diagnostic(here, f"{_dotted(here)} is not a list"))
+                mistakes.append(layer.diagnostic(here, f"{_dotted(here)} is neither a list nor a mapping"))
                 continue
             built = [_build(AccountConfig, layer, item, (*here, i), mistakes) for i, item in enumerate(accounts)]
             values[key] = tuple(account for account in built if account is not None)

@@ -74,7 +74,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     store: str = ""
     """``sqlite:///path`` or ``postgresql://…``; empty: SQLite in the home."""
     pool: tuple[AccountConfig, ...] = ()
-    """Cloud accounts; ``local`` is there without being named."""
+    """Cloud accounts, a list or a mapping from their names; ``local`` is there without being named."""
+    cloud_farm: str = ""
+    """A file with the ``CLOUD_FARM`` mapping of the CRS4 Orchestrator, as YAML or JSON: more accounts of the pool."""
+    auth_file: str = ""
+    """An authentication file of Occopus, for clouds that node definitions name by their endpoints; empty: that of
+    ``OCCOPUS_AUTH_DATA_PATH``, else ``~/.occopus/auth_data.yaml`` if it is there."""
     simulated: bool = False
     """Whether an account of the simulated cloud is there without being named."""
     commands: Literal["off", "allowed"] = "off"
