@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from pelagos.cli.session import Session
     from pelagos.wire.infrastructures import PlanRequest, RunRequest, RunView
 
-__all__ = ["bring", "bringing_options"]
+__all__ = ["bring", "bringing_options", "map_clouds_option"]
+
+map_clouds_option = click.option(
+    "--map-clouds",
+    metavar="CLOUD",
+    default="",
+    help="Build on this cloud of the pool in place of all that are described: a name or driver, such as simulated.",
+)
 
 _OPTIONS = (
     click.option(
@@ -66,6 +73,7 @@ def bring(invocation: Invocation, wanted: PlanRequest, *, yes: bool, keep: bool,
             entries=wanted.entries,
             infrastructure=wanted.infrastructure,
             revision=wanted.revision,
+            map_clouds=wanted.map_clouds,
             strategy=wanted.strategy,
             keep=keep,
         )

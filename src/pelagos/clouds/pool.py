@@ -73,6 +73,8 @@ class Pool:
         self._described: dict[str, DescribedAccount] = {}
         self._retired: list[Account] = []
         self._followers: list[Callable[[], None]] = []
+        self.generation = 0
+        """Rises whenever accounts come, go or are replaced."""
         for config in _complete(accounts, simulated):
             self._accounts[config.name] = self._account(config)
 
@@ -132,11 +134,18 @@ class Pool:
         return chosen if isinstance(chosen, str) else chosen.name
 
     def can_describe(self, type: str) -> bool:
-        """Whether sections of a type may mean accounts that nobody configured."""
+        """Whether sections of a type may mean accounts that nobody configured: the authentication file may have entries
+        for it, or it needs no credentials."""
         try:
-            return "endpoint" in account_keys(self._plugins.get(type))
+            plugin = self._plugins.get(type)
         except PelagosError:
             return False
+        names = account_keys(plugin)
+        if "endpoint" not in names:
+            return False
+        if self._auth is not None:
+            return any(entry.filter.get("type", type) == type for entry in self._auth.entries())
+        return not check_presence(plugin.account_options, {names["endpoint"]: ""})
 
     def stand_in(self, name: str) -> str:
         """Name of the account that descriptions are built on in place of their own clouds: of that name, or the one of
@@ -194,6 +203,12 @@ class Pool:
             said = "; ".join(f"{key or 'resource'} {problem}" for key, problem in problems)
             raise InvalidInput(f"the account {account!r} cannot stand in for a cloud of type {type!r}: {said}")
         return options
+
+    def check_of_stand_in(self, account: str) -> tuple[str, ...]:
+        """The command that says whether a server on ``account`` is well, in place of a described health check that its
+        cloud cannot answer; empty: the described one is made. Raises NotFound."""
+        plugin = self.account(account).plugin
+        return tuple(plugin.stand_in_check) if isinstance(plugin, StandIn) else ()
 
     # -- changes ---------------------------------------------------------------------------------------------------
 
@@ -322,6 +337,7 @@ class Pool:
             self._tell()
 
     def _tell(self) -> None:
+        self.generation += 1
         for changed in list(self._followers):
             changed()
 

@@ -249,6 +249,11 @@ class AccountDescriber(Protocol):
 class StandIn(Protocol):
     """What a plug-in is besides if its clouds can stand in for others (``--map-clouds``)."""
 
+    @property
+    def stand_in_check(self) -> Sequence[str]:
+        """The command that says inside a server whether it is well, where its address answers nobody; else empty."""
+        ...
+
     def stand_in(self, type: str, keys: Mapping[str, Any]) -> Mapping[str, Any]:
         """The options of a server that was described for a cloud of another ``type`` by these rendered keys. Pure."""
         ...

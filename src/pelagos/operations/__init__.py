@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pelagos.operations.accounts import AccountUse, use_of_accounts
 from pelagos.operations.calls import Backoff
 from pelagos.operations.engine import OperationsEngine, RefreshResult
+from pelagos.operations.health import AccountHealth, AccountState
 from pelagos.operations.journal import submit_creates, submit_deletes, submit_power
 from pelagos.operations.kinds import KINDS, Effect, Kind, Step
 from pelagos.operations.reading import operations_by_id, operations_by_request, operations_of_targets
@@ -12,6 +14,9 @@ from pelagos.operations.worker import EngineConfig
 
 __all__ = [
     "KINDS",
+    "AccountHealth",
+    "AccountState",
+    "AccountUse",
     "Backoff",
     "Effect",
     "EngineConfig",
@@ -28,4 +33,5 @@ __all__ = [
     "submit_creates",
     "submit_deletes",
     "submit_power",
+    "use_of_accounts",
 ]

@@ -19,7 +19,9 @@ from pelagos.clouds.port import CloudDriver
 from pelagos.clouds.values import Capabilities, CloudServer, ServerSpec
 from pelagos.model.errors import InternalError, PelagosError
 from pelagos.model.errors import Retry as RetryClass
+from pelagos.model.redaction import without_secrets
 from pelagos.model.world import World
+from pelagos.operations.health import AccountHealth
 from pelagos.operations.kinds import Effect, step_of
 from pelagos.operations.pacer import Pacer, backoff
 from pelagos.operations.records import Absent, Call, Done, Failed, Found, Result, Retry, Uncertain
@@ -80,9 +82,11 @@ class Cloud:
         rng: random.Random,  # noqa: TID251 - its type
         pauses: Backoff,
         *,
+        health: AccountHealth | None = None,
         grace: float = 2.0,
     ) -> None:
         self.capabilities = capabilities
+        self.health = health or AccountHealth(world)
         self._driver = driver
         self._pacer = pacer
         self._world = world
@@ -107,7 +111,7 @@ class Cloud:
             return await self._send(call, timeout)
         except PelagosError as error:
             now = self._world.now()
-            self.last_error = (now, str(error))
+            self.last_error = (now, without_secrets(str(error)))
             if error.retry is RetryClass.AFTER and error.retry_after is not None:
                 self._pacer.hold(error.retry_after)
             return judge(call, error, now, self._pause(call.attempts))
@@ -188,13 +192,23 @@ class Cloud:
         try:
             servers = await self.read(self._driver.list_servers, timeout=self.capabilities.call_timeout)
         except PelagosError as error:
-            self.last_error = (self._world.now(), str(error))
+            self.last_error = (self._world.now(), without_secrets(str(error)))
             if error.retry is RetryClass.AFTER and error.retry_after is not None:
                 self._pacer.hold(error.retry_after)
             return error
         return Listing(started, servers, self._world.monotonic() - began)
 
     async def _guarded(self, verb: Awaitable[T], timeout: float, otherwise: type[PelagosError]) -> T:
+        began = self._world.monotonic()
+        try:
+            answer = await self._bounded(verb, timeout, otherwise)
+        except PelagosError as error:
+            self.health.failed(error)
+            raise
+        self.health.answered(self._world.monotonic() - began)
+        return answer
+
+    async def _bounded(self, verb: Awaitable[T], timeout: float, otherwise: type[PelagosError]) -> T:
         try:
             async with asyncio.timeout(timeout + self._grace):
                 return await verb

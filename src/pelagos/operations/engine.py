@@ -2,6 +2,10 @@
 
 Several engines may run on one store, in one process or many: each account's work is done by whichever holds the
 account's lease, the others see its outcomes in the store. What one journals, another notices by the store's bell.
+
+The pool may change while the engine runs. An account that is as before keeps its worker; one that is not is given up
+by its worker once the calls that are out have come back, and only then the next worker of its name begins, with what
+the journal holds. What is journaled for an account that the pool has no more stays there until it comes back.
 """
 
 from __future__ import annotations
@@ -12,13 +16,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
+import structlog
 from sqlalchemy import Connection, delete
 from sqlalchemy.exc import IntegrityError
 
 from pelagos.clouds.errors import CloudUnreachable
-from pelagos.clouds.pool import Pool
-from pelagos.clouds.port import ListenerOracle
-from pelagos.clouds.values import CommandResult
+from pelagos.clouds.pool import Account, Pool
+from pelagos.clouds.port import Catalogue, ForeignReader, ListenerOracle
+from pelagos.clouds.values import Capabilities, CloudFlavor, CloudImage, CloudServer, CommandResult
 from pelagos.model.errors import (
     Conflict,
     DeadlineExceeded,
@@ -32,6 +37,8 @@ from pelagos.model.scope import DEFAULT_SCOPE, Fence, Scope
 from pelagos.model.states import OperationState
 from pelagos.model.world import World
 from pelagos.operations import journal
+from pelagos.operations.accounts import described_accounts
+from pelagos.operations.calls import Cloud
 from pelagos.operations.reading import operations_by_id
 from pelagos.operations.records import NewServer, OperationRecord, ServerAction
 from pelagos.operations.watching import Elsewhere
@@ -42,6 +49,8 @@ from pelagos.store.schema import operations
 __all__ = ["OperationsEngine", "RefreshResult"]
 
 T = TypeVar("T")
+
+_log = structlog.get_logger("pelagos.operations")
 
 _FEW = 100
 
@@ -63,10 +72,14 @@ class OperationsEngine:
         self._pool = pool
         self._world = world
         self._config = config or EngineConfig()
-        self._workers = {
-            account.name: AccountWorker(account, store, leases, world, self._config) for account in pool.accounts()
-        }
-        self._reads = {name: asyncio.Semaphore(self._config.parallel_reads) for name in self._workers}
+        self._leases = leases
+        self._workers: dict[str, AccountWorker] = {}
+        self._reads: dict[str, asyncio.Semaphore] = {}
+        for account in pool.accounts():
+            self._employ(account)
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: dict[AccountWorker, asyncio.Task[None]] = {}
+        self._exchanging: set[str] = set()
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
         self._running = False
@@ -81,20 +94,27 @@ class OperationsEngine:
         self._stopping.clear()
         self._ended.clear()
         watch = self._store.watch()
+        leave = self._pool.follow(self._pool_changed)
         try:
             async with asyncio.TaskGroup() as group:
-                ear = group.create_task(self._listen(watch.changed), name="operations: bell")
-                workers = [
-                    group.create_task(worker.run(), name=f"operations: {name}")
-                    for name, worker in self._workers.items()
-                ]
-                await self._stopping.wait()
+                self._group = group
                 for worker in self._workers.values():
+                    self._set_to_work(worker)
+                self._pool_changed()
+                ear = group.create_task(self._listen(watch.changed), name="operations: bell")
+                memory = group.create_task(self._remember_in_time(), name="operations: accounts")
+                await self._stopping.wait()
+                self._group = None
+                memory.cancel()
+                for worker in list(self._tasks):
                     worker.stop()
-                for task in workers:
+                for task in list(self._tasks.values()):
                     await asyncio.wait([task])
                 ear.cancel()
         finally:
+            self._group = None
+            self._tasks.clear()
+            leave()
             watch.close()
             self._running = False
             self._ended.set()
@@ -113,6 +133,7 @@ class OperationsEngine:
     ) -> list[OperationRecord]:
         """Journal creations; see :func:`pelagos.operations.journal.submit_creates`. Raises NotFound (account) too."""
         for request in requests:
+            self._pool.know(request.account, request.spec.account)
             self._pool.account(request.account)
         return await self._submit(
             partial(journal.submit_creates, scope=scope, requests=requests, now=self._world.now(), fence=fence)
@@ -179,7 +200,7 @@ class OperationsEngine:
 
     async def console(self, account: str, provider_id: str, max_bytes: int) -> str:
         """The end of a server's console output. Raises ServerNotFound, Unsupported, CloudUnreachable."""
-        worker = self._worker(account)
+        worker = await self._worker(account)
         cloud = await worker.cloud()
         if not cloud.capabilities.console:
             raise Unsupported(f"the cloud account {account} shows no console output")
@@ -190,7 +211,7 @@ class OperationsEngine:
 
     async def execute(self, account: str, provider_id: str, argv: Sequence[str], timeout: float) -> CommandResult:
         """Run a command inside a server. Raises ServerNotFound, Unsupported, CloudUnreachable (also for a time-out)."""
-        worker = self._worker(account)
+        worker = await self._worker(account)
         cloud = await worker.cloud()
         if not cloud.capabilities.execute:
             raise Unsupported(f"the cloud account {account} cannot run commands inside its servers")
@@ -199,7 +220,7 @@ class OperationsEngine:
 
     async def owns_listener(self, account: str, provider_id: str, address: str, port: int) -> bool | None:
         """Whether what listens there belongs to the server; None where the cloud has no doubt to clear."""
-        worker = self._worker(account)
+        worker = await self._worker(account)
         cloud = await worker.cloud()
         driver = cloud.driver
         if not isinstance(driver, ListenerOracle):
@@ -209,19 +230,147 @@ class OperationsEngine:
                 driver.verify_listener, provider_id, address, port, timeout=cloud.capabilities.call_timeout
             )
 
+    async def check(self, account: str) -> float:
+        """List the account's servers now, and forget the answer; how long it took, in seconds. What it says of the
+        account is in :meth:`workers`' health from then on. Raises NotFound and what the cloud's error is."""
+        worker = await self._worker(account)
+        cloud = await worker.cloud()
+        began = self._world.monotonic()
+        async with self._reads[account]:
+            await cloud.read(cloud.driver.list_servers, timeout=cloud.capabilities.call_timeout)
+        return self._world.monotonic() - began
+
+    async def images(self, account: str) -> Sequence[CloudImage]:
+        """The images of an account. Raises NotFound, Unsupported, CloudUnreachable."""
+        cloud, driver = await self._catalogue(account, "images")
+        async with self._reads[account]:
+            return await cloud.read(driver.list_images, timeout=cloud.capabilities.call_timeout)
+
+    async def flavors(self, account: str) -> Sequence[CloudFlavor]:
+        """The sizes of servers of an account. Raises NotFound, Unsupported, CloudUnreachable."""
+        cloud, driver = await self._catalogue(account, "flavors")
+        async with self._reads[account]:
+            return await cloud.read(driver.list_flavors, timeout=cloud.capabilities.call_timeout)
+
+    async def listing(self, account: str, *, foreign: bool = False) -> list[CloudServer]:
+        """The servers of an account as its cloud shows them now; with ``foreign`` also those that Pelagos did not make.
+        Writes nothing. Raises NotFound, Unsupported (``foreign``), CloudUnreachable."""
+        cloud = await (await self._worker(account)).cloud()
+        driver, timeout = cloud.driver, cloud.capabilities.call_timeout
+        if foreign and not isinstance(driver, ForeignReader):
+            raise Unsupported(
+                f"the driver of the cloud account {account} cannot look at servers of others",
+                advice="Leave out --all.",
+            )
+        async with self._reads[account]:
+            found = list(await cloud.read(driver.list_servers, timeout=timeout))
+            if foreign and isinstance(driver, ForeignReader):
+                found += await cloud.read(driver.list_foreign_servers, timeout=timeout)
+        return found
+
+    async def capabilities(self, account: str) -> Capabilities:
+        """What the account's driver can do. Raises NotFound and what opening it raises."""
+        return (await (await self._worker(account)).cloud()).capabilities
+
+    def workers(self) -> dict[str, AccountWorker]:
+        """The worker of each account, those that retire among them: for reading."""
+        return dict(self._workers)
+
     def snapshot(self) -> dict[str, Any]:
         """What each account's worker has in hand."""
         return {name: worker.snapshot() for name, worker in self._workers.items()}
 
+    # -- the pool's changes ------------------------------------------------------------------------------------------
+
+    def _employ(self, account: Account) -> AccountWorker:
+        worker = AccountWorker(account, self._store, self._leases, self._world, self._config)
+        self._workers[account.name] = worker
+        self._reads.setdefault(account.name, asyncio.Semaphore(self._config.parallel_reads))
+        return worker
+
+    def _set_to_work(self, worker: AccountWorker) -> None:
+        if self._group is not None:
+            task = self._group.create_task(worker.run(), name=f"operations: {worker.name}")
+            self._tasks[worker] = task
+            task.add_done_callback(lambda _: self._tasks.pop(worker, None))
+
+    def _pool_changed(self) -> None:
+        """See that each account of the pool, and none other, has a worker."""
+        if self._group is None:
+            return
+        for account in self._pool.accounts():
+            worker = self._workers.get(account.name)
+            if worker is None:
+                self._set_to_work(self._employ(account))
+            elif worker.account is not account:
+                self._exchange(worker)
+        for name, worker in self._workers.items():
+            if self._pool.find(name) is None:
+                self._exchange(worker)
+
+    def _exchange(self, worker: AccountWorker) -> None:
+        if self._group is not None and worker.name not in self._exchanging:
+            self._exchanging.add(worker.name)
+            self._group.create_task(self._replace(worker), name=f"operations: {worker.name} retires")
+
+    async def _replace(self, worker: AccountWorker) -> None:
+        """Let a worker's calls end, close its account, and put the worker of the account there is now in its place."""
+        name = worker.name
+        try:
+            await worker.retire()
+            if self._workers.get(name) is worker:
+                del self._workers[name]
+            await self._retire(worker.account)
+        finally:
+            self._exchanging.discard(name)
+        self._pool_changed()
+
+    async def _retire(self, account: Account) -> None:
+        try:
+            await self._pool.retire(account)
+        except Exception as error:  # noqa: BLE001 - a driver that does not close must not keep its successor away
+            _log.warning("a driver did not close", account=account.name, error=str(error))
+
+    async def _remember_in_time(self) -> None:
+        while True:
+            try:
+                return await self._remember()
+            except PelagosError as error:  # a store that is away for a while
+                _log.info("accounts of journaled work not looked for yet", error=str(error))
+                await asyncio.sleep(self._config.rescan)
+
+    async def _remember(self) -> None:
+        """Take into the pool what descriptions meant, as it is journaled: its servers live, whoever made them."""
+        found = await self._store.read(partial(described_accounts, known=frozenset(self._workers)))
+        for name, described in found.items():
+            if not self._pool.know(name, described):
+                _log.warning("the pool has no such account any more; what is journaled for it waits", account=name)
+
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _worker(self, account: str) -> AccountWorker:
-        self._pool.account(account)
-        return self._workers[account]
+    async def _worker(self, account: str) -> AccountWorker:
+        if self._pool.find(account) is None:
+            await self._remember()
+        known = self._pool.account(account)
+        worker = self._workers.get(account)
+        if worker is None:
+            worker = self._employ(known)
+            self._set_to_work(worker)
+        return worker
+
+    async def _catalogue(self, account: str, what: str) -> tuple[Cloud, Catalogue]:
+        cloud = await (await self._worker(account)).cloud()
+        driver = cloud.driver
+        if not isinstance(driver, Catalogue):
+            raise Unsupported(
+                f"the driver of the cloud account {account} does not tell its {what}",
+                advice="Look in the cloud's own console or documents.",
+            )
+        return cloud, driver
 
     async def _listen(self, changed: Callable[[float], Any]) -> None:
         while True:
-            for worker in self._workers.values():
+            for worker in list(self._workers.values()):
                 worker.poke()
             await changed(self._config.rescan)
 
@@ -237,7 +386,7 @@ class OperationsEngine:
         return records
 
     async def _refresh(self, name: str, max_age: float) -> float:
-        worker = self._worker(name)
+        worker = await self._worker(name)
         observed_at = worker.observer.observed_at
         if observed_at is not None and self._world.now() - observed_at < max_age:
             return observed_at

@@ -30,6 +30,7 @@ from pelagos.model.errors import InternalError, LeaseHeld, LeaseLost, PelagosErr
 from pelagos.model.world import World
 from pelagos.operations.calls import Backoff, Cloud, Listing, judge
 from pelagos.operations.claims import Rules, claim, peek, take_over
+from pelagos.operations.health import AccountHealth
 from pelagos.operations.pacer import Pacer
 from pelagos.operations.records import WAITING, Call, Outcome, Result
 from pelagos.operations.settling import settle
@@ -42,6 +43,8 @@ T = TypeVar("T")
 
 _log = structlog.get_logger("pelagos.operations")
 
+_GRACE = 3.0
+"""Seconds after its deadline in which a call has come back, one way or another."""
 _LEASE_MARGIN = 0.2
 """Seconds that a lease must be valid yet when a call is sent under it."""
 
@@ -83,6 +86,10 @@ class AccountWorker:
         self._rng = world.rng(f"operations.{account.name}")
         self._wake = asyncio.Event()
         self._stopping = False
+        self._retiring = False
+        self._ended = asyncio.Event()
+        self._ended.set()
+        self.health = AccountHealth(world)
         self._cloud: Cloud | None = None
         self._pacer: Pacer | None = None
         self._held: HeldLease | None = None
@@ -99,6 +106,26 @@ class AccountWorker:
         self._counts = {"claims": 0, "sent": 0, "settled": 0, "served": 0}
 
     # -- what the engine and the worker's parts ask ---------------------------------------------------------------
+
+    @property
+    def account(self) -> Account:
+        """The account as it was in the pool when this worker was made."""
+        return self._account
+
+    @property
+    def retiring(self) -> bool:
+        """It lets its calls end, since the pool has another account of its name, or none."""
+        return self._retiring
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that are out."""
+        return len(self._in_flight)
+
+    @property
+    def held_for(self) -> float:
+        """Seconds until the cloud wants to hear of this account again."""
+        return 0.0 if self._pacer is None else self._pacer.held_for
 
     @property
     def serving(self) -> bool:
@@ -138,6 +165,13 @@ class AccountWorker:
         self._stopping = True
         self._wake.set()
 
+    async def retire(self) -> None:
+        """Claim nothing more and wait until the calls that are out have come back, each by its own deadline. What is
+        not claimed stays in the journal, for the account that comes in this one's place."""
+        self._retiring = True
+        self.stop()
+        await self._ended.wait()
+
     def busy_servers(self) -> set[str]:
         """Ids of servers that operations have in hand."""
         busy = {call.server_id for call in self._in_flight.values()}
@@ -149,10 +183,17 @@ class AccountWorker:
     async def cloud(self) -> Cloud:
         """The account's cloud, opened when first needed. Raises what opening it raises."""
         if self._cloud is None:
-            driver = await self._account.driver()
+            try:
+                driver = await self._account.driver()
+            except PelagosError as error:
+                self.health.not_opened(error)
+                raise
             capabilities = await self._account.capabilities()
-            self._pacer = Pacer(capabilities.calls_per_second, self._world.monotonic)
-            self._cloud = Cloud(driver, capabilities, self._pacer, self._world, self._rng, self._config.pauses)
+            if self._cloud is None:  # several may have waited for the driver
+                pacer = self._pacer = Pacer(capabilities.calls_per_second, self._world.monotonic)
+                self._cloud = Cloud(
+                    driver, capabilities, pacer, self._world, self._rng, self._config.pauses, health=self.health
+                )
         return self._cloud
 
     def match(self, listing: Listing) -> None:
@@ -187,6 +228,8 @@ class AccountWorker:
             if self._last_failure is None
             else {"seconds_ago": now - self._last_failure[0], "message": self._last_failure[1]},
             "calls": 0 if cloud is None else cloud.calls,
+            "health": self.health.snapshot(),
+            "retiring": self._retiring,
             **self._counts,
         }
 
@@ -194,10 +237,12 @@ class AccountWorker:
 
     async def run(self) -> None:
         """Serve the account whenever there is something to do, until stopped; may be run again."""
-        self._stopping = False
+        self._stopping = self._retiring
+        self._ended.clear()
         try:
             await self._run()
         finally:
+            self._ended.set()
             self.observer.fail(Unavailable("the operations engine was stopped"))
 
     async def _run(self) -> None:
@@ -394,9 +439,12 @@ class AccountWorker:
         raise LeaseLost(f"the lease {held.name} was lost: epoch {held.epoch} is over")
 
     async def _drain(self, calls: set[asyncio.Task[None]]) -> None:
-        """Give what is out a moment to come back, and write all that came."""
+        """Give what is out a moment to come back, and write all that came. A worker that retires gives it all its time:
+        the program goes on, and so do the calls."""
         if calls:
-            await asyncio.wait(set(calls), timeout=self._config.drain)
+            now = self._world.now()
+            longest = max((call.deadline - now for call in self._in_flight.values()), default=0.0) + _GRACE
+            await asyncio.wait(set(calls), timeout=longest if self._retiring else self._config.drain)
         if self._outcomes or self._settling:
             self._all_settled.clear()
             try:

@@ -55,6 +55,8 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     strategy: Strategy = "parallel"
     revision: str = ""
     """Instead of ``sources``: what ``infrastructure`` was described by then, as :class:`RevisionView` numbers it."""
+    map_clouds: str = ""
+    """The account, or its driver, that stands in for all described clouds, such as ``simulated``."""
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -80,6 +82,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     revision: str = ""
     """For ``up``, instead of ``sources``: what ``infrastructure`` was described by then. A revision is its number, the
     first digits of its id, ``HEAD~2`` or ``@2026-01-31``."""
+    map_clouds: str = ""
+    """For ``up``: the account, or its driver, that stands in for all described clouds, such as ``simulated``."""
 
 
 class PlanAction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -279,6 +283,8 @@ class DefinitionsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
     sources: dict[str, str]
     entries: tuple[str, ...]
+    map_clouds: str = ""
+    """They are checked for building on this account in place of the described clouds."""
 
 
 class DefinitionView(msgspec.Struct, frozen=True, kw_only=True):

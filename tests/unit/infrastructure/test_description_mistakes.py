@@ -8,7 +8,7 @@ from pelagos.model.diagnostics import Diagnostic, Position, Severity
 from pelagos.model.errors import DescriptionError
 from pelagos.services.infrastructure.description import compile_definitions, compile_description
 from pelagos.services.infrastructure.source.problems import Problems
-from pelagos.services.infrastructure.values import StoredDefinition
+from pelagos.services.infrastructure.values import ResourceProblem, StoredDefinition
 
 DEFINITION = "node_def:t:\n- resource: {type: local, image: host}\n"
 GOOD = "infra_name: a\nnodes:\n- {name: n, type: t}\n"
@@ -402,9 +402,13 @@ def test_a_type_that_no_cloud_has_names_what_there_is() -> None:
 def test_the_drivers_check_is_asked_and_its_problems_have_places() -> None:
     asked = []
 
-    def check(kind: str, label: str, keys: dict[str, object]) -> list[tuple[str | None, str]]:
-        asked.append((kind, label, keys))
-        return [("image", "'image' is unknown"), (None, "'size' is missing"), ("memory", "'memory' must be a number")]
+    def check(kind: str, section: dict[str, object]) -> list[ResourceProblem]:
+        asked.append((kind, section))
+        return [
+            ResourceProblem("image", "'image' is unknown"),
+            ResourceProblem(None, "'size' is missing"),
+            ResourceProblem("memory", "'memory' must be a number"),
+        ]
 
     definition = (
         "node_def:t:\n- resource:\n    type: local\n    name: here\n    endpoint: e\n    image: x\n"
@@ -412,7 +416,8 @@ def test_the_drivers_check_is_asked_and_its_problems_have_places() -> None:
     )
     with pytest.raises(DescriptionError) as caught:
         compile_definitions({"d": definition}, ["d"], check_resource=check, known_types=["local"])
-    assert asked == [("local", "here", {"image": "x", "memory": "{{ variables.m }}"})]
+    section = {"type": "local", "name": "here", "endpoint": "e", "image": "x", "memory": "{{ variables.m }}"}
+    assert asked == [("local", section)]
     assert [str(item) for item in caught.value.diagnostics] == ["d:3:5: 'size' is missing", "d:6:5: 'image' is unknown"]
 
 

@@ -17,10 +17,12 @@ RAW_NAME = "infrastructure.yaml"
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``sources`` is {name: text}; ``entries`` are the names to begin with, in order."""
+    """``sources`` is {name: text}; ``entries`` are the names to begin with, in order. ``map_clouds`` is the account, or
+    its driver, that stands in for all described clouds."""
 
     sources: dict[str, str]
     entries: tuple[str, ...]
+    map_clouds: str = ""
 
 
 async def read_bundle_body(call: Call) -> Bundle:

@@ -20,7 +20,7 @@ async def list_definitions(call: Call) -> DefinitionList:
 
 async def import_definitions(call: Call) -> DefinitionList:
     bundle = await read_bundle_body(call)
-    request = ImportDefinitions(sources=bundle.sources, entries=bundle.entries)
+    request = ImportDefinitions(sources=bundle.sources, entries=bundle.entries, map_clouds=bundle.map_clouds)
     return DefinitionList(items=tuple(await call.edge.commands.import_definitions(request)))
 
 

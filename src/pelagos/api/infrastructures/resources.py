@@ -60,7 +60,12 @@ async def list_infrastructures(call: Call) -> InfrastructureList:
 async def create(call: Call) -> RunAccepted:
     bundle = await read_bundle_body(call)
     request = RunRequest(
-        kind="up", sources=bundle.sources, entries=bundle.entries, new=True, request_id=call.query.request_id
+        kind="up",
+        sources=bundle.sources,
+        entries=bundle.entries,
+        map_clouds=bundle.map_clouds,
+        new=True,
+        request_id=call.query.request_id,
     )
     view = await call.edge.commands.start_run(request)
     return RunAccepted(infraid=view.infrastructure_id, run=view.id)
@@ -73,6 +78,7 @@ async def update(call: Call) -> RunAccepted:
         infrastructure=call.path("infrastructure"),
         sources=bundle.sources,
         entries=bundle.entries,
+        map_clouds=bundle.map_clouds,
         request_id=call.query.request_id,
     )
     view = await call.edge.commands.start_run(request)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pelagos.cli.bringing import map_clouds_option
 from pelagos.cli.exits import COMMON, Exit
 from pelagos.cli.invocation import Invocation, pass_invocation
 from pelagos.cli.lazy import Entry, LazyGroup, command
@@ -53,17 +54,18 @@ def listing(invocation: Invocation) -> int:
     exits=(Exit.DESCRIPTION, Exit.MISSING, *COMMON),
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILE…", type=click.Path(path_type=Path))
+@map_clouds_option
 @pass_invocation
-def import_(invocation: Invocation, files: tuple[Path, ...]) -> int:
+def import_(invocation: Invocation, files: tuple[Path, ...], map_clouds: str) -> int:
     """Store the node definitions of files; one of the same type is replaced. All are stored, or none if there is a
-    mistake."""
+    mistake. With --map-clouds they are checked for being built there: of resource sections the keys alone."""
     from pelagos.clients.bundle import read_bundle
     from pelagos.wire.infrastructures import DefinitionsRequest
 
     sources, entries = read_bundle(files)
 
     async def work(session: Session) -> int:
-        request = DefinitionsRequest(sources=sources, entries=tuple(entries))
+        request = DefinitionsRequest(sources=sources, entries=tuple(entries), map_clouds=map_clouds)
         _show(invocation, await session.client.definitions.import_(request))
         return Exit.OK
 

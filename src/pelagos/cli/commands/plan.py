@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from pelagos.cli.bringing import map_clouds_option
 from pelagos.cli.exits import COMMON, Exit
 from pelagos.cli.invocation import Invocation, pass_invocation
 from pelagos.cli.lazy import command
@@ -33,8 +34,11 @@ __all__ = ["plan"]
     show_default=True,
     help="For which strategy the time is estimated.",
 )
+@map_clouds_option
 @pass_invocation
-def plan(invocation: Invocation, files: tuple[Path, ...], strategy: Literal["parallel", "sequential"]) -> int:
+def plan(
+    invocation: Invocation, files: tuple[Path, ...], strategy: Literal["parallel", "sequential"], map_clouds: str
+) -> int:
     """Show what up would change, and how long it would take.
 
     It shows what is created, destroyed and replaced, the critical path, and an estimate of the time. Nothing is
@@ -47,7 +51,7 @@ def plan(invocation: Invocation, files: tuple[Path, ...], strategy: Literal["par
     sources, entries = read_bundle(files)
 
     async def work(session: Session) -> int:
-        wanted = PlanRequest(sources=sources, entries=tuple(entries), strategy=strategy)
+        wanted = PlanRequest(sources=sources, entries=tuple(entries), strategy=strategy, map_clouds=map_clouds)
         return show_planned(invocation, await session.client.plan(wanted))
 
     return invocation.run(work)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from pelagos.cli.bringing import bringing_options
+from pelagos.cli.bringing import bringing_options, map_clouds_option
 from pelagos.cli.exits import COMMON, Exit
 from pelagos.cli.invocation import Invocation, pass_invocation
 from pelagos.cli.lazy import command
@@ -21,15 +21,18 @@ __all__ = ["up"]
         ("pelagos up examples/guestbook/*.yaml", "Build what the files describe, or bring it to what they say now"),
         ("pelagos up shop.yaml nodes.yaml --yes -o json", "For scripts: ask nothing, print one document"),
         ("pelagos up shop.yaml --detach", "Let it go on in the background"),
+        ("pelagos up shop.yaml nodes.yaml --map-clouds simulated", "Rehearse it without its clouds"),
     ],
     exits=(Exit.FAILED, Exit.DESCRIPTION, Exit.MISSING, Exit.QUOTA, *COMMON),
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILE…", type=click.Path(path_type=Path))
+@map_clouds_option
 @bringing_options
 @pass_invocation
 def up(
     invocation: Invocation,
     files: tuple[Path, ...],
+    map_clouds: str,
     strategy: Literal["parallel", "sequential"],
     yes: bool,
     keep: bool,
@@ -46,11 +49,14 @@ def up(
     up resumes. The infrastructure's id is the last line on
     stdout; with -o json the document is {"id", "name", "state", "run", "status"}, where status is what pelagos status
     prints and run is null when there was nothing to do.
+
+    With --map-clouds one cloud of the pool stands in for those that are described. Of their resource sections only the
+    keys are checked then; values that they would not take are warnings. Later versions need it again.
     """
     from pelagos.cli.bringing import bring
     from pelagos.clients.bundle import read_bundle
     from pelagos.wire.infrastructures import PlanRequest
 
     sources, entries = read_bundle(files)
-    wanted = PlanRequest(sources=sources, entries=tuple(entries), strategy=strategy)
+    wanted = PlanRequest(sources=sources, entries=tuple(entries), strategy=strategy, map_clouds=map_clouds)
     return bring(invocation, wanted, yes=yes, keep=keep, detach=detach)

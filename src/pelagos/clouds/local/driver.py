@@ -24,7 +24,15 @@ from pelagos.clouds.local.options import LocalAccount
 from pelagos.clouds.local.processes import listens
 from pelagos.clouds.local.record import Busy, Instance, InstanceDirectory, boot_id
 from pelagos.clouds.port import DriverContext, ListenerOracle
-from pelagos.clouds.values import Capabilities, CloudServer, CommandResult, ServerSpec, TokenLookup
+from pelagos.clouds.values import (
+    Capabilities,
+    CloudFlavor,
+    CloudImage,
+    CloudServer,
+    CommandResult,
+    ServerSpec,
+    TokenLookup,
+)
 from pelagos.model.errors import Unsupported
 from pelagos.model.states import ServerState
 
@@ -92,6 +100,19 @@ class LocalDriver(ListenerOracle):
                 return ""
 
         return await self._read(tail, timeout)
+
+    async def list_images(self, *, timeout: float) -> Sequence[CloudImage]:
+        """``host``, and the tarballs that instances are made of now."""
+
+        def images() -> list[CloudImage]:
+            used = {record.options.get("image", "host") for record in self._directory.records()} - {"host"}
+            return [CloudImage(id=name, name=name) for name in ("host", *sorted(used))]
+
+        return await self._read(images, timeout)
+
+    async def list_flavors(self, *, timeout: float) -> Sequence[CloudFlavor]:
+        """None: ``cpus`` and ``memory_mb`` of a resource section may be anything."""
+        return ()
 
     def _list(self) -> list[CloudServer]:
         looked = (self._directory.look(record) for record in self._directory.records())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import msgspec
 
 from pelagos.clouds.local.options import LocalAccount, LocalResource
@@ -16,6 +19,12 @@ class LocalPlugin:
     name = "local"
     resource: type[msgspec.Struct] = LocalResource
     account_options: type[msgspec.Struct] = LocalAccount
+
+    stand_in_check: Sequence[str] = ()
+
+    def stand_in(self, type: str, keys: Mapping[str, Any]) -> Mapping[str, Any]:
+        """This machine's own files, whatever image was described."""
+        return {}
 
     async def open(self, context: DriverContext) -> CloudDriver:
         """A driver for one account. Nothing is tried and nothing written until it is needed."""

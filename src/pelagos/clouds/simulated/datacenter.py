@@ -382,6 +382,11 @@ class Datacenter:
         self._listing_until = until
         return self._listing
 
+    def foreign(self, t: float) -> tuple[CloudServer, ...]:
+        """Servers without a token that reads show at ``t``, by arrival."""
+        shown = [server.seen_at(t)[0] for server in self.living.values() if not server.token]
+        return tuple(view for view in shown if view is not None)
+
     def seen(self, provider_id: str, t: float) -> CloudServer:
         """What reads show of one server at ``t``. Raises ServerNotFound."""
         server = self.living.get(provider_id)

@@ -12,7 +12,7 @@ stood is lost with the process. Here nothing is in flight but health probes, whi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -34,6 +34,7 @@ from pelagos.services.infrastructure.records import InfrastructureRow, InstanceR
 from pelagos.services.infrastructure.rendering import Renderer
 from pelagos.services.infrastructure.running import Running, lacking
 from pelagos.services.infrastructure.settings import MaintainerSettings
+from pelagos.services.infrastructure.values import Implementation
 from pelagos.services.infrastructure.watching import HealthWatch
 from pelagos.store.port import Store
 
@@ -45,7 +46,10 @@ _log = structlog.get_logger("pelagos.infrastructure")
 class Accounts(Protocol):
     """What the maintainer asks of the pool."""
 
-    def for_resource(self, resource_type: str, label: str | None = None) -> str: ...
+    def for_resource(
+        self, type: str, label: str | None = None, /, *, endpoint: str = "", section: Mapping[str, Any] | None = None
+    ) -> str: ...
+    def account(self, name: str, /) -> object: ...
 
 
 class Maintainer:
@@ -446,7 +450,7 @@ class Maintainer:
             self.changes.node(node.record)
         implementation = self.reality.implementation(node, index)
         try:
-            account = self._accounts.for_resource(implementation.resource_type, implementation.account_label or None)
+            account = self._account_for(implementation)
         except PelagosError as error:
             self._cannot(node, error.payload(), now)
             return
@@ -469,6 +473,18 @@ class Maintainer:
             self.changes.new(row)
             self.commanding.create(instance)
             self.event("instance.pending", row, cloud=account)
+
+    def _account_for(self, implementation: Implementation) -> str:
+        """The cloud account that an implementation is built on. Raises NotFound, Ambiguous."""
+        if implementation.built_on:
+            self._accounts.account(implementation.built_on)
+            return implementation.built_on
+        return self._accounts.for_resource(
+            implementation.resource_type,
+            implementation.account_label or None,
+            endpoint=implementation.endpoint,
+            section=implementation.resource,
+        )
 
     def _cannot(self, node: Node, error: ErrorPayload, now: float) -> None:
         """A node that cannot be created at all as the pool is."""

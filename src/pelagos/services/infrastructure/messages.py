@@ -41,6 +41,7 @@ class SetMaintained(msgspec.Struct, frozen=True, kw_only=True):
 class ImportDefinitions(msgspec.Struct, frozen=True, kw_only=True):
     sources: dict[str, str]
     entries: tuple[str, ...]
+    map_clouds: str = ""
 
 
 class LogsRequest(msgspec.Struct, frozen=True, kw_only=True):

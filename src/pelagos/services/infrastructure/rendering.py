@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 from pelagos.clouds.errors import CloudRejected
 from pelagos.clouds.values import ServerSpec
 from pelagos.model.names import unique_server_name
@@ -25,6 +27,9 @@ class Resources(Protocol):
     def validate_resource(
         self, type: str, keys: Mapping[str, Any], /
     ) -> tuple[dict[str, Any], list[tuple[str | None, str]]]: ...
+    def options_of_stand_in(self, account: str, type: str, keys: Mapping[str, Any], /) -> dict[str, Any]: ...
+    def check_of_stand_in(self, account: str, /) -> tuple[str, ...]: ...
+    def description(self, name: str, /) -> dict[str, Any]: ...
 
 
 def hostname_of(node: Node, ordinal: int) -> str:
@@ -79,13 +84,7 @@ class Renderer:
         node = reality.nodes[instance.row.node]
         implementation = reality.implementation(node, instance.row.implementation)
         rendered = render_implementation(implementation, self._data(row, reality, node, instance))
-        options, problems = self._resources.validate_resource(implementation.resource_type, rendered.options)
-        if problems:
-            said = "; ".join(f"{key or 'resource'} {problem}" for key, problem in problems)
-            raise CloudRejected(
-                f"the resource of node {node.name!r} does not fit {implementation.resource_type!r}: {said}",
-                advice=f"See the definition at {implementation.position}." if implementation.position else None,
-            )
+        options = self._options(node, implementation, rendered.options)
         return ServerSpec(
             name=unique_server_name(row.name, row.id, node.name, instance.row.id),
             hostname=hostname_of(node, instance.row.ordinal),
@@ -93,13 +92,30 @@ class Renderer:
             user_data=rendered.user_data,
             metadata={"infrastructure": row.name, "node": node.name, "instance": instance.row.id, "aliases": node.name},
             options=options,
+            account=self._resources.description(instance.row.account),
         )
+
+    def _options(self, node: Node, implementation: Implementation, rendered: Mapping[str, Any]) -> dict[str, Any]:
+        if implementation.built_on:
+            return self._resources.options_of_stand_in(implementation.built_on, implementation.resource_type, rendered)
+        options, problems = self._resources.validate_resource(implementation.resource_type, rendered)
+        if problems:
+            said = "; ".join(f"{key or 'resource'} {problem}" for key, problem in problems)
+            raise CloudRejected(
+                f"the resource of node {node.name!r} does not fit {implementation.resource_type!r}: {said}",
+                advice=f"See the definition at {implementation.position}." if implementation.position else None,
+            )
+        return options
 
     def health_check(
         self, row: InfrastructureRow, reality: Reality, node: Node, instance: Instance, implementation: Implementation
     ) -> HealthCheck:
         """The instance's check with its address filled in. Raises DescriptionError."""
         check = implementation.health_check
+        if implementation.built_on:
+            command = self._resources.check_of_stand_in(implementation.built_on)
+            if command:
+                return msgspec.structs.replace(check, ping=False, ports=(), urls=(), mysqldbs=(), command=command)
         if not (check.urls or check.mysqldbs or check.command):
             return check  # nothing in it can be a template
         from pelagos.services.infrastructure.templates import render_health_check

@@ -271,7 +271,7 @@ class InfrastructureService(ServiceProcess):
     async def import_definitions(self, request: ImportDefinitions) -> tuple[DefinitionView, ...]:
         """Store node definitions: all of the bundle's, or none if one has a mistake (DescriptionError)."""
         scope = current_context().scope
-        found = await self._compiler.definitions(request.sources, request.entries)
+        found = await self._compiler.definitions(request.sources, request.entries, request.map_clouds)
         store = partial(
             importing.store_definitions,
             scope=scope,
@@ -344,16 +344,16 @@ class InfrastructureService(ServiceProcess):
         """What the request brings, or the revision it names: compiled, and as texts with all they were made of. The
         number is the revision's, 0 for none."""
 
-        def find(connection: Connection) -> tuple[StoredBundle, int]:
+        def find(connection: Connection) -> tuple[StoredBundle, int, str]:
             if request.revision:
                 infrastructure_id = queries.resolve(connection, scope, request.infrastructure)
                 info, bundle = revisions.read_revision(connection, scope, infrastructure_id, request.revision)
-                return bundle, info.generation
+                return bundle, info.generation, request.map_clouds or _stand_in_of(connection, infrastructure_id)
             stored = importing.stored_definitions(connection, scope)
-            return StoredBundle(request.entries, dict(request.sources), stored), 0
+            return StoredBundle(request.entries, dict(request.sources), stored), 0, request.map_clouds
 
-        bundle, number = await self._store.read(find)
-        result = await self._compiler.description(bundle.sources, bundle.entries, bundle.definitions)
+        bundle, number, map_clouds = await self._store.read(find)
+        result = await self._compiler.description(bundle.sources, bundle.entries, bundle.definitions, map_clouds)
         used = {type_: bundle.definitions[type_] for type_ in result.used}
         return result, msgspec.structs.replace(bundle, definitions=used), number
 
@@ -554,6 +554,13 @@ class InfrastructureService(ServiceProcess):
                     )
 
         await self._store.run(tell)
+
+
+def _stand_in_of(connection: Connection, infrastructure_id: str) -> str:
+    """The account that stands in for an infrastructure's clouds now: it does for its earlier versions, too."""
+    row = records.load_infrastructure(connection, infrastructure_id)
+    known = row.compiled.definitions.values() if row is not None else ()
+    return next((item.built_on for implementations in known for item in implementations if item.built_on), "")
 
 
 class _Compute:

@@ -7,13 +7,15 @@ once a node: ten thousand nodes of one type share one.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
 from pelagos.model.diagnostics import Position
 
 __all__ = [
+    "RESOURCE_COMMON",
     "AttributeMapping",
     "CompiledInfrastructure",
     "CompiledNode",
@@ -22,11 +24,31 @@ __all__ = [
     "HealthCheck",
     "Implementation",
     "MysqlCheck",
+    "ResourceChecker",
+    "ResourceProblem",
     "RunParameters",
     "StoredBundle",
     "StoredDefinition",
     "TemplatePlace",
 ]
+
+
+RESOURCE_COMMON = ("type", "name", "endpoint")
+"""Keys of every resource section: what says which account is meant. The others are its driver's."""
+
+
+class ResourceProblem(NamedTuple):
+    """What is wrong with a resource section: the key at fault, or None, and what is wrong, as a sentence."""
+
+    key: str | None
+    message: str
+    advice: str = ""
+    error: bool = True
+    """False: it is odd, and can be lived with."""
+
+
+ResourceChecker = Callable[[str, dict[str, Any]], Sequence[ResourceProblem] | None]
+"""(type, the whole section) -> what is wrong with it; None: there is no driver that could say."""
 
 
 class TemplatePlace(msgspec.Struct, frozen=True):
@@ -87,6 +109,8 @@ class Implementation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     account_label: str = ""
     """``resource.name``: the pool's account where one is called so."""
     endpoint: str = ""
+    built_on: str = ""
+    """The account that stands in for the described cloud; empty: the cloud that the resource section means."""
     resource: dict[str, Any] = {}
     """All keys of the resource section as written, templates not rendered."""
     contextualisation: Contextualisation = Contextualisation()

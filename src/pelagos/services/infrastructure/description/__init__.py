@@ -6,7 +6,7 @@ from pelagos.services.infrastructure.description.compile import (
     compile_definitions,
     compile_description,
 )
-from pelagos.services.infrastructure.description.resources import ResourceChecker
+from pelagos.services.infrastructure.values import ResourceChecker
 
 __all__ = [
     "CompileOptions",

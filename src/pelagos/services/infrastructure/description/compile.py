@@ -16,11 +16,15 @@ from pelagos.model.diagnostics import Diagnostic, Position
 from pelagos.services.infrastructure.description.definitions import PREFIX, DefinitionReader
 from pelagos.services.infrastructure.description.infrastructure import TOP_LEVEL, InfrastructureReader, NodeDraft
 from pelagos.services.infrastructure.description.resolve import Resolver
-from pelagos.services.infrastructure.description.resources import ResourceChecker
 from pelagos.services.infrastructure.source.bundle import Bundle
 from pelagos.services.infrastructure.source.nodes import MAPPING, Node, kind_of
 from pelagos.services.infrastructure.source.problems import Problems, did_you_mean, listing
-from pelagos.services.infrastructure.values import CompiledInfrastructure, Implementation, StoredDefinition
+from pelagos.services.infrastructure.values import (
+    CompiledInfrastructure,
+    Implementation,
+    ResourceChecker,
+    StoredDefinition,
+)
 
 __all__ = ["CompileOptions", "CompileResult", "compile_definitions", "compile_description"]
 
@@ -40,6 +44,7 @@ class CompileOptions(TypedDict, total=False):
     stored: Mapping[str, StoredDefinition]
     check_resource: ResourceChecker | None
     known_types: Collection[str] | None
+    built_on: str
 
 
 def compile_description(
@@ -49,15 +54,18 @@ def compile_description(
     stored: Mapping[str, StoredDefinition] | None = None,
     check_resource: ResourceChecker | None = None,
     known_types: Collection[str] | None = None,
+    built_on: str = "",
 ) -> CompileResult:
     """Check and compile the description that is in ``entries``, names of texts in ``sources``.
 
     Exactly one entry holds the description; node definitions may be in any of them, and those of ``stored`` are used
     for types that none has. ``check_resource`` checks resources of the ``known_types``, the driver types of the pool
-    (None: types are not checked). Raises :class:`DescriptionError` with all errors and warnings, by file and place."""
+    (None: types are not checked). ``built_on`` is the account that stands in for all clouds, if one does.
+
+    Raises :class:`DescriptionError` with all errors and warnings, by file and place."""
     problems = Problems()
     texts = _Texts(sources, entries, problems)
-    reader = DefinitionReader(problems, check_resource, known_types)
+    reader = DefinitionReader(problems, check_resource, known_types, built_on)
     definitions = texts.definitions(reader)
     root = texts.description()
     draft = InfrastructureReader(problems).read(root) if root is not None else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from pelagos.model.diagnostics import Position
@@ -22,7 +22,6 @@ from pelagos.services.infrastructure.description.resources import (
     INNER,
     RESOURCES,
     Keys,
-    ResourceChecker,
 )
 from pelagos.services.infrastructure.source.nodes import MAPPING, SCALAR, SEQUENCE, Node, kind_of
 from pelagos.services.infrastructure.source.problems import Problems, did_you_mean, listing
@@ -32,6 +31,8 @@ from pelagos.services.infrastructure.values import (
     HealthCheck,
     Implementation,
     MysqlCheck,
+    ResourceChecker,
+    ResourceProblem,
     TemplatePlace,
 )
 
@@ -39,7 +40,6 @@ __all__ = ["PREFIX", "DefinitionReader"]
 
 PREFIX = "node_def:"
 _SECTIONS = ("resource", "contextualisation", "config_management", "health_check")
-_COMMON = ("type", "name", "endpoint")
 _CONTEXT_KEYS: dict[str, Keys] = {
     "basic": Keys((), ("attributes",)),
     "cloudinit": Keys(("context_template",), ("attributes",)),
@@ -53,14 +53,20 @@ _MAX_SECONDS = 10_000_000
 
 
 class DefinitionReader:
-    """Reads definitions; ``check_resource`` is asked for the types in ``known_types``."""
+    """Reads definitions; ``check_resource`` is asked for the types in ``known_types``. ``built_on`` is the account that
+    stands in for all clouds, if one does."""
 
     def __init__(
-        self, problems: Problems, check_resource: ResourceChecker | None, known_types: Collection[str] | None
+        self,
+        problems: Problems,
+        check_resource: ResourceChecker | None,
+        known_types: Collection[str] | None,
+        built_on: str = "",
     ) -> None:
         self._problems = problems
         self._check_resource = check_resource
         self._known_types = known_types
+        self._built_on = built_on
 
     def read(self, key: str, node: Node) -> tuple[Implementation, ...]:
         """The implementations under a ``node_def:`` key; errors are added."""
@@ -108,12 +114,13 @@ class DefinitionReader:
         label = text_at(name_node, "'name'", self._problems) if name_node is not None else ""
         endpoint = text_at(endpoint_node, "'endpoint'", self._problems) if endpoint_node is not None else ""
         values = resource.plain()
-        self._check_keys_of(kind, label, resource, values)
+        self._check_keys_of(kind, resource, values)
         _collect(resource, "resource", places)
         return Implementation(
             resource_type=kind,
             account_label=label,
             endpoint=endpoint,
+            built_on=self._built_on,
             resource=values,
             contextualisation=contextualisation,
             config_management=config,
@@ -122,15 +129,12 @@ class DefinitionReader:
             places=places,
         )
 
-    def _check_keys_of(self, kind: str, label: str, resource: Node, values: dict[str, Any]) -> None:
+    def _check_keys_of(self, kind: str, resource: Node, values: dict[str, Any]) -> None:
         if self._check_resource is not None and (self._known_types is None or kind in self._known_types):
-            options = {key: value for key, value in values.items() if key not in _COMMON}
-            for key, message in self._check_resource(kind, label, options):
-                entry = resource.value.get(key) if key is not None else None
-                if entry is not None and _holds_template(entry[1]):
-                    continue  # its value is not known before it is rendered; the driver checks it again then
-                self._problems.error(message, entry[0].position if entry is not None else resource.position)
-            return
+            found = self._check_resource(kind, values)
+            if found is not None:
+                self._tell(resource, found)
+                return
         keys = RESOURCES.get(kind)
         if keys is None:
             return  # whether a cloud of that type is there is asked where a node uses it
@@ -140,6 +144,15 @@ class DefinitionReader:
         if inner is not None:
             for key in needed:
                 require(inner, key, f"'description' of type {kind!r}", self._problems)
+
+    def _tell(self, resource: Node, found: Sequence[ResourceProblem]) -> None:
+        for problem in found:
+            entry = resource.value.get(problem.key) if problem.key is not None else None
+            if entry is not None and _holds_template(entry[1]):
+                continue  # its value is not known before it is rendered; the driver checks it again then
+            position = entry[0].position if entry is not None else resource.position
+            tell = self._problems.error if problem.error else self._problems.warning
+            tell(problem.message, position, problem.advice)
 
     def _check_table(self, what: str, node: Node, keys: Keys) -> None:
         check_keys(node, ("type", *keys.known), what, self._problems)

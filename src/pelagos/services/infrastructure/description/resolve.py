@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from pelagos.model.diagnostics import Position
 from pelagos.services.infrastructure.description.graph import cycles, dependents_of, reverse
 from pelagos.services.infrastructure.description.infrastructure import Draft, Edge, NodeDraft
+from pelagos.services.infrastructure.description.resources import missing_extra
 from pelagos.services.infrastructure.source.problems import Problems, did_you_mean, listing
 from pelagos.services.infrastructure.templates.environment import FUNCTIONS
 from pelagos.services.infrastructure.templates.facts import Facts, column_of, facts_of
@@ -181,12 +182,14 @@ class Resolver:
             return tuple(matching)
         possible = [index for index in matching if implementations[index].resource_type in self._known_types]
         if not possible:
-            wanted = listing(dict.fromkeys(repr(implementations[index].resource_type) for index in matching))
+            types = dict.fromkeys(implementations[index].resource_type for index in matching)
+            wanted = listing(repr(type_) for type_ in types)
             there = listing(repr(name) for name in sorted(self._known_types)) or "no type at all"
+            install = _install(types)
             problems.error(
                 f"no cloud of the pool is of type {wanted}, which node {node.name!r} needs",
                 node.type_position,
-                f"there are clouds of {there}; add a cloud to the pool, or an implementation for one of these",
+                f"{install}there are clouds of {there}; add a cloud to the pool, or an implementation for one of these",
             )
             return ()
         for index in matching:
@@ -196,6 +199,7 @@ class Resolver:
                     f"no cloud of the pool is of type {item.resource_type!r}; this implementation of {node.type!r} is"
                     " passed over",
                     item.position,
+                    _install((item.resource_type,)).removesuffix("; "),
                 )
         return tuple(possible)
 
@@ -222,6 +226,7 @@ class Resolver:
                 self._check_alone(template, item)
             context = item.contextualisation
             made_from = [
+                *((item.built_on,) if item.built_on else ()),
                 *(item.resource, item.config_management, context.type, context.context_template),
                 *(context.context_mapping, context.attributes, context.env, context.command, context.context_variables),
             ]
@@ -311,6 +316,12 @@ class Resolver:
                 at,
                 f"add the dependency [{node.name}, {name}]",
             )
+
+
+def _install(types: Iterable[str]) -> str:
+    """What to install for these types, as the beginning of an advice; empty if nothing is missing."""
+    extras = dict.fromkeys(extra for type_ in types if (extra := missing_extra(type_)))
+    return f"pip install 'pelagos[{','.join(extras)}]'; " if extras else ""
 
 
 def _matches(item: Implementation, wanted: Mapping[str, Any]) -> bool:

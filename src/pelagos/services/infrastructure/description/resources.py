@@ -1,18 +1,16 @@
 """Which keys the ``resource`` and ``config_management`` sections of the ancestor's plug-ins have (reference 4.7, 4.10).
 
 A driver of the pool checks its own options, values included. These tables serve the types that no driver of this
-installation knows, so that definitions can be checked where their cloud is not: presence of keys only.
+installation knows, so that definitions can be checked where their cloud is not: presence of keys only. They also know
+which extra brings the library that a type's driver needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from importlib.util import find_spec
+from typing import NamedTuple
 
-__all__ = ["CONFIG_MANAGEMENT", "RESOURCES", "Keys", "ResourceChecker"]
-
-ResourceChecker = Callable[[str, str, dict[str, Any]], list[tuple[str | None, str]]]
-"""(type, label, keys less type, name and endpoint) -> [(key at fault or None, what is wrong with it)]."""
+__all__ = ["CONFIG_MANAGEMENT", "RESOURCES", "Keys", "missing_extra"]
 
 
 class Keys(NamedTuple):
@@ -67,3 +65,27 @@ CONFIG_MANAGEMENT: dict[str, Keys] = {
     "puppet_solo": Keys(("manifests",), ("endpoint", "name", "modules", "attributes")),
     "dummy": Keys((), ("endpoint", "name")),
 }
+
+_LIBRARIES = {
+    "ec2": ("libcloud", "libcloud"),
+    "libcloud": ("libcloud", "libcloud"),
+    "cloudsigma": ("libcloud", "libcloud"),
+    "nova": ("openstack", "openstack"),
+    "openstack": ("openstack", "openstack"),
+    "docker": ("docker", "docker"),
+    "azure_vm": ("azure", "azure.identity"),
+    "azure_aci": ("azure", "azure.identity"),
+}
+"""Type -> (the extra of Pelagos that brings its library, the package to import)."""
+
+
+def missing_extra(type: str) -> str:
+    """The extra without which no cloud of a type can be used here; empty if nothing is missing. Imports nothing but
+    the package around the library."""
+    extra, package = _LIBRARIES.get(type, ("", ""))
+    if not extra:
+        return ""
+    try:
+        return "" if find_spec(package) is not None else extra
+    except ModuleNotFoundError:
+        return extra

@@ -1,0 +1,85 @@
+"""How a cloud account is, as far as its calls tell: nobody asks a cloud for its health but by asking it for something.
+
+An answer that refuses (a bad image, a full quota) is an answer: the cloud is reached and the account let in.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+from pelagos.clouds.errors import CloudAuthFailed, CloudRateLimited, CloudUncertain, CloudUnreachable
+from pelagos.model.errors import ErrorPayload, PelagosError
+from pelagos.model.world import World
+
+__all__ = ["AccountHealth", "AccountState"]
+
+_WEIGHT = 0.2
+
+
+class AccountState(enum.StrEnum):
+    """What the last calls said of an account."""
+
+    UNKNOWN = "unknown"
+    """It was not asked for anything yet."""
+    OK = "ok"
+    """It answers."""
+    LIMITED = "limited"
+    """It wants to be left alone for a while: too many requests."""
+    UNREACHABLE = "unreachable"
+    """It does not answer."""
+    REFUSED = "refused"
+    """It does not accept the account's credentials."""
+    BROKEN = "broken"
+    """The account cannot be opened: wrong options, a secret that cannot be read, a driver that is not installed."""
+
+
+class AccountHealth:
+    """Of one account, in this process. Times in wall-clock seconds."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.state = AccountState.UNKNOWN
+        self.answered_at: float | None = None
+        self.error: ErrorPayload | None = None
+        """The last one, whether or not the account has answered since."""
+        self.error_at: float | None = None
+        self.seconds: float | None = None
+        """How long its answers take, the last ones counting more."""
+
+    def answered(self, seconds: float) -> None:
+        """A call came back with what was asked for."""
+        self.state = AccountState.OK
+        self.answered_at = self._world.now()
+        self.seconds = seconds if self.seconds is None else self.seconds + _WEIGHT * (seconds - self.seconds)
+
+    def failed(self, error: PelagosError) -> None:
+        """A call came back with an error of the cloud's, or not at all."""
+        self._note(error)
+        match error:
+            case CloudAuthFailed():
+                self.state = AccountState.REFUSED
+            case CloudRateLimited():
+                self.state = AccountState.LIMITED
+            case CloudUnreachable() | CloudUncertain():
+                self.state = AccountState.UNREACHABLE
+            case _:
+                self.state = AccountState.OK
+
+    def not_opened(self, error: PelagosError) -> None:
+        """The driver could not be opened."""
+        self.failed(error)
+        if self.state is AccountState.OK:
+            self.state = AccountState.BROKEN
+
+    def snapshot(self) -> dict[str, Any]:
+        return {
+            "state": self.state.value,
+            "answered_at": self.answered_at,
+            "seconds": self.seconds,
+            "error": None if self.error is None else self.error.message,
+            "error_at": self.error_at,
+        }
+
+    def _note(self, error: PelagosError) -> None:
+        self.error, self.error_at = error.payload(), self._world.now()
