@@ -48,7 +48,7 @@ needs_corpus = pytest.mark.skipif(
 
 
 class Site:
-    """One container with the services, a pool whose only cloud that can build is simulated, and the drivers there are."""
+    """One container with the services, and a pool with a simulated cloud and the drivers there are."""
 
     def __init__(self, loop: VirtualLoop) -> None:
         self.loop = loop

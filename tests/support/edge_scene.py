@@ -20,6 +20,7 @@ from pelagos.model.scope import DEFAULT_SCOPE, Scope
 from pelagos.model.states import InfrastructureState, InstanceState, RunState
 from pelagos.model.world import SystemWorld
 from pelagos.process import Context, current_context
+from pelagos.services.compute.messages import CloudRef, CloudServersRequest
 from pelagos.services.infrastructure import queries as infrastructure_queries
 from pelagos.services.infrastructure.messages import (
     CancelRun,
@@ -31,6 +32,19 @@ from pelagos.services.infrastructure.messages import (
 )
 from pelagos.store import append, open_store
 from pelagos.store.port import Store
+from pelagos.wire.clouds import (
+    CloudCheck,
+    CloudCheckRequest,
+    CloudChecks,
+    CloudList,
+    CloudServers,
+    CloudView,
+    FlavorList,
+    ImageList,
+    ImageView,
+    PoolChangeView,
+    PoolReload,
+)
 from pelagos.wire.doctor import DoctorView, Fact
 from pelagos.wire.infrastructures import (
     DefinitionView,
@@ -165,6 +179,40 @@ class Domain:
             self._known(scope, revision, "1", "HEAD")
         return DiffView(old=REVISION, new=REVISION, changes=(), files={})
 
+    async def list_clouds(self) -> CloudList:
+        self._command(None)
+        return CloudList((CloudView(name="east", state="ok"),))
+
+    async def get_cloud(self, request: CloudRef, /) -> CloudView:
+        self._command(request)
+        self._known(current_context().scope, request.cloud, "east")
+        return CloudView(name="east", state="ok")
+
+    async def check_clouds(self, request: CloudCheckRequest, /) -> CloudChecks:
+        self._command(request)
+        self._known(current_context().scope, request.cloud, "", "east")
+        return CloudChecks((CloudCheck(cloud="east", ok=True, seconds=0.1, error=None),))
+
+    async def list_images(self, request: CloudRef, /) -> ImageList:
+        self._command(request)
+        self._known(current_context().scope, request.cloud, "east")
+        return ImageList((ImageView(id="default", name="default", size_bytes=None, created_at=None),))
+
+    async def list_flavors(self, request: CloudRef, /) -> FlavorList:
+        self._command(request)
+        self._known(current_context().scope, request.cloud, "east")
+        return FlavorList(())
+
+    async def list_cloud_servers(self, request: CloudServersRequest, /) -> CloudServers:
+        self._command(request)
+        self._known(current_context().scope, request.cloud, "east")
+        return CloudServers(())
+
+    async def reload_pool(self, request: PoolReload, /) -> PoolChangeView:
+        self._command(request)
+        self._known(current_context().scope, request.cloud, "", "east")
+        return PoolChangeView(kept=("east",))
+
     async def delete_definition(self, type: str) -> None:
         self._known(current_context().scope, type, "web")
         self.deleted_types.append(type)
@@ -273,6 +321,7 @@ async def edge_scene(directory: Path, **limits: Any) -> AsyncIterator[Scene]:
         delete_definition=domain.delete_definition,
         queries=domain,
         servers=domain,
+        clouds=domain,
         doctor=doctor,
         version="0.1.0",
         mode="embedded",

@@ -21,6 +21,7 @@ from pelagos.clients import Client
 from pelagos.model.errors import NotFound, PelagosError
 from pelagos.model.states import InfrastructureState, InstanceState, RunState
 from pelagos.model.world import SystemWorld
+from pelagos.wire.clouds import CloudCheck, CloudView, PoolChangeView
 from pelagos.wire.doctor import DoctorView, HealthView
 from pelagos.wire.infrastructures import (
     DefinitionsRequest,
@@ -209,6 +210,12 @@ class FakeServer:
     deleted: list[str] = field(default_factory=list)
     maintained: list[tuple[str, bool]] = field(default_factory=list)
     statuses_read: int = 0
+    clouds: tuple[CloudView, ...] = ()
+    checks: tuple[CloudCheck, ...] = ()
+    offers: dict[str, tuple[Any, ...] | PelagosError] = field(default_factory=dict)
+    """``images``, ``flavors``, ``servers`` of a cloud."""
+    pool_change: PoolChangeView | PelagosError = field(default_factory=PoolChangeView)
+    asked_of_clouds: list[tuple[Any, ...]] = field(default_factory=list)
 
 
 class FakeClient:
@@ -217,6 +224,7 @@ class FakeClient:
         self.infrastructures = FakeInfrastructures(server)
         self.runs = FakeRuns(server)
         self.definitions = FakeDefinitions(server)
+        self.clouds = FakeClouds(server)
 
     async def plan(self, request: PlanRequest) -> PlanView:
         self._server.planned.append(request)
@@ -321,6 +329,38 @@ class FakeDefinitions:
 
     async def delete(self, type: str) -> None:
         self._server.deleted.append(type)
+
+
+class FakeClouds:
+    def __init__(self, server: FakeServer) -> None:
+        self._server = server
+
+    async def list(self) -> tuple[CloudView, ...]:
+        return self._server.clouds
+
+    async def get(self, cloud: str) -> CloudView:
+        for view in self._server.clouds:
+            if view.name == cloud:
+                return view
+        raise NotFound(f"the pool has no account {cloud!r}")
+
+    async def check(self, cloud: str = "") -> tuple[CloudCheck, ...]:
+        self._server.asked_of_clouds.append(("check", cloud))
+        return self._server.checks
+
+    async def images(self, cloud: str) -> tuple[Any, ...]:
+        return _answer(self._server.offers.get("images", ()))
+
+    async def flavors(self, cloud: str) -> tuple[Any, ...]:
+        return _answer(self._server.offers.get("flavors", ()))
+
+    async def servers(self, cloud: str, *, all: bool = False) -> tuple[Any, ...]:
+        self._server.asked_of_clouds.append(("servers", cloud, all))
+        return _answer(self._server.offers.get("servers", ()))
+
+    async def reload(self, cloud: str = "") -> PoolChangeView:
+        self._server.asked_of_clouds.append(("reload", cloud))
+        return _answer(self._server.pool_change)
 
 
 def _answer(value: Any) -> Any:

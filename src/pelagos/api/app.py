@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from starlette.types import ASGIApp
 
-from pelagos.api import events, infrastructures, system
+from pelagos.api import clouds, events, infrastructures, system
 from pelagos.api.binding import Call, Endpoint, Reply, build_router
 from pelagos.api.edge import Edge
 from pelagos.api.faces import face
@@ -27,6 +27,7 @@ class Application:
         self.endpoints: tuple[Endpoint, ...] = (
             *system.ENDPOINTS,
             *infrastructures.ENDPOINTS,
+            *clouds.ENDPOINTS,
             *events.ENDPOINTS,
             Endpoint(
                 method="GET",

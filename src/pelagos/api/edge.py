@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from pelagos.model.scope import Scope
 from pelagos.model.world import World
+from pelagos.services.compute.messages import CloudRef, CloudServersRequest
 from pelagos.services.infrastructure.messages import (
     CancelRun,
     ImportDefinitions,
@@ -24,6 +25,17 @@ from pelagos.services.infrastructure.messages import (
     SetMaintained,
 )
 from pelagos.store.port import Store
+from pelagos.wire.clouds import (
+    CloudCheckRequest,
+    CloudChecks,
+    CloudList,
+    CloudServers,
+    CloudView,
+    FlavorList,
+    ImageList,
+    PoolChangeView,
+    PoolReload,
+)
 from pelagos.wire.doctor import DoctorView
 from pelagos.wire.infrastructures import (
     DefinitionView,
@@ -41,7 +53,7 @@ from pelagos.wire.infrastructures import (
     StatusView,
 )
 
-__all__ = ["Commands", "DeleteDefinitionCommand", "Edge", "Limits", "Queries", "ServerQueries"]
+__all__ = ["Clouds", "Commands", "DeleteDefinitionCommand", "Edge", "Limits", "Queries", "ServerQueries"]
 
 
 class Commands(Protocol):
@@ -56,6 +68,18 @@ class Commands(Protocol):
     async def import_definitions(self, request: ImportDefinitions, /) -> tuple[DefinitionView, ...]: ...
     async def logs(self, request: LogsRequest, /) -> Logs: ...
     async def refresh_live(self, request: RefreshLive, /) -> None: ...
+
+
+class Clouds(Protocol):
+    """The compute service's operations on the clouds of the pool, each in the context that is set when it is called."""
+
+    async def list_clouds(self) -> CloudList: ...
+    async def get_cloud(self, request: CloudRef, /) -> CloudView: ...
+    async def check_clouds(self, request: CloudCheckRequest, /) -> CloudChecks: ...
+    async def list_images(self, request: CloudRef, /) -> ImageList: ...
+    async def list_flavors(self, request: CloudRef, /) -> FlavorList: ...
+    async def list_cloud_servers(self, request: CloudServersRequest, /) -> CloudServers: ...
+    async def reload_pool(self, request: PoolReload, /) -> PoolChangeView: ...
 
 
 DeleteDefinitionCommand = Callable[[str], Awaitable[None]]
@@ -124,6 +148,7 @@ class Edge:
     delete_definition: DeleteDefinitionCommand
     queries: Queries
     servers: ServerQueries
+    clouds: Clouds
     doctor: Callable[[], Awaitable[DoctorView]]
     version: str
     mode: str

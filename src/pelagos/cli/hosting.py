@@ -13,6 +13,7 @@ from pelagos.cli.session import settings_of
 
 if TYPE_CHECKING:
     from pelagos.cli.invocation import Invocation
+    from pelagos.runtime import Settings
     from pelagos.runtime.hosting import HostReady
 
 __all__ = ["host_until_stopped"]
@@ -23,8 +24,12 @@ def host_until_stopped(invocation: Invocation, files: tuple[str, ...], **options
     from pelagos.runtime.hosting import host
 
     settings = settings_of(invocation)
+
+    def again() -> Settings:
+        return settings_of(invocation)
+
     with asyncio.Runner() as runner:
-        runner.run(host(settings, files, ready=_say(invocation), world=invocation.world, **options))
+        runner.run(host(settings, files, ready=_say(invocation), world=invocation.world, again=again, **options))
     return Exit.OK
 
 

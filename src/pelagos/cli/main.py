@@ -56,6 +56,7 @@ ENTRIES = {
         f"{_COMMANDS}.dead_letters:dead_letters", "What could not be delivered: list, retry, drop.", _PROCESSES
     ),
     "log-level": Entry(f"{_COMMANDS}.log_level:log_level", "Set log levels while it runs.", _PROCESSES),
+    "cloud": Entry(f"{_COMMANDS}.cloud:cloud", "List and check the clouds of the pool, and what they offer.", _SET_UP),
     "definitions": Entry(f"{_COMMANDS}.definitions:definitions", "Import, list and delete node definitions.", _SET_UP),
     "doctor": Entry(f"{_COMMANDS}.doctor:doctor", "Say what this machine can do, and what is missing.", _SET_UP),
     "completion": Entry(f"{_COMMANDS}.completion:completion", "Print the completion script of a shell.", _SET_UP),

@@ -12,6 +12,7 @@ from pelagos.cli.session import settings_of
 
 if TYPE_CHECKING:
     from pelagos.cli.invocation import Invocation
+    from pelagos.runtime import Settings
 
 __all__ = ["serve_until_stopped"]
 
@@ -23,8 +24,12 @@ def serve_until_stopped(invocation: Invocation, *, allow_remote: bool = False, *
 
     overrides: dict[str, Any] = {"http": {"allow_remote": True}} if allow_remote else {}
     settings = settings_of(invocation, **overrides)
+
+    def again() -> Settings:
+        return settings_of(invocation, **overrides)
+
     with asyncio.Runner() as runner:
-        runner.run(serve(settings, ready=_say(invocation), world=invocation.world, **options))
+        runner.run(serve(settings, ready=_say(invocation), world=invocation.world, again=again, **options))
     return Exit.OK
 
 

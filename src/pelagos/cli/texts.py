@@ -29,6 +29,13 @@ _COLORS = {
     "suspended": "blue",
     "shutdown": "blue",
     "failed": "red",
+    "ok": "green",
+    "limited": "yellow",
+    "draining": "yellow",
+    "removed": "magenta",
+    "unreachable": "red",
+    "refused": "red",
+    "broken": "red",
     "cancelled": "red",
 }
 

@@ -14,6 +14,21 @@ from pelagos.clients.connection import Connection
 from pelagos.clients.streams import follow
 from pelagos.model.errors import InvalidInput
 from pelagos.model.world import World
+from pelagos.wire.clouds import (
+    CloudCheck,
+    CloudCheckRequest,
+    CloudChecks,
+    CloudList,
+    CloudServers,
+    CloudServerView,
+    CloudView,
+    FlavorList,
+    FlavorView,
+    ImageList,
+    ImageView,
+    PoolChangeView,
+    PoolReload,
+)
 from pelagos.wire.infrastructures import (
     DefinitionsRequest,
     DefinitionView,
@@ -40,7 +55,7 @@ from pelagos.wire.pages import (
     ServerList,
 )
 
-__all__ = ["Definitions", "Infrastructures", "Runs", "Servers", "check_reference", "events"]
+__all__ = ["Clouds", "Definitions", "Infrastructures", "Runs", "Servers", "check_reference", "events"]
 
 
 def _part(text: str) -> str:
@@ -154,6 +169,45 @@ class Definitions:
         await self._connection.request("DELETE", f"/definitions/{_part(type)}", NoneType)
 
 
+class Clouds:
+    """The clouds of the pool."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def list(self) -> tuple[CloudView, ...]:
+        """All of them, and how they are. Asks none of them."""
+        return (await self._connection.get("/clouds", CloudList)).items
+
+    async def get(self, cloud: str) -> CloudView:
+        """One, with what its driver can do."""
+        return await self._connection.get(_cloud(cloud), CloudView)
+
+    async def check(self, cloud: str = "") -> tuple[CloudCheck, ...]:
+        """Ask one, or all of them, for an answer now."""
+        body = CloudCheckRequest(cloud=cloud)
+        answer = await self._connection.request("POST", "/pool/check", CloudChecks, body=body, repeatable=True)
+        return answer.items
+
+    async def images(self, cloud: str) -> tuple[ImageView, ...]:
+        """Its images, by name."""
+        return (await self._connection.get(_cloud(cloud, "/images"), ImageList)).items
+
+    async def flavors(self, cloud: str) -> tuple[FlavorView, ...]:
+        """Its sizes of servers, the smallest first."""
+        return (await self._connection.get(_cloud(cloud, "/flavors"), FlavorList)).items
+
+    async def servers(self, cloud: str, *, all: bool = False) -> tuple[CloudServerView, ...]:
+        """The servers it shows now; with ``all`` also those that Pelagos did not make."""
+        params = {"all": "true"} if all else None
+        return (await self._connection.get(_cloud(cloud, "/servers"), CloudServers, params=params)).items
+
+    async def reload(self, cloud: str = "") -> PoolChangeView:
+        """Have the daemon read the configuration of the pool anew; ``cloud`` is opened anew in any case."""
+        body = PoolReload(cloud=cloud)
+        return await self._connection.request("POST", "/pool/reload", PoolChangeView, body=body, repeatable=True)
+
+
 class Servers:
     """Servers of all clouds."""
 
@@ -193,6 +247,12 @@ def check_reference(ref: str) -> None:
             f"{ref!r} is not an infrastructure's name or id",
             advice="An infrastructure's name or id is not empty and has no '/'; `pelagos list` shows those there are.",
         )
+
+
+def _cloud(name: str, what: str = "") -> str:
+    if not name or "/" in name:
+        raise InvalidInput(f"{name!r} is not a cloud's name", advice="`pelagos cloud list` shows those there are.")
+    return f"/clouds/{_part(name)}{what}"
 
 
 def _one(ref: str, what: str) -> str:

@@ -10,13 +10,14 @@ from pelagos.operations.journal import submit_creates, submit_deletes, submit_po
 from pelagos.operations.kinds import KINDS, Effect, Kind, Step
 from pelagos.operations.reading import operations_by_id, operations_by_request, operations_of_targets
 from pelagos.operations.records import NewServer, OperationRecord, ServerAction
-from pelagos.operations.worker import EngineConfig
+from pelagos.operations.worker import AccountWorker, EngineConfig
 
 __all__ = [
     "KINDS",
     "AccountHealth",
     "AccountState",
     "AccountUse",
+    "AccountWorker",
     "Backoff",
     "Effect",
     "EngineConfig",

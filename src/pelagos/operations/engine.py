@@ -23,7 +23,7 @@ from sqlalchemy.exc import IntegrityError
 from pelagos.clouds.errors import CloudUnreachable
 from pelagos.clouds.pool import Account, Pool
 from pelagos.clouds.port import Catalogue, ForeignReader, ListenerOracle
-from pelagos.clouds.values import Capabilities, CloudFlavor, CloudImage, CloudServer, CommandResult
+from pelagos.clouds.values import CloudFlavor, CloudImage, CloudServer, CommandResult
 from pelagos.model.errors import (
     Conflict,
     DeadlineExceeded,
@@ -83,6 +83,11 @@ class OperationsEngine:
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
         self._running = False
+
+    @property
+    def pool(self) -> Pool:
+        """The accounts it works for."""
+        return self._pool
 
     async def run(self) -> None:
         """Work until :meth:`stop`. Begins with what the journal holds, also when it is run again.
@@ -267,10 +272,6 @@ class OperationsEngine:
             if foreign and isinstance(driver, ForeignReader):
                 found += await cloud.read(driver.list_foreign_servers, timeout=timeout)
         return found
-
-    async def capabilities(self, account: str) -> Capabilities:
-        """What the account's driver can do. Raises NotFound and what opening it raises."""
-        return (await (await self._worker(account)).cloud()).capabilities
 
     def workers(self) -> dict[str, AccountWorker]:
         """The worker of each account, those that retire among them: for reading."""

@@ -20,6 +20,7 @@ from pelagos.model.world import World
 from pelagos.process import Process, client
 from pelagos.runtime.doctor import gather_facts
 from pelagos.runtime.settings import Settings
+from pelagos.services.compute import ComputeService
 from pelagos.services.compute import queries as compute_queries
 from pelagos.services.infrastructure import InfrastructureService, queries
 from pelagos.services.infrastructure.messages import DeleteDefinition
@@ -38,8 +39,13 @@ def compose_edge(
     leases on it are dead."""
     http = settings.http
     world: World = caller.world
+    timeout = http.command_timeout
     commands = cast(
-        InfrastructureService, _Explained(client(InfrastructureService, caller, timeout=http.command_timeout))
+        InfrastructureService,
+        _Explained(client(InfrastructureService, caller, timeout=timeout), "infrastructures", "infrastructure"),
+    )
+    clouds = cast(
+        ComputeService, _Explained(client(ComputeService, caller, timeout=timeout), "the clouds of the pool", "compute")
     )
 
     async def delete_definition(type_: str) -> None:
@@ -56,6 +62,7 @@ def compose_edge(
             delete_definition=delete_definition,
             queries=_Queries(facts),
             servers=_Servers(),
+            clouds=clouds,
             doctor=doctor,
             version=__version__,
             mode=mode,
@@ -68,21 +75,23 @@ def compose_edge(
 class _Explained:
     """The commands; where nobody serves them, the error says what to start."""
 
-    def __init__(self, commands: InfrastructureService) -> None:
+    def __init__(self, commands: object, what: str, app: str) -> None:
         self._commands = commands
+        self._what = what
+        self._app = app
 
     def __getattr__(self, name: str) -> Any:
         command = getattr(self._commands, name)
 
-        async def call(request: object) -> Any:
+        async def call(*request: object) -> Any:
             try:
-                return await command(request)
+                return await command(*request)
             except Unavailable as error:
                 if "address" not in error.details:
                     raise
                 raise Unavailable(
-                    "no container of this system serves infrastructures now; nothing was done",
-                    advice="Start one with the app `infrastructure`; `pelagos nodes` shows which containers there are.",
+                    f"no container of this system serves {self._what} now; nothing was done",
+                    advice=f"Start one with the app `{self._app}`; `pelagos nodes` shows which containers there are.",
                     details=error.details,
                 ) from error
 

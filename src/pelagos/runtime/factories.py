@@ -16,6 +16,7 @@ from pelagos.model.world import World
 from pelagos.process import Process
 from pelagos.runtime.home import DaemonLock
 from pelagos.runtime.listening import Listening
+from pelagos.runtime.reloading import PoolReloader
 from pelagos.runtime.settings import Settings
 from pelagos.store import HostFacts, LeaseKeeper, Store
 
@@ -43,7 +44,8 @@ def compute(resources: Resources) -> Process:
 
     store = resources.get(Store)
     engine = OperationsEngine(store, resources.get(Pool), resources.get(LeaseKeeper), resources.get(World))
-    return ComputeService(store, engine)
+    reloader = resources.find(PoolReloader)
+    return ComputeService(store, engine, None if reloader is None else reloader.reload)
 
 
 @process_factory(needs=(Store, LeaseKeeper, Pool))

@@ -44,6 +44,7 @@ from pelagos.runtime.home import prepare_home, write_private
 from pelagos.runtime.listening import Listening
 from pelagos.runtime.log_levels import LEVELS, set_log_level
 from pelagos.runtime.logs import configure_logs
+from pelagos.runtime.reloading import PoolReloader, PoolReloads, reload_at_hangup
 from pelagos.runtime.resources import HostResources
 from pelagos.runtime.settings import Settings
 from pelagos.runtime.stopping import (
@@ -99,6 +100,7 @@ async def host(
     world: World | None = None,
     stop: asyncio.Event | None = None,
     signals: bool = True,
+    again: Callable[[], Settings] | None = None,
 ) -> None:
     """Run a container until it is told to stop.
 
@@ -109,7 +111,8 @@ async def host(
     which is then closed, and systemd is told. ``stop`` stops it like a first signal. ``here``: whether names of apps
     are also looked for in the working directory; ``mode``: whose log it is; ``given``: resources that the caller has.
     ``signals``: whether this is all of its program, which then heeds signals, is watched, and ends by force if it
-    hangs (:mod:`pelagos.runtime.guards`).
+    hangs (:mod:`pelagos.runtime.guards`). ``again`` loads the settings once more, for reloads of the pool; with
+    ``signals`` SIGHUP asks for one.
 
     Raises DescriptionError with all mistakes in files and arguments, InvalidInput for flags, Conflict if a container
     of that id lives, Unauthenticated if the system's other containers have other keys, Unavailable if the broker cannot
@@ -135,7 +138,13 @@ async def host(
         events = LifecycleEvents()
         await container.spawn(events, name="lifecycle events")
         container.on_process = events.process_changed
-        resources = HostResources(container, settings, given)
+        resources = HostResources(container, settings, given, again=again)
+        reloader = resources.find(PoolReloader)
+        if reloader is not None:
+            reloads = PoolReloads(reloader)
+            await container.spawn(reloads, name="pool reloads")
+            if signals:
+                stack.callback(reload_at_hangup(reloads))
         apps = AppManager(
             container,
             resources,

@@ -19,6 +19,8 @@ from pelagos.model.world import World
 from pelagos.process import Process
 from pelagos.runtime.home import DaemonLock
 from pelagos.runtime.listening import Listening
+from pelagos.runtime.pool_loading import open_pool
+from pelagos.runtime.reloading import PoolReloader
 from pelagos.runtime.settings import Settings
 from pelagos.store import HostFacts, LeaseKeeper, Store, SystemHostFacts, open_store
 
@@ -33,9 +35,15 @@ class HostResources:
     """See :class:`pelagos.container.apps.Resources`."""
 
     def __init__(
-        self, container: Container, settings: Settings, given: Mapping[type[Any], object] | None = None
+        self,
+        container: Container,
+        settings: Settings,
+        given: Mapping[type[Any], object] | None = None,
+        *,
+        again: Callable[[], Settings] | None = None,
     ) -> None:
-        """``given`` are given out instead of being opened: for whoever simulates or shares."""
+        """``given`` are given out instead of being opened: for whoever simulates or shares. ``again`` loads the
+        settings once more, so that the pool can be reloaded; None: it cannot."""
         self._container = container
         self._settings = settings
         self._world = container.world
@@ -48,6 +56,8 @@ class HostResources:
             Listening: Listening(),
             **(given or {}),
         }
+        if again is not None:
+            self._open[PoolReloader] = PoolReloader(again, lambda: self.find(Pool), self._open[Plugins], self._world)
         self._openers: dict[type[Any], Opener] = {
             Store: self._store,
             LeaseKeeper: self._keeper,
@@ -98,8 +108,7 @@ class HostResources:
 
     @asynccontextmanager
     async def _pool(self) -> AsyncIterator[Pool]:
-        settings = self._settings
-        pool = Pool(settings.pool, self._open[Plugins], self._world, settings.home, simulated=settings.simulated)
+        pool = open_pool(self._settings, self._open[Plugins], self._world)
         try:
             yield pool
         finally:

@@ -38,9 +38,10 @@ async def serve(
     world: World | None = None,
     stop: asyncio.Event | None = None,
     signals: bool = True,
+    again: Callable[[], Settings] | None = None,
 ) -> None:
     """Run the daemon. ``listen``, ``system``, ``broker`` and ``release`` go before the settings' own; ``stop`` stops it
-    like a first signal.
+    like a first signal. ``again`` loads the settings once more, for reloads of the pool.
 
     Raises Conflict, naming its pid, if a daemon of this home lives; InvalidInput for an address that is none or may
     not be; StoreUnavailable; what :func:`host` raises; and whatever made the services fail for good."""
@@ -61,6 +62,7 @@ async def serve(
             world=world or SystemWorld(),
             stop=stop,
             signals=signals,
+            again=again,
         )
     finally:
         lock.release()

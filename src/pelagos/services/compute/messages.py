@@ -11,6 +11,8 @@ from pelagos.model.states import OperationState
 
 __all__ = [
     "Accepted",
+    "CloudRef",
+    "CloudServersRequest",
     "ConsoleOutput",
     "ConsoleRequest",
     "CreateServers",
@@ -135,3 +137,16 @@ class ListenerVerdict(msgspec.Struct, frozen=True):
     """``owned`` is None where the cloud has no doubt to clear."""
 
     owned: bool | None
+
+
+class CloudRef(msgspec.Struct, frozen=True, kw_only=True):
+    """``cloud`` is the name of an account of the pool."""
+
+    cloud: str
+
+
+class CloudServersRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """``foreign``: also servers that Pelagos did not make."""
+
+    cloud: str
+    foreign: bool = False

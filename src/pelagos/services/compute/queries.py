@@ -25,6 +25,7 @@ __all__ = [
     "operations_of_server",
     "servers_by_id",
     "servers_of",
+    "servers_of_account",
 ]
 
 _CHUNK = 500
@@ -131,6 +132,13 @@ def get_server(connection: Connection, scope: Scope, server_id: str) -> ServerRo
 def servers_of(connection: Connection, infrastructure_id: str) -> list[ServerRow]:
     """The live servers of an infrastructure, oldest first, in one query. The caller has checked whose it is."""
     return [_row(row) for row in connection.execute(_of_infrastructure, {"b_infrastructure": infrastructure_id})]
+
+
+def servers_of_account(connection: Connection, scope: Scope, account: str) -> list[ServerRow]:
+    """The project's living servers of an account, in one query."""
+    query = _of_project.where(servers.c.account == bindparam("b_account"), servers.c.deleted_at.is_(None))
+    parameters = {"b_project": scope.project_id, "b_account": account}
+    return [_row(row) for row in connection.execute(query, parameters)]
 
 
 def servers_by_id(connection: Connection, ids: Iterable[str]) -> dict[str, ServerRow]:

@@ -6,14 +6,18 @@ whoever asks, and ids. Truth is in the store, so any number of these may serve, 
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 
-from pelagos.model.errors import Conflict
+from pelagos.model.errors import Conflict, Unsupported
 from pelagos.model.states import ServerState
 from pelagos.operations import NewServer, OperationRecord, OperationsEngine, ServerAction
 from pelagos.process import ServiceProcess, current_context, operation
+from pelagos.services.compute.clouds import Clouds
 from pelagos.services.compute.messages import (
     Accepted,
+    CloudRef,
+    CloudServersRequest,
     ConsoleOutput,
     ConsoleRequest,
     CreateServers,
@@ -30,6 +34,17 @@ from pelagos.services.compute.messages import (
 )
 from pelagos.services.compute.queries import ServerRow, get_server
 from pelagos.store import Store
+from pelagos.wire.clouds import (
+    CloudCheckRequest,
+    CloudChecks,
+    CloudList,
+    CloudServers,
+    CloudView,
+    FlavorList,
+    ImageList,
+    PoolChangeView,
+    PoolReload,
+)
 
 __all__ = ["ComputeService"]
 
@@ -40,10 +55,18 @@ class ComputeService(ServiceProcess):
     name = "compute"
     version = "1.0"
 
-    def __init__(self, store: Store, engine: OperationsEngine) -> None:
+    def __init__(
+        self,
+        store: Store,
+        engine: OperationsEngine,
+        reload: Callable[[str], Awaitable[PoolChangeView]] | None = None,
+    ) -> None:
+        """``reload`` reads the pool's configuration anew; see :class:`PoolReload` for its argument."""
         super().__init__()
         self._store = store
         self._engine = engine
+        self._clouds = Clouds(store, engine)
+        self._reload = reload
 
     async def on_activate(self) -> None:
         self.start_task(self._engine.run(), name="operations")
@@ -107,6 +130,50 @@ class ComputeService(ServiceProcess):
         server, provider_id = await self._placed(request.server_id)
         owned = await self._engine.owns_listener(server.account, provider_id, request.address, request.port)
         return ListenerVerdict(owned)
+
+    # -- clouds ----------------------------------------------------------------------------------------------------
+
+    @operation
+    async def list_clouds(self) -> CloudList:
+        """Every cloud of the pool, and how it is. Asks none of them."""
+        return CloudList(tuple(await self._clouds.all()))
+
+    @operation
+    async def get_cloud(self, request: CloudRef) -> CloudView:
+        """One cloud, with what its driver can do. Raises NotFound."""
+        return await self._clouds.one(request.cloud)
+
+    @operation
+    async def check_clouds(self, request: CloudCheckRequest) -> CloudChecks:
+        """Ask one cloud, or all at once, for its servers. Raises NotFound; a cloud's own error is in the answer."""
+        return CloudChecks(tuple(await self._clouds.check(request.cloud)))
+
+    @operation
+    async def list_images(self, request: CloudRef) -> ImageList:
+        """The images of a cloud. Raises NotFound, Unsupported, CloudError."""
+        return ImageList(tuple(await self._clouds.images(request.cloud)))
+
+    @operation
+    async def list_flavors(self, request: CloudRef) -> FlavorList:
+        """The sizes of servers of a cloud. Raises NotFound, Unsupported, CloudError."""
+        return FlavorList(tuple(await self._clouds.flavors(request.cloud)))
+
+    @operation
+    async def list_cloud_servers(self, request: CloudServersRequest) -> CloudServers:
+        """The servers that a cloud shows now. Raises NotFound, Unsupported, CloudError."""
+        scope = current_context().scope
+        return CloudServers(tuple(await self._clouds.servers(scope, request.cloud, foreign=request.foreign)))
+
+    @operation
+    async def reload_pool(self, request: PoolReload) -> PoolChangeView:
+        """Read the pool's configuration anew, and be that from now on. Raises DescriptionError or InvalidInput, and is
+        as before; NotFound for the cloud that is to be opened anew; Unsupported in a program that reads it but once."""
+        if self._reload is None:
+            raise Unsupported(
+                "this program reads the configuration of the pool when it starts, and then no more",
+                advice="Start it again, or use `pelagos serve`, which can.",
+            )
+        return await self._reload(request.cloud)
 
     def _actions(self, items: tuple[ServerRef, ...]) -> list[ServerAction]:
         return [
