@@ -84,10 +84,7 @@ def cloud_facts(one: CloudView, now: float) -> str:
         ("named by", one.source),
         ("state", state(one.state)),
         ("driver is", "open" if one.opened else "not open yet"),
-        (
-            "operations",
-            {"here": "carried out by this process", "elsewhere": "carried out by another"}.get(one.served, ""),
-        ),
+        ("served by", {"here": "this process", "elsewhere": "another process"}.get(one.served, "")),
         ("answered", _since(one.answered_at, now)),
         ("latency", _milliseconds(one.latency)),
         ("held", f"for {one.held_for:.0f} s" if one.held_for else ""),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pelagos.operations.accounts import AccountUse, use_of_accounts
+from pelagos.operations.accounts import AccountUse, account_description, use_of_accounts
 from pelagos.operations.calls import Backoff
 from pelagos.operations.engine import OperationsEngine, RefreshResult
 from pelagos.operations.health import AccountHealth, AccountState
@@ -28,6 +28,7 @@ __all__ = [
     "RefreshResult",
     "ServerAction",
     "Step",
+    "account_description",
     "operations_by_id",
     "operations_by_request",
     "operations_of_targets",

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, func, select
 from pelagos.clouds.values import ServerSpec
 from pelagos.store.schema import operations, servers
 
-__all__ = ["AccountUse", "described_accounts", "use_of_accounts"]
+__all__ = ["AccountUse", "account_description", "described_accounts", "use_of_accounts"]
 
 _spec = msgspec.msgpack.Decoder(ServerSpec).decode
 _in_use = select(servers.c.account).where(servers.c.deleted_at.is_(None)).distinct()
@@ -51,9 +51,10 @@ def described_accounts(connection: Connection, known: frozenset[str]) -> dict[st
     """Accounts with living servers or unfinished operations that are not ``known`` -> what they are made of, as it was
     journaled with a server of theirs; empty for one that was configured once."""
     names = {*connection.execute(_in_use).scalars(), *connection.execute(_at_work).scalars()} - known
-    return {name: _described(connection, name) for name in sorted(names)}
+    return {name: account_description(connection, name) for name in sorted(names)}
 
 
-def _described(connection: Connection, account: str) -> dict[str, Any]:
+def account_description(connection: Connection, account: str) -> dict[str, Any]:
+    """What an account is made of that a description means, as it was journaled; empty for any other."""
     blob = connection.execute(_one_spec, {"b_account": account}).scalar()
     return {} if blob is None else _spec(blob).account

@@ -26,7 +26,7 @@ from pelagos.services.infrastructure import InfrastructureService, queries
 from pelagos.services.infrastructure.messages import DeleteDefinition
 from pelagos.store import HostFacts, Store
 from pelagos.wire.doctor import DoctorView
-from pelagos.wire.infrastructures import ExplainView, ServerView
+from pelagos.wire.infrastructures import ExplainView, ServerView, StatusView
 from pelagos.wire.times import rfc3339
 
 __all__ = ["compose_edge"]
@@ -60,7 +60,7 @@ def compose_edge(
             world=world,
             commands=commands,
             delete_definition=delete_definition,
-            queries=_Queries(facts),
+            queries=_Queries(facts, pool),
             servers=_Servers(),
             clouds=clouds,
             doctor=doctor,
@@ -99,11 +99,10 @@ class _Explained:
 
 
 class _Queries:
-    """The infrastructure service's queries, with what this host knows of the processes on it."""
+    """The infrastructure service's queries, with what this host knows of the processes on it, and of the pool."""
 
     list_infrastructures = staticmethod(queries.list_infrastructures)
     resolve = staticmethod(queries.resolve)
-    status = staticmethod(queries.status)
     run = staticmethod(queries.run)
     runs = staticmethod(queries.runs)
     history = staticmethod(queries.history)
@@ -113,13 +112,20 @@ class _Queries:
     last_position = staticmethod(queries.last_position)
     definitions = staticmethod(queries.definitions)
 
-    def __init__(self, facts: HostFacts | None) -> None:
+    def __init__(self, facts: HostFacts | None, pool: Pool) -> None:
         self._is_dead = None if facts is None else facts.is_dead
+        self._pool = pool
+
+    def status(self, connection: Connection, scope: Scope, name_or_id: str, /) -> StatusView:
+        return queries.status(connection, scope, name_or_id, known=self._known)
 
     def explain(self, connection: Connection, scope: Scope, name_or_id: str, node: str | None = None, /) -> ExplainView:
         from pelagos.services.infrastructure.explain import explain
 
-        return explain(connection, scope, name_or_id, node, is_dead=self._is_dead)
+        return explain(connection, scope, name_or_id, node, is_dead=self._is_dead, known=self._known)
+
+    def _known(self, account: str) -> bool:
+        return self._pool.find(account) is not None
 
 
 class _Servers:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, text
 
 from pelagos import __version__
+from pelagos.clouds import problem_diagnostics
 from pelagos.model.errors import PelagosError
 from pelagos.model.world import World
 from pelagos.runtime.home import daemon_pid, home_problem
@@ -41,6 +42,7 @@ async def gather_facts(settings: Settings, *, world: World, mode: str, store: St
     facts.append(await _broker(settings, world))
     facts += await _local(settings, world)
     facts += _accounts(pool)
+    facts += _auth_file(pool)
     return DoctorView(version=__version__, facts=tuple(facts))
 
 
@@ -156,8 +158,29 @@ def _accounts(pool: Pool) -> list[Fact]:
             facts.append(Fact(name=name, state="missing", fact=str(error), advice=error.advice))
             continue
         if problems:
-            listed = "; ".join(f"{key or 'the options'} {message}" for key, message in problems)
+            placed = [str(one) for one in problem_diagnostics(account.config, problems)]
+            listed = "; ".join(placed or [f"{key or 'the options'} {message}" for key, message in problems])
             facts.append(Fact(name=name, state="missing", fact=listed, advice="Correct the account's options."))
         else:
             facts.append(Fact(name=name, state="ok", fact=f"driver {account.config.driver}, options are valid"))
     return facts
+
+
+def _auth_file(pool: Pool) -> list[Fact]:
+    auth = pool.auth
+    if auth is None:
+        return []
+    try:
+        number = len(auth.entries())
+        others = auth.readable_by_others()
+    except PelagosError as error:
+        first = error.diagnostics[0] if error.diagnostics else None
+        said = f"{error}: {first}" if first is not None else str(error)
+        return [Fact(name="auth_file", state="missing", fact=said, advice=error.advice or "Correct the file.")]
+    except OSError as error:
+        return [Fact(name="auth_file", state="missing", fact=f"{auth.path} cannot be read: {error.strerror}")]
+    what = f"{auth.path}, {number} entries for clouds"
+    if others:
+        advice = f"chmod 600 {auth.path}"
+        return [Fact(name="auth_file", state="degraded", fact=f"{what}; others can read it", advice=advice)]
+    return [Fact(name="auth_file", state="ok", fact=what)]

@@ -99,6 +99,7 @@ def check(invocation: Invocation, name: str) -> int:
     read, it is reached, and it lets us in. The exit code is 1 if one is not.
     """
     from pelagos.cli.clouds import check_table, patiently
+    from pelagos.cli.failures import show_warnings
 
     async def work(session: Session) -> int:
         asked = session.client.clouds.check(name)
@@ -106,6 +107,8 @@ def check(invocation: Invocation, name: str) -> int:
         if invocation.plain:
             invocation.say(check_table(found))
             for one in found:
+                if one.error is not None:
+                    show_warnings(one.error.diagnostics, invocation)
                 if one.error is not None and one.error.advice:
                     invocation.note(f"{one.cloud}: {one.error.advice}")
         else:

@@ -17,6 +17,7 @@ from pelagos.operations import KINDS, Effect
 from pelagos.services.infrastructure import queries, records
 from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow, NodeRow, RunRow
 from pelagos.services.infrastructure.running import lacking as lacking_reason
+from pelagos.services.infrastructure.unserved import KnownAccount, unserved_accounts, why_unserved
 from pelagos.services.infrastructure.values import CompiledNode
 from pelagos.services.infrastructure.views import shown_state
 from pelagos.store import store_now
@@ -58,7 +59,11 @@ class _Facts:
     """Everything the explanation is made of, read in bulk."""
 
     def __init__(
-        self, connection: Connection, row: InfrastructureRow, is_dead: Callable[[LeaseRow], bool] | None
+        self,
+        connection: Connection,
+        row: InfrastructureRow,
+        is_dead: Callable[[LeaseRow], bool] | None,
+        known: KnownAccount | None,
     ) -> None:
         self.row = row
         self.nodes = {node.name: node for node in row.compiled.nodes}
@@ -74,6 +79,8 @@ class _Facts:
         held = lease is not None and lease.holder and lease.expires_at > self.now
         self.holder = lease if lease is not None and held and not (is_dead is not None and is_dead(lease)) else None
         self.going = self._going()
+        accounts = (instance.account for instances in self.by_node.values() for instance in instances)
+        self.unserved = unserved_accounts(connection, accounts, known)
 
     def _going(self) -> str:
         """Why nothing is created now; empty if something may be."""
@@ -134,12 +141,14 @@ def explain(
     node: str | None = None,
     *,
     is_dead: Callable[[LeaseRow], bool] | None = None,
+    known: KnownAccount | None = None,
 ) -> ExplainView:
     """``reference``: a name or an id; ``node``: only that node's chain. ``is_dead`` says whether a lease's holder
-    certainly lives no more; without it, whoever has not let go is taken to live until the lease ends.
+    certainly lives no more; without it, whoever has not let go is taken to live until the lease ends. ``known`` says
+    which cloud accounts the pool has; without it, all are taken to be there.
 
     Raises NotFound, Ambiguous."""
-    facts = _Facts(connection, queries.infrastructure(connection, scope, reference), is_dead)
+    facts = _Facts(connection, queries.infrastructure(connection, scope, reference), is_dead, known)
     if node is not None and node not in facts.nodes:
         raise NotFound(
             f"infrastructure {facts.row.name!r} has no node {node!r}",
@@ -245,11 +254,14 @@ def _instance(facts: _Facts, instance: InstanceRow, depth: int) -> ExplainStep:
     work = facts.work.get(instance.server_id)
     server = facts.servers.get(instance.server_id)
     why, last_answer, next_try = reason, "", None
+    if instance.account in facts.unserved:
+        why = why_unserved(instance.account)
     if work is not None and work.error is not None:
         last_answer = _said(work.error)
     if work is not None and not work.state.final:
         planned = work.next_try(facts.now)
-        next_try = rfc3339(planned) if planned is not None else None
+        waits = planned is None or instance.account in facts.unserved
+        next_try = None if waits or planned is None else rfc3339(planned)
         why = why or _doing(work, instance.account)
     elif state in (InstanceState.PENDING, InstanceState.TEMP_FAILED) and server is ServerState.ACTIVE:
         why = "its server runs; its health check has not succeeded yet"

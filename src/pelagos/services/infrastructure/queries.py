@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, func, select
 
 from pelagos.model.errors import Ambiguous, NotFound
@@ -13,6 +14,7 @@ from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState, InstanceState, ServerState
 from pelagos.services.infrastructure import records, revisions
 from pelagos.services.infrastructure.records import InfrastructureRow
+from pelagos.services.infrastructure.unserved import KnownAccount, unserved_accounts, why_unserved
 from pelagos.services.infrastructure.views import instance_status, revision_view, run_view
 from pelagos.store import events as store_events
 from pelagos.store.schema import infrastructure_nodes, infrastructures, instances, node_definitions, servers
@@ -170,16 +172,21 @@ def missing_instances(connection: Connection, row: InfrastructureRow) -> list[st
     ]
 
 
-def status(connection: Connection, scope: Scope, name_or_id: str) -> StatusView:
-    """The contract for scripts. Raises as :func:`resolve`."""
+def status(connection: Connection, scope: Scope, name_or_id: str, *, known: KnownAccount | None = None) -> StatusView:
+    """The contract for scripts. ``known`` says which cloud accounts the pool has; without it, all are taken to be
+    there. Raises as :func:`resolve`."""
     row = infrastructure(connection, scope, name_or_id)
     targets = {name: node.target for name, node in records.node_rows(connection, row.id).items()}
     living = records.living_instances(connection, row.id)
     states, observed_at = server_states(connection, row.id)
     nodes: dict[str, NodeStatus] = {}
     by_node: dict[str, dict[str, Any]] = {}
+    unserved = unserved_accounts(connection, (instance.account for instance in living), known)
     for instance in living:
-        by_node.setdefault(instance.node, {})[instance.id] = instance_status(instance, states.get(instance.server_id))
+        view = instance_status(instance, states.get(instance.server_id))
+        if instance.account in unserved:
+            view = msgspec.structs.replace(view, reason=why_unserved(instance.account))
+        by_node.setdefault(instance.node, {})[instance.id] = view
     degraded = False
     for node in row.compiled.nodes:
         shown = by_node.pop(node.name, {})
