@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,13 +24,11 @@ from pelagos.clouds.values import Capabilities
 from pelagos.model.diagnostics import Diagnostic
 from pelagos.model.errors import InvalidInput, PelagosError, Unavailable
 from pelagos.model.names import name_problem
-from pelagos.model.redaction import HIDDEN, names_secret, without_secrets
+from pelagos.model.redaction import HIDDEN, may_hold_secret, names_secret, without_secrets
 from pelagos.model.world import World
 from pelagos.model.yaml_layer import Layer, PathKey
 
 __all__ = ["Account", "AccountConfig", "AccountMistake", "Provenance", "account_mistakes", "problem_diagnostics"]
-
-_SECRETIVE = re.compile(r"(?i)secret|pass|token|key|credential|auth")
 
 
 class Provenance:
@@ -62,7 +59,7 @@ class Provenance:
             if key is not None and (*self._path, *path, key) in self._layer.origins:
                 inside = (*path, key)
         found = self._layer.diagnostic((*self._path, *inside), summary, advice)
-        return msgspec.structs.replace(found, source="") if _SECRETIVE.search(found.source) else found
+        return msgspec.structs.replace(found, source="") if may_hold_secret(found.source) else found
 
 
 class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

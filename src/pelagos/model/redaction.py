@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["HIDDEN", "conceal", "names_secret", "redact", "redact_text", "without_secrets"]
+__all__ = ["HIDDEN", "conceal", "may_hold_secret", "names_secret", "redact", "redact_text", "without_secrets"]
 
 HIDDEN = "[hidden]"
 
@@ -30,6 +30,7 @@ _SHAPES = (
     ),
 )
 _DEPTH = 8
+_KEYS = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)[\"']?\s*:")
 _SHORTEST = 6
 """Characters of a secret that is hidden wherever it stands; shorter ones are words, too."""
 _known: dict[str, None] = {}
@@ -53,6 +54,11 @@ def without_secrets(text: str) -> str:
 def names_secret(name: str) -> bool:
     """Whether a value of that name is one that must not be shown."""
     return _NAMES.search(name) is not None
+
+
+def may_hold_secret(line: str) -> bool:
+    """Whether a line of a YAML or JSON file has a key whose value must not be shown."""
+    return any(names_secret(key) for key in _KEYS.findall(line))
 
 
 def redact_text(text: str) -> str:

@@ -321,7 +321,10 @@ class OperationsEngine:
             await worker.retire()
             if self._workers.get(name) is worker:
                 del self._workers[name]
-            await self._retire(worker.account)
+            # Also those that came and went while this one's calls ended: no worker ever had them.
+            for account in self._pool.retired():
+                if account.name == name:
+                    await self._retire(account)
         finally:
             self._exchanging.discard(name)
         self._pool_changed()

@@ -24,6 +24,7 @@ import msgspec
 from pelagos.clouds import AccountConfig, Provenance
 from pelagos.model.diagnostics import Diagnostic
 from pelagos.model.errors import DescriptionError, InvalidInput
+from pelagos.model.redaction import may_hold_secret
 from pelagos.model.yaml_layer import Layer, PathKey, parse_scalar, read_layer
 from pelagos.runtime.pool_loading import ancestors_auth_file, as_list, complete_pool, named_accounts
 from pelagos.runtime.settings import Settings
@@ -64,7 +65,8 @@ def load_settings(
         settings = complete_pool(settings, merged, mistakes)
     if mistakes or not isinstance(settings, Settings):
         count = "a mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-        raise DescriptionError(f"{count} in the configuration", diagnostics=tuple(mistakes))
+        told = tuple(msgspec.structs.replace(m, source="") if may_hold_secret(m.source) else m for m in mistakes)
+        raise DescriptionError(f"{count} in the configuration", diagnostics=told)
     directory = settings.home.expanduser() if "home" in merged.data else default_home(environ)
     auth_file = settings.auth_file or ancestors_auth_file(environ, _user_home(environ))
     return msgspec.structs.replace(settings, home=directory.absolute(), auth_file=auth_file)

@@ -65,7 +65,13 @@ def complete_pool(settings: Settings, layer: Layer, mistakes: list[Diagnostic]) 
         farm = _directory(layer, ("cloud_farm",)) / Path(settings.cloud_farm).expanduser()
         known = {account.name for account in accounts}
         try:
-            accounts += [account for account in read_cloud_farm(farm, mistakes) if account.name not in known]
+            accounts += [
+                msgspec.structs.replace(
+                    account, credentials=with_absolute_files(account.credentials, farm.absolute().parent)
+                )
+                for account in read_cloud_farm(farm, mistakes)
+                if account.name not in known
+            ]
         except OSError as error:
             summary = f"cloud_farm: {str(farm)!r} cannot be read: {error.strerror}"
             mistakes.append(layer.diagnostic(("cloud_farm",), summary))

@@ -1,0 +1,90 @@
+"""The ancestor's ``CLOUD_FARM``: each entry is an account with the driver that speaks to the same cloud."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pelagos.clouds.cloudfarm import ENGINES, read_cloud_farm
+from pelagos.model.diagnostics import Diagnostic
+
+FARM = """\
+CLOUD_FARM:
+  default:
+    ENGINE: openstack
+    USER: svc
+    PASSWORD: {env: LAB_PASSWORD}
+    EXTRA_PARAMS:
+      ex_force_auth_url: http://keystone.example:5000
+      ex_force_auth_version: 2.0_password
+      ex_tenant_name: lab
+      ex_force_service_region: RegionOne
+  fake_driver: {ENGINE: dummy}
+  euca: {ENGINE: eucalyptus, USER: AK, PASSWORD: SK, EXTRA_PARAMS: {host: euca.example, port: 8773, secure: false}}
+  dublin: {ENGINE: ec2_eu_west, USER: AK, PASSWORD: SK}
+"""
+
+
+def read(path: Path, text: str) -> tuple[list, list[Diagnostic]]:
+    path.write_text(text)
+    mistakes: list[Diagnostic] = []
+    return read_cloud_farm(path, mistakes), mistakes
+
+
+def test_each_entry_becomes_an_account(tmp_path: Path) -> None:
+    accounts, mistakes = read(tmp_path / "farm.yaml", FARM)
+    assert mistakes == []
+    default, fake, euca, dublin = accounts
+    assert (default.name, default.driver, default.default) == ("default", "openstack", True)
+    assert default.credentials == {"username": "svc", "password": {"env": "LAB_PASSWORD"}}
+    assert default.options == {
+        "project_name": "lab",
+        "region": "RegionOne",
+        "endpoint": "http://keystone.example:5000/v3",
+    }
+    assert (fake.name, fake.driver, fake.options["provider"]) == ("fake-driver", "libcloud", "dummy")
+    assert euca.driver == "ec2"
+    assert euca.options["endpoint"] == "http://euca.example:8773/services/Eucalyptus"
+    assert dublin.options == {"region": "eu-west-1"}
+    assert dublin.credentials == {"accesskey": "AK", "secretkey": "SK"}
+    assert [account.provenance.source for account in accounts] == ["the cloud farm farm.yaml"] * 4
+
+
+def test_json_without_the_name_around_it_does_too(tmp_path: Path) -> None:
+    text = json.dumps({"sandbox": {"ENGINE": "dummy"}})
+    [account], mistakes = read(tmp_path / "farm.json", text)
+    assert mistakes == []
+    assert account.name == "sandbox"
+
+
+@pytest.mark.parametrize("label", sorted(ENGINES))
+def test_every_engine_of_the_ancestor_has_a_driver(tmp_path: Path, label: str) -> None:
+    [account], mistakes = read(tmp_path / "farm.yaml", f"one: {{ENGINE: {label}, USER: u, PASSWORD: p}}\n")
+    assert mistakes == []
+    assert account.driver in ("libcloud", "openstack", "ec2")
+    assert set(account.credentials.values()) == {"u", "p"}
+
+
+def test_mistakes_have_places_and_show_no_line(tmp_path: Path) -> None:
+    text = (
+        "a: {ENGINE: openstak, PASSWORD: hunter2}\nb: {USER: x}\nc: 3\n"
+        "d: {ENGINE: dummy, PASWORD: hunter2}\ne: {ENGINE: ec2_us_east, EXTRA_PARAMS: {proxy: x}}\n"
+    )
+    _, mistakes = read(tmp_path / "farm.yaml", text)
+    assert [str(one.position).rpartition("farm.yaml:")[2] for one in mistakes] == [
+        "1:5",
+        "2:1",
+        "3:1",
+        "4:20",
+        "5:41",
+    ]
+    assert "Did you mean 'openstack'?" in mistakes[0].advice
+    assert "Did you mean 'PASSWORD'?" in mistakes[3].advice
+    assert all(one.source == "" for one in mistakes)
+
+
+def test_a_file_makes_no_objects(tmp_path: Path) -> None:
+    _, mistakes = read(tmp_path / "farm.yaml", "a: !!python/object/apply:os.system [true]\n")
+    assert any("means nothing here" in one.summary for one in mistakes)
