@@ -1,0 +1,58 @@
+"""An infrastructure whose cloud leaves the pool: it is told what waits, and goes on when the cloud is back."""
+
+from __future__ import annotations
+
+import pytest
+
+from contract.infrastructure.test_infrastructure_builds import ON_SQLITE
+from pelagos.clouds import AccountConfig
+from pelagos.model import DEFAULT_SCOPE
+from pelagos.model.states import RunState
+from pelagos.services.infrastructure import queries
+from pelagos.services.infrastructure.explain import explain
+from support.infrastructure_world import describe
+
+pytestmark = [pytest.mark.anyio, ON_SQLITE]
+
+SHOP = describe("shop", {"store": {}, "web": {"clouds": ("west",), "after": ("store",)}})
+
+
+def account(name: str) -> AccountConfig:
+    return AccountConfig(name=name, driver="simulated")
+
+
+async def test_what_is_asked_of_a_cloud_that_went_waits_and_is_told(make_site):
+    site = await make_site({"east": {}, "west": {}})
+    program = await site.program()
+    await program.build(SHOP)
+    pool = program.service._pool
+
+    def known(name: str) -> bool:
+        return pool.find(name) is not None
+
+    pool.reload([account("east")])
+    down = await program.start_run("down", infrastructure="shop")
+    await site.until_event("server.deleting")
+    assert len(site.clouds["west"].servers()) == 1
+
+    async def told():
+        view = await site.read(lambda c: explain(c, DEFAULT_SCOPE, "shop", known=known))
+        steps = {step.subject.split("/")[0]: step for step in view.steps}
+        return steps if "no cloud account 'west'" in steps["instance web"].why else None
+
+    steps = await site.until(told, "explain says what the deletion waits for")
+    assert steps["instance web"].next_try is None
+    assert not (await site.read(lambda c: queries.run(c, DEFAULT_SCOPE, down.id))).state.final
+
+    status = await site.read(lambda c: queries.status(c, DEFAULT_SCOPE, "shop", known=known))
+    [web] = status.nodes["web"].instances.values()
+    [store] = status.nodes["store"].instances.values()
+    assert "no cloud account 'west'" in web.reason
+    assert "no cloud account" not in store.reason
+    unaware = await site.read(lambda c: queries.status(c, DEFAULT_SCOPE, "shop"))
+    assert "no cloud account" not in str(unaware), "whoever does not know the pool cannot say so"
+
+    pool.reload([account("east"), account("west")])
+    done = await program.finish(down.id)
+    assert done.state is RunState.SUCCEEDED
+    assert site.clouds["west"].servers() == site.clouds["east"].servers() == []
