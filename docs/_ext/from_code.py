@@ -147,9 +147,9 @@ class Endpoints(_Made):
     optional_arguments = 20
 
     def lines(self) -> list[str]:
-        from pelagos.api import events, infrastructures, system
+        from pelagos.api import clouds, events, infrastructures, system
 
-        endpoints = (*system.ENDPOINTS, *infrastructures.ENDPOINTS, *events.ENDPOINTS)
+        endpoints = (*system.ENDPOINTS, *infrastructures.ENDPOINTS, *clouds.ENDPOINTS, *events.ENDPOINTS)
         tags = set(self.arguments)
         unknown = tags - {endpoint.tag for endpoint in endpoints}
         if unknown:

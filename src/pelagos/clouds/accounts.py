@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pelagos.clouds.keys import KeyProblem, check_keys
-from pelagos.clouds.labels import account_keys
+from pelagos.clouds.labels import option_names, secret_options
 from pelagos.clouds.plugins import Plugins
 from pelagos.clouds.port import CloudDriver, DriverContext, DriverPlugin
 from pelagos.clouds.references import conceal_all, holds_reference, reference_problem, resolve
@@ -241,7 +241,7 @@ class Account:
         """The options as they are written, by the names that the driver has for them: it may be told the ancestor's
         ``accesskey``, too."""
         written, problems = self.config.effective()
-        names = account_keys(self.plugin)
+        names = option_names(self.plugin)
         return {names.get(key, key): value for key, value in written.items()}, problems
 
     @staticmethod
@@ -250,8 +250,8 @@ class Account:
 
     def _hidden(self, options: Mapping[str, Any]) -> set[str]:
         """Options whose values are nobody's business."""
-        names = account_keys(self.plugin)
-        secret = {names.get(key, key) for key in self.config.credentials}
+        names = option_names(self.plugin)
+        secret = {names.get(key, key) for key in self.config.credentials} | secret_options(self.plugin.account_options)
         return {key for key, value in options.items() if key in secret or names_secret(key) or holds_reference(value)}
 
     def _wrong(self, problems: Sequence[KeyProblem]) -> InvalidInput:

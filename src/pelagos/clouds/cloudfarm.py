@@ -30,8 +30,8 @@ Extra = dict[str, Any]
 
 
 class Engine(NamedTuple):
-    """What an engine becomes: a driver, names of the credentials, and its options from ``EXTRA_PARAMS``, whose entries
-    are taken out as they are used."""
+    """What an engine becomes: a driver, names of the credentials (empty: it takes none), and its options from
+    ``EXTRA_PARAMS``, whose entries are taken out as they are used."""
 
     driver: str
     user: str
@@ -39,50 +39,48 @@ class Engine(NamedTuple):
     options: Callable[[Extra], dict[str, Any]]
 
 
+def _none(extra: Extra) -> dict[str, Any]:
+    return {}
+
+
 def _openstack(extra: Extra) -> dict[str, Any]:
     names = {
         "ex_tenant_name": "project_name",
         "ex_domain_name": "user_domain_name",
-        "ex_tenant_domain_id": "project_domain_id",
         "ex_force_service_region": "region",
+        "ex_force_auth_url": "endpoint",
     }
-    options = {option: extra.pop(name) for name, option in names.items() if name in extra}
-    url = str(extra.pop("ex_force_auth_url", "")).rstrip("/")
-    if url:
-        options["endpoint"] = url if url.rpartition("/")[2].startswith("v") else f"{url}/v3"
     extra.pop("ex_force_auth_version", None)  # the driver asks the server
-    return options
+    return {option: extra.pop(name) for name, option in names.items() if name in extra}
+
+
+def _rackspace(extra: Extra) -> dict[str, Any]:
+    region = extra.pop("region", None)
+    arguments = dict(extra)
+    extra.clear()
+    return {**({"region": region} if region else {}), **({"arguments": arguments} if arguments else {})}
 
 
 def _eucalyptus(extra: Extra) -> dict[str, Any]:
     scheme = "https" if extra.pop("secure", True) else "http"
     host, port = extra.pop("host", "localhost"), extra.pop("port", 8773)
     path = str(extra.pop("path", None) or "/services/Eucalyptus")
-    return {"endpoint": f"{scheme}://{host}:{port}/{path.lstrip('/')}", "signature_version": "2"}
+    return {"endpoint": f"{scheme}://{host}:{port}/{path.lstrip('/')}"}
 
 
-def _region(name: str) -> Callable[[Extra], dict[str, Any]]:
-    return lambda extra: {"region": extra.pop("region", name)}
-
-
-def _libcloud(provider: str) -> Callable[[Extra], dict[str, Any]]:
-    def options(extra: Extra) -> dict[str, Any]:
-        arguments = dict(extra)
-        extra.clear()
-        return {"provider": provider, **({"arguments": arguments} if arguments else {})}
-
-    return options
+def _ec2(region: str) -> Callable[[Extra], dict[str, Any]]:
+    return lambda extra: {"region": extra.pop("region", region)}
 
 
 ENGINES: dict[str, Engine] = {
-    "dummy": Engine("libcloud", "key", "secret", _libcloud("dummy")),
+    "dummy": Engine("dummy", "", "", _none),
     "openstack": Engine("openstack", "username", "password", _openstack),
-    "eucalyptus": Engine("ec2", "accesskey", "secretkey", _eucalyptus),
-    "rackspace": Engine("libcloud", "key", "secret", _libcloud("rackspace")),
-    "ec2_us_east": Engine("ec2", "accesskey", "secretkey", _region("us-east-1")),
-    "ec2_us_west": Engine("ec2", "accesskey", "secretkey", _region("us-west-1")),
-    "ec2_eu_west": Engine("ec2", "accesskey", "secretkey", _region("eu-west-1")),
-    "ec2_eu_east": Engine("ec2", "accesskey", "secretkey", _region("eu-central-1")),
+    "eucalyptus": Engine("eucalyptus", "access_key", "secret_key", _eucalyptus),
+    "rackspace": Engine("rackspace", "username", "api_key", _rackspace),
+    "ec2_us_east": Engine("ec2", "access_key", "secret_key", _ec2("us-east-1")),
+    "ec2_us_west": Engine("ec2", "access_key", "secret_key", _ec2("us-west-1")),
+    "ec2_eu_west": Engine("ec2", "access_key", "secret_key", _ec2("eu-west-1")),
+    "ec2_eu_east": Engine("ec2", "access_key", "secret_key", _ec2("eu-central-1")),
 }
 """``ec2_eu_east`` never was a region of Amazon's: it is Frankfurt, the nearest to its name."""
 
@@ -136,7 +134,7 @@ def _account(
     credentials = {
         option: entry[key]
         for key, option in (("USER", engine.user), ("PASSWORD", engine.password))
-        if entry.get(key) not in (None, "")
+        if option and entry.get(key) not in (None, "")
     }
     return AccountConfig(
         name=account_name(name),

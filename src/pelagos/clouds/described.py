@@ -20,7 +20,7 @@ import msgspec
 
 from pelagos.clouds.authfile import AuthFile
 from pelagos.clouds.errors import CloudAuthFailed
-from pelagos.clouds.labels import account_keys
+from pelagos.clouds.labels import option_names
 from pelagos.clouds.port import DriverPlugin
 
 __all__ = ["DescribedAccount"]
@@ -56,7 +56,7 @@ class DescribedAccount(msgspec.Struct, frozen=True):
     def options(self, plugin: DriverPlugin, auth: AuthFile | None) -> dict[str, Any]:
         """What the driver is given, credentials and all. Blocks on the disk. Raises CloudAuthFailed if the entry is
         there no more, and what reading the file raises."""
-        names = account_keys(plugin)
+        names = option_names(plugin)
         options = {names[key]: value for key, value in self.section.items() if key in names}
         if self.entry is None:
             return options

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 import msgspec
 
 from pelagos.clouds.port import AccountDescriber, DriverPlugin
 from pelagos.model.names import MAX_NAME
 
-__all__ = ["account_keys", "account_name"]
+__all__ = ["account_name", "option_names", "secret_options", "section_keys"]
 
 _SPELLINGS = (
     ("endpoint", "auth_url", "url", "base_url"),
-    ("regionname", "region_name", "region"),
-    ("accesskey", "access_key", "access_key_id", "key"),
-    ("secretkey", "secret_key", "secret_access_key", "secret"),
+    ("region", "region_name", "regionname"),
+    ("access_key", "accesskey", "access_key_id", "key"),
+    ("secret_key", "secretkey", "secret_access_key", "secret"),
     ("username", "user", "email"),
     ("password", "secret"),
-    ("email", "username", "user"),
-    ("id", "application_credential_id"),
-    ("secret", "application_credential_secret"),
+    ("application_credential_id", "id"),
+    ("application_credential_secret", "secret"),
 )
-"""How the ancestor spells a key, and how drivers do, the more telling name first."""
+"""Words for one thing, the more telling first: as drivers call it, and the ancestors."""
+_SECTION = ("endpoint", "regionname", "region_name", "region")
 
 
 def account_name(label: str) -> str:
@@ -30,15 +31,39 @@ def account_name(label: str) -> str:
     return "".join(char if char.isascii() and char.isalnum() else "-" for char in label)[:MAX_NAME]
 
 
-def account_keys(plugin: DriverPlugin) -> Mapping[str, str]:
-    """Key of a resource section or of ``auth_data`` -> the account's option it is. The plug-in says so itself, or its
-    options are recognised by their names."""
-    if isinstance(plugin, AccountDescriber):
-        return plugin.account_keys
-    known = {field.encode_name for field in msgspec.structs.fields(plugin.account_options)}
+def option_names(plugin: DriverPlugin) -> Mapping[str, str]:
+    """Word for an account's option -> the driver's own. The plug-in says so itself, or they are recognised."""
+    names = dict(_recognised(plugin.account_options))
+    if isinstance(plugin, AccountDescriber) and isinstance(plugin.account_keys, Mapping):
+        names |= plugin.account_keys
+    return names
+
+
+def section_keys(plugin: DriverPlugin) -> frozenset[str]:
+    """Keys of a resource section that say which account it means."""
+    told = (*_SECTION[:1], *plugin.account_keys) if isinstance(plugin, AccountDescriber) else _SECTION
+    names = option_names(plugin)
+    return frozenset(key for key in told if key in names)
+
+
+@cache
+def secret_options(struct: type[msgspec.Struct]) -> frozenset[str]:
+    """Options whose type says that they are secret: ``Annotated[str, Meta(extra={"secret": True})]``."""
+    return frozenset(
+        field.encode_name
+        for field in msgspec.structs.fields(struct)
+        for meta in getattr(field.type, "__metadata__", ())
+        if isinstance(meta, msgspec.Meta) and (meta.extra or {}).get("secret")
+    )
+
+
+@cache
+def _recognised(struct: type[msgspec.Struct]) -> Mapping[str, str]:
+    known = {field.encode_name for field in msgspec.structs.fields(struct)}
     found = {name: name for name in known}
-    for spelling, *others in _SPELLINGS:
-        option = next((other for other in others if other in known), None)
-        if spelling not in found and option is not None:
-            found[spelling] = option
+    for words in _SPELLINGS:
+        option = next((word for word in words if word in known), None)
+        if option is not None:
+            for word in words:
+                found.setdefault(word, option)
     return found

@@ -28,7 +28,7 @@ from pelagos.clouds.accounts import Account, AccountConfig, Provenance, account_
 from pelagos.clouds.authfile import AuthFile, same_endpoint
 from pelagos.clouds.described import DescribedAccount
 from pelagos.clouds.keys import KeyProblem, check_keys, check_presence
-from pelagos.clouds.labels import account_keys, account_name
+from pelagos.clouds.labels import account_name, option_names, section_keys
 from pelagos.clouds.plugins import Plugins
 from pelagos.clouds.port import CloudDriver, StandIn
 from pelagos.model.errors import Ambiguous, InvalidInput, NotFound, PelagosError, Unsupported
@@ -140,12 +140,12 @@ class Pool:
             plugin = self._plugins.get(type)
         except PelagosError:
             return False
-        names = account_keys(plugin)
-        if "endpoint" not in names:
+        if "endpoint" not in section_keys(plugin):
             return False
-        if self._auth is not None:
-            return any(entry.filter.get("type", type) == type for entry in self._auth.entries())
-        return not check_presence(plugin.account_options, {names["endpoint"]: ""})
+        if self._auth is not None and any(entry.filter.get("type", type) == type for entry in self._auth.entries()):
+            return True
+        given = {option_names(plugin)["endpoint"]: "http://localhost"}
+        return not check_keys(plugin.account_options, given)[1]
 
     def stand_in(self, name: str) -> str:
         """Name of the account that descriptions are built on in place of their own clouds: of that name, or the one of
@@ -391,21 +391,21 @@ class Pool:
             plugin = self._plugins.get(type)
         except NotFound:
             return None
-        names = account_keys(plugin)
-        if endpoint and "endpoint" not in names:
+        keys, names = section_keys(plugin), option_names(plugin)
+        if endpoint and "endpoint" not in keys:
             return None
         whole = {**section, "type": type, **({"endpoint": endpoint} if endpoint else {})}
         entry = self._auth.find(whole) if self._auth is not None else None
         meant = {
             key: value
             for key, value in whole.items()
-            if key in names and key != "type" and not (isinstance(value, str) and _TEMPLATE in value)
+            if key in keys and not (isinstance(value, str) and _TEMPLATE in value)
         }
         found = DescribedAccount(type, meant, None if entry is None else entry.filter)
         given = {names[key]: value for key, value in meant.items()}
         if entry is not None:
             return found
-        return found if endpoint and not check_presence(plugin.account_options, given) else None
+        return found if endpoint and not check_keys(plugin.account_options, given)[1] else None
 
     def _nowhere(self, type: str, endpoint: str, fitting: Sequence[AccountConfig]) -> PelagosError:
         if not fitting and type not in self._plugins.names():

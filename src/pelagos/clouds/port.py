@@ -11,7 +11,7 @@ cancels the call a little after the deadline, so a driver must bear cancellation
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -233,15 +233,15 @@ class DriverPlugin(Protocol):
 
 @runtime_checkable
 class AccountDescriber(Protocol):
-    """What a plug-in is besides if resource sections may mean an account that nobody configured.
+    """What a plug-in is besides if more of a resource section than its endpoint and region says which account it means.
 
-    Without it, options are recognised by their names (``endpoint``, ``regionname`` for ``region``, ...)."""
+    That matters for accounts that nobody configured: sections with other values mean other accounts."""
 
     @property
-    def account_keys(self) -> Mapping[str, str]:
-        """Key of a resource section, or of an entry's ``auth_data`` -> the option of the account that it is:
-        ``{"endpoint": "endpoint", "regionname": "region", "accesskey": "access_key", ...}``. All that decides which
-        account it is; a key that is not here is the server's alone."""
+    def account_keys(self) -> Mapping[str, str] | Collection[str]:
+        """Keys of a resource section that are the account's business, beside ``endpoint``. A mapping says which option
+        of the account each is, and may do so for keys of ``auth_data``, too: ``{"regionname": "region", "accesskey":
+        "access_key"}``; otherwise options are recognised by their names."""
         ...
 
 

@@ -33,6 +33,7 @@ PELAGOS = Path(sys.executable).parent / "pelagos"
 SECONDS = 200
 BROKER = "amqp://guest:guest@localhost"
 PAGES = (
+    "clouds",
     "exchange",
     "processes",
     "conversations",

@@ -91,7 +91,7 @@ def test_options_are_checked_against_the_drivers_with_places(tmp_path: Path) -> 
 
 
 def test_paths_are_taken_from_the_file_that_names_them(tmp_path: Path) -> None:
-    write(tmp_path / "farm.yaml", "sandbox: {ENGINE: dummy, PASSWORD: {file: secret}}\n")
+    write(tmp_path / "farm.yaml", "dublin: {ENGINE: ec2_eu_west, PASSWORD: {file: secret}}\n")
     write(tmp_path / "auth.yaml", "resource: []\n")
     file = write(
         tmp_path / "c.yaml",
@@ -99,11 +99,11 @@ def test_paths_are_taken_from_the_file_that_names_them(tmp_path: Path) -> None:
         "pool:\n  lab: {driver: simulated, credentials: {seed: {file: seed}}, options: {a: [{file: /x}]}}\n",
     )
     settings = load(file)
-    lab, sandbox = settings.pool
+    lab, dublin = settings.pool
     assert lab.credentials == {"seed": {"file": str(tmp_path / "seed")}}
     assert lab.options == {"a": [{"file": "/x"}]}
-    assert (sandbox.name, sandbox.driver) == ("sandbox", "libcloud")
-    assert sandbox.credentials == {"secret": {"file": str(tmp_path / "secret")}}
+    assert (dublin.name, dublin.driver) == ("dublin", "ec2")
+    assert dublin.credentials == {"secret_key": {"file": str(tmp_path / "secret")}}
     assert settings.auth_file == str(tmp_path / "auth.yaml")
     with pytest.raises(DescriptionError) as caught:
         load(write(tmp_path / "c.yaml", "cloud_farm: nowhere.yaml\n"))

@@ -121,14 +121,16 @@ class Compiler:
 
 class _PoolTypes(Collection[str]):
     """The types whose clouds can be used: those of the pool's accounts, and those that descriptions may enter by
-    themselves. Whether one of the latter can is found out when it is asked for."""
+    themselves; none whose library is not installed. What is so is found out when it is asked for."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._accounts = {account.config.driver for account in pool.accounts() if not account.described}
 
     def __contains__(self, type_: object) -> bool:
-        if not isinstance(type_, str):
+        from pelagos.services.infrastructure.description.resources import missing_extra
+
+        if not isinstance(type_, str) or missing_extra(type_):
             return False
         same = self._pool.plugins.same
         return any(same(driver, type_) for driver in self._accounts) or self._pool.can_describe(type_)

@@ -68,6 +68,9 @@ CONFIG_MANAGEMENT: dict[str, Keys] = {
 
 _LIBRARIES = {
     "ec2": ("libcloud", "libcloud"),
+    "eucalyptus": ("libcloud", "libcloud"),
+    "dummy": ("libcloud", "libcloud"),
+    "rackspace": ("libcloud", "libcloud"),
     "libcloud": ("libcloud", "libcloud"),
     "cloudsigma": ("libcloud", "libcloud"),
     "nova": ("openstack", "openstack"),
