@@ -172,7 +172,7 @@ class Account:
         Unavailable after close."""
         async with self._opening:
             if self._closed:
-                raise Unavailable(f"the pool is closed, and with it the account {self.name!r}")
+                raise Unavailable(f"the account {self.name!r} is closed, with its pool or for another in its place")
             if self._driver is None:
                 self._driver = await self._open()
             return self._driver
@@ -252,7 +252,7 @@ class Account:
         """Options whose values are nobody's business."""
         names = option_names(self.plugin)
         secret = {names.get(key, key) for key in self.config.credentials} | secret_options(self.plugin.account_options)
-        return {key for key, value in options.items() if key in secret or names_secret(key) or holds_reference(value)}
+        return {key for key, value in options.items() if key in secret or holds_reference(value)}
 
     def _wrong(self, problems: Sequence[KeyProblem]) -> InvalidInput:
         listed = "; ".join(f"{key or 'the options'} {message}" for key, message in problems)

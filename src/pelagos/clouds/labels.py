@@ -9,6 +9,7 @@ import msgspec
 
 from pelagos.clouds.port import AccountDescriber, DriverPlugin
 from pelagos.model.names import MAX_NAME
+from pelagos.model.redaction import names_secret
 
 __all__ = ["account_name", "option_names", "secret_options", "section_keys"]
 
@@ -48,13 +49,29 @@ def section_keys(plugin: DriverPlugin) -> frozenset[str]:
 
 @cache
 def secret_options(struct: type[msgspec.Struct]) -> frozenset[str]:
-    """Options whose type says that they are secret: ``Annotated[str, Meta(extra={"secret": True})]``."""
+    """Options that are secret: their type says so, ``Annotated[str, Meta(extra={"secret": True})]``, or they are any
+    text and called like a secret."""
     return frozenset(
         field.encode_name
         for field in msgspec.structs.fields(struct)
-        for meta in getattr(field.type, "__metadata__", ())
-        if isinstance(meta, msgspec.Meta) and (meta.extra or {}).get("secret")
+        if _told_secret(field.type) or (names_secret(field.encode_name) and _any_text(field.type))
     )
+
+
+def _told_secret(type: object) -> bool:
+    metas = [meta for meta in getattr(type, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
+    return any((meta.extra or {}).get("secret") for meta in metas)
+
+
+def _any_text(type: object) -> bool:
+    """Whether it is ``str`` and no choice of words."""
+    match msgspec.inspect.type_info(type):
+        case msgspec.inspect.StrType():
+            return True
+        case msgspec.inspect.UnionType(types=types):
+            return any(isinstance(one, msgspec.inspect.StrType) for one in types)
+        case _:
+            return False
 
 
 @cache

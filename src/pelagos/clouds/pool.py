@@ -264,7 +264,8 @@ class Pool:
         NotFound."""
         account = self.account(name)
         described = self._described.get(name)
-        self._accounts[name] = self._account(account.config) if described is None else self._opened_by(described)
+        fresh = self._account(account.config) if described is None else self._opened_by(described)
+        self._accounts = {**self._accounts, name: fresh}
         self._retired.append(account)
         self._tell()
 
@@ -332,7 +333,8 @@ class Pool:
 
     def _know(self, described: DescribedAccount) -> None:
         if described.name not in self._accounts:
-            self._accounts[described.name] = self._opened_by(described)
+            # Another mapping each time: whoever checks descriptions reads the old one in a thread of its own.
+            self._accounts = {**self._accounts, described.name: self._opened_by(described)}
             self._described[described.name] = described
             self._tell()
 

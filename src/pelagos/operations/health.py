@@ -8,7 +8,13 @@ from __future__ import annotations
 import enum
 from typing import Any
 
-from pelagos.clouds.errors import CloudAuthFailed, CloudRateLimited, CloudUncertain, CloudUnreachable
+from pelagos.clouds.errors import (
+    CloudAuthFailed,
+    CloudRateLimited,
+    CloudUncertain,
+    CloudUnreachable,
+    ServerNotFound,
+)
 from pelagos.model.errors import ErrorPayload, PelagosError
 from pelagos.model.world import World
 
@@ -55,6 +61,9 @@ class AccountHealth:
 
     def failed(self, error: PelagosError) -> None:
         """A call came back with an error of the cloud's, or not at all."""
+        if isinstance(error, ServerNotFound):
+            self.state, self.answered_at = AccountState.OK, self._world.now()
+            return  # an answer like others
         self._note(error)
         match error:
             case CloudAuthFailed():
@@ -64,13 +73,14 @@ class AccountHealth:
             case CloudUnreachable() | CloudUncertain():
                 self.state = AccountState.UNREACHABLE
             case _:
-                self.state = AccountState.OK
+                self.state, self.answered_at = AccountState.OK, self._world.now()
 
     def not_opened(self, error: PelagosError) -> None:
         """The driver could not be opened."""
+        answered_at = self.answered_at
         self.failed(error)
         if self.state is AccountState.OK:
-            self.state = AccountState.BROKEN
+            self.state, self.answered_at = AccountState.BROKEN, answered_at
 
     def snapshot(self) -> dict[str, Any]:
         return {

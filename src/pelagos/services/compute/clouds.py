@@ -16,7 +16,7 @@ import msgspec
 from pelagos.clouds.pool import Account, Pool
 from pelagos.clouds.values import CloudServer
 from pelagos.model.errors import NotFound, PelagosError
-from pelagos.model.redaction import redact
+from pelagos.model.redaction import redact, redact_text
 from pelagos.model.scope import Scope
 from pelagos.operations import AccountState, AccountUse, AccountWorker, OperationsEngine, use_of_accounts
 from pelagos.services.compute.queries import ServerRow, servers_of_account
@@ -113,7 +113,7 @@ class Clouds:
         return CloudView(
             name=account.name,
             driver=config.driver,
-            endpoint=account.endpoint,
+            endpoint=redact_text(account.endpoint),
             region=config.region,
             default=config.default,
             source=config.provenance.source,
