@@ -117,6 +117,7 @@ class Domain:
     failure: Exception | None = None
     run_state: RunState = RunState.RUNNING
     deleted_types: list[str] = field(default_factory=list)
+    routes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def _command(self, request: Any) -> None:
         self.sent.append((request, current_context()))
@@ -216,6 +217,12 @@ class Domain:
     async def delete_definition(self, type: str) -> None:
         self._known(current_context().scope, type, "web")
         self.deleted_types.append(type)
+
+    async def route(self, infrastructure_id: str, sinks: tuple[str, ...]) -> tuple[str, ...]:
+        if strange := set(sinks) - {"ops"}:
+            raise NotFound(f"there is no sink {strange}")
+        self.routes[infrastructure_id] = sinks
+        return sinks
 
     @staticmethod
     def _definition() -> DefinitionView:
@@ -319,6 +326,7 @@ async def edge_scene(directory: Path, **limits: Any) -> AsyncIterator[Scene]:
         world=world,
         commands=domain,
         delete_definition=domain.delete_definition,
+        route=domain.route,
         queries=domain,
         servers=domain,
         clouds=domain,

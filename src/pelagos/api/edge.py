@@ -53,7 +53,16 @@ from pelagos.wire.infrastructures import (
     StatusView,
 )
 
-__all__ = ["Clouds", "Commands", "DeleteDefinitionCommand", "Edge", "Limits", "Queries", "ServerQueries"]
+__all__ = [
+    "Clouds",
+    "Commands",
+    "DeleteDefinitionCommand",
+    "Edge",
+    "Limits",
+    "Queries",
+    "RouteCommand",
+    "ServerQueries",
+]
 
 
 class Commands(Protocol):
@@ -84,6 +93,9 @@ class Clouds(Protocol):
 
 DeleteDefinitionCommand = Callable[[str], Awaitable[None]]
 """Delete a stored node definition by its type; raises NotFound."""
+
+RouteCommand = Callable[[str, tuple[str, ...]], Awaitable[tuple[str, ...]]]
+"""Have sinks told of the infrastructure of that id; answers their names. Raises NotFound for an unknown sink."""
 
 
 class Queries(Protocol):
@@ -146,6 +158,7 @@ class Edge:
     world: World
     commands: Commands
     delete_definition: DeleteDefinitionCommand
+    route: RouteCommand
     queries: Queries
     servers: ServerQueries
     clouds: Clouds

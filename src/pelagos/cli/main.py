@@ -55,6 +55,7 @@ ENTRIES = {
     "dead-letters": Entry(
         f"{_COMMANDS}.dead_letters:dead_letters", "What could not be delivered: list, retry, drop.", _PROCESSES
     ),
+    "sinks": Entry(f"{_COMMANDS}.sinks:sinks", "Who is told of events: list, test.", _KEEP),
     "log-level": Entry(f"{_COMMANDS}.log_level:log_level", "Set log levels while it runs.", _PROCESSES),
     "cloud": Entry(f"{_COMMANDS}.cloud:cloud", "List and check the clouds of the pool, and what they offer.", _SET_UP),
     "definitions": Entry(f"{_COMMANDS}.definitions:definitions", "Import, list and delete node definitions.", _SET_UP),

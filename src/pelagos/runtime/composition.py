@@ -24,6 +24,8 @@ from pelagos.services.compute import ComputeService
 from pelagos.services.compute import queries as compute_queries
 from pelagos.services.infrastructure import InfrastructureService, queries
 from pelagos.services.infrastructure.messages import DeleteDefinition
+from pelagos.services.notifications import SetRoutes
+from pelagos.services.notifications.service import NotificationsService
 from pelagos.store import HostFacts, Store
 from pelagos.wire.doctor import DoctorView
 from pelagos.wire.infrastructures import ExplainView, ServerView, StatusView
@@ -51,6 +53,19 @@ def compose_edge(
     async def delete_definition(type_: str) -> None:
         await commands.delete_definition(DeleteDefinition(type=type_))
 
+    async def route(infrastructure_id: str, sinks: tuple[str, ...]) -> tuple[str, ...]:
+        service = client(NotificationsService, caller, timeout=http.command_timeout)
+        try:
+            return (await service.route(SetRoutes(infrastructure_id, sinks))).sinks
+        except Unavailable as error:
+            if "address" not in error.details:
+                raise
+            raise Unavailable(
+                "no container of this system tells sinks now; nothing was changed",
+                advice="Start one with the app `notifications`, or the daemon: pelagos serve.",
+                details=error.details,
+            ) from error
+
     async def doctor() -> DoctorView:
         return await gather_facts(settings, world=world, mode=mode, store=store, pool=pool)
 
@@ -60,6 +75,7 @@ def compose_edge(
             world=world,
             commands=commands,
             delete_definition=delete_definition,
+            route=route,
             queries=_Queries(facts, pool),
             servers=_Servers(),
             clouds=clouds,

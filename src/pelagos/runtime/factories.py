@@ -29,6 +29,7 @@ __all__ = [
     "housekeeping",
     "infrastructure",
     "logger",
+    "notifications",
     "registry",
     "repository",
     "scheduler",
@@ -129,6 +130,14 @@ def logger(resources: Resources) -> Process:
     from pelagos.services.logger import LoggerService
 
     return LoggerService()
+
+
+@process_factory(needs=(Store, LeaseKeeper))
+def notifications(resources: Resources) -> Process:
+    """Tells the configured sinks of what happens."""
+    from pelagos.services.notifications.service import NotificationsService
+
+    return NotificationsService(resources.get(Store), resources.get(LeaseKeeper), resources.get(Settings).sinks)
 
 
 @process_factory(needs=(Store, Pool, DaemonLock))

@@ -9,6 +9,7 @@ import msgspec
 
 from pelagos.clouds import AccountConfig
 from pelagos.container import AgentSettings
+from pelagos.services.notifications import SinkSettings
 
 __all__ = ["BrokerSettings", "GuardSettings", "HttpSettings", "LogLevel", "Settings"]
 
@@ -117,6 +118,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What the daemon runs: a release or app by its name, or the path of its file."""
     app_config: dict[str, Any] = {}
     """What all processes of a container see as ``self.container.settings``; an app's ``config`` goes over it."""
+    sinks: tuple[SinkSettings, ...] = ()
+    """Who is told of events: webhooks, e-mail, commands. See the guide to notifications."""
     agent: AgentSettings = AgentSettings()
     """How containers announce themselves and judge the silence of others."""
     guards: GuardSettings = GuardSettings()

@@ -35,6 +35,7 @@ __all__ = [
     "resource_attributes",
     "resources",
     "schedules",
+    "sink_routes",
     "stream_subscriptions",
     "streams",
 ]
@@ -221,4 +222,12 @@ attributes = Table(
     Column("updated_at", Float, nullable=False),
     Column("value_blob", LargeBinary, nullable=False, comment="msgpack, the caller's own"),
     PrimaryKeyConstraint("project_id", "name"),
+)
+
+sink_routes = Table(
+    "sink_routes",
+    metadata,
+    Column("infrastructure_id", ID, ForeignKey("infrastructures.id", ondelete="CASCADE"), nullable=False),
+    Column("sink", String(64), nullable=False),
+    PrimaryKeyConstraint("infrastructure_id", "sink"),
 )

@@ -1,7 +1,4 @@
-"""No input makes the edge fail, and every answer is what the document says: schemathesis over the whole document.
-
-`notify` and scaling down a chosen instance answer 501 by design and are left out.
-"""
+"""No input makes the edge fail, and every answer is what the document says: schemathesis over the whole document."""
 
 from __future__ import annotations
 

@@ -131,9 +131,15 @@ async def test_counts_that_are_none(http: httpx2.AsyncClient, scene: Scene, coun
     assert scene.domain.sent == []
 
 
-async def test_what_is_not_part_of_this_version_says_what_to_do(http: httpx2.AsyncClient) -> None:
-    body = assert_problem(await http.post("/infrastructures/shop/notify"), 501, "unsupported")
-    assert "events" in str(body["advice"])
+async def test_sinks_are_told_of_an_infrastructure(http: httpx2.AsyncClient, scene: Scene) -> None:
+    answer = await http.post("/infrastructures/shop/notify", json={"sinks": ["ops"]})
+    assert (answer.status_code, answer.json()) == (200, {"infraid": INFRA, "sinks": ["ops"]})
+    assert scene.domain.routes == {INFRA: ("ops",)}
+    assert_problem(await http.post("/infrastructures/shop/notify", json={"sinks": ["none"]}), 404, "not_found")
+    old = {"type": "fcm", "fcm": {"api_key": "k", "reg_id": "r"}}
+    body = assert_problem(await http.post("/infrastructures/shop/notify", json=old), 422, "invalid_input")
+    assert "webhook" in str(body["advice"])
+    assert_problem(await http.post("/infrastructures/none/notify", json={"sinks": ["ops"]}), 404, "not_found")
 
 
 async def test_the_instance_that_goes_can_be_named(http: httpx2.AsyncClient, scene: Scene) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from pelagos.api.binding import Call, Endpoint
 from pelagos.api.problems import rejected
-from pelagos.model.errors import NotFound, Unsupported
+from pelagos.model.errors import NotFound
 from pelagos.model.states import InstanceState
 from pelagos.wire.infrastructures import RunRequest, ScalingStatus, StatusView
 from pelagos.wire.pages import RunAccepted
@@ -41,6 +41,16 @@ class CostView(msgspec.Struct, frozen=True):
 
     totalcost: float | None
     nodes: dict[str, dict[str, float | None]]
+
+
+class NotifyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    sinks: tuple[Annotated[str, msgspec.Meta(max_length=64)], ...] = ()
+    """Names of sinks in the configuration."""
+
+
+class NotifyView(msgspec.Struct, frozen=True, kw_only=True):
+    infraid: str
+    sinks: tuple[str, ...]
 
 
 class InfoView(msgspec.Struct, frozen=True):
@@ -95,11 +105,26 @@ async def scale_to(call: Call) -> RunAccepted:
     return await _scale(call, "scaleto", str(count), count=count)
 
 
-async def notify(call: Call) -> None:
-    raise Unsupported(
-        "event sinks are not part of this version",
-        advice="Follow GET /infrastructures/<id>/events with Accept: text/event-stream.",
-    )
+async def notify(call: Call) -> NotifyView:
+    raw = await call.raw()
+    if _is_push(raw):
+        raise rejected(
+            422,
+            "push messages by Firebase keys are not sent any more: the service that took them is closed",
+            advice='Configure a webhook, and send {"sinks": ["its name"]}; see the guide to notifications.',
+        )
+    request = await call.body(NotifyRequest)
+    view = await _status(call, call.path("infrastructure"))
+    return NotifyView(infraid=view.id, sinks=await call.edge.route(view.id, request.sinks))
+
+
+def _is_push(raw: bytes) -> bool:
+    """Whether the body is what the ancestor took."""
+    try:
+        given = msgspec.json.decode(raw or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return isinstance(given, dict) and given.get("type") == "fcm"
 
 
 async def cost(call: Call) -> CostView:
@@ -224,9 +249,10 @@ ENDPOINTS = (
         method="POST",
         path=f"{ONE}/notify",
         handler=notify,
-        summary="Not possible in this version: event sinks; follow the events instead",
+        summary="Have configured sinks told of this infrastructure; none: only what their configuration says",
         tag=TAG,
-        never=(501,),
+        answer=NotifyView,
+        body=NotifyRequest,
     ),
     Endpoint(
         method="GET",
