@@ -22,7 +22,12 @@ pytestmark = pytest.mark.e2e
 
 PELAGOS = Path(sys.executable).with_name("pelagos")
 DESCRIPTION = "infra_name: shop\nuser_id: me\nnodes:\n- {name: web, type: web}\n"
-DEFINITIONS = "'node_def:web':\n- resource: {type: simulated}\n  contextualisation: {type: basic}\n  health_check: {ping: false}\n"
+DEFINITIONS = """
+'node_def:web':
+- resource: {type: simulated}
+  contextualisation: {type: basic}
+  health_check: {ping: false}
+"""
 
 
 class Hooks(http.server.HTTPServer):
