@@ -74,7 +74,7 @@ DESCRIPTION = "infra_name: shop\nuser_id: me\nvariables: {url: none, other: 1}\n
 DEFINITIONS = """
 'node_def:web':
 - resource: {type: simulated}
-  contextualisation: {type: cloudinit, context_template: "#cloud-config\\n# {{ variables.url }} {{ variables.other }}\\n"}
+  contextualisation: {type: cloudinit, context_template: "#cloud-config\\n# {{ variables.url }}\\n"}
   health_check: {ping: false}
 """
 
