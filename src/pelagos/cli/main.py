@@ -28,6 +28,7 @@ ENTRIES = {
     "rollback": Entry(f"{_COMMANDS}.rollback:rollback", "Bring it back to an earlier version.", _BUILD),
     "scale": Entry(f"{_COMMANDS}.scale:scale", "Change how many instances a node has.", _BUILD),
     "down": Entry(f"{_COMMANDS}.down:down", "Destroy an infrastructure.", _BUILD),
+    "launch": Entry(f"{_COMMANDS}.launch:launch", "Bring up levels of infrastructures and programs.", _BUILD),
     "list": Entry(f"{_COMMANDS}.listing:listing", "List the infrastructures.", _LOOK),
     "status": Entry(f"{_COMMANDS}.status:status", "Show an infrastructure's nodes and instances.", _LOOK),
     "explain": Entry(f"{_COMMANDS}.explain:explain", "Say why it is not ready: what waits for what.", _LOOK),
