@@ -1,0 +1,85 @@
+"""The EC2 driver passes the suites of the driver port against moto's server, with a fault proxy between the two."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.clouds.driver_suite import DriverFaultSuite, DriverHarness, DriverSuite, SharedAccountSuite
+from contract.clouds.proxy_injector import ProxyInjector
+from pelagos.clouds import CloudDriver, DriverContext, ServerSpec
+from pelagos.clouds.ec2 import DRIVER
+from pelagos.model import SystemWorld
+from pelagos.testing import FaultProxy, fault_proxy, request_where
+from support.moto_server import MotoServer
+
+TOKEN_FILTER = "tag:pelagos:token"
+REQUESTS = {
+    "create": request_where(action="RunInstances"),
+    "delete": request_where(action="TerminateInstances"),
+    "list": request_where(
+        action="DescribeInstances", that=lambda r: r.form.get("Filter.2.Name") == "tag-key", method="post"
+    ),
+    "find": request_where(action="DescribeInstances", form={"Filter.1.Name": TOKEN_FILTER}),
+}
+
+
+class Ec2Harness(DriverHarness):
+    patience = 5.0
+
+    def __init__(self, moto: MotoServer, proxy: FaultProxy, home: Path) -> None:
+        self.moto = moto
+        self.proxy = proxy
+        self.injector = ProxyInjector(proxy, REQUESTS, late_by=1.2)
+        self.world = SystemWorld()
+        self._home = home
+
+    async def open(self, **options: Any) -> CloudDriver:
+        given = {
+            "access_key": "testing",
+            "secret_key": "testing-secret",
+            "endpoint": self.proxy.url,
+            "create_timeout": 3.0,
+            "call_timeout": 3.0,
+            "build_timeout": 20.0,
+            "settle": 1.0,
+            **options,
+        }
+        return await DRIVER.open(DriverContext(account="aws", world=self.world, home=self._home, options=given))
+
+    def spec(self, name: str, **options: Any) -> ServerSpec:
+        """Without a public address: one that the cloud chooses changes with every stop."""
+        resource = {
+            "regionname": "us-east-1",
+            "image_id": "ami-12c6146b",
+            "instance_type": "t3.small",
+            "public_address": False,
+            **options,
+        }
+        return ServerSpec(name=name, user_data="#!/bin/sh\necho hello\n", options=resource)
+
+    def bad_spec(self, name: str) -> ServerSpec:
+        return self.spec(name, subnet_id="subnet-none-such")
+
+    async def make_foreign(self) -> str:
+        self.moto.ask("RunInstances", ImageId="ami-12c6146b", MinCount="1", MaxCount="1", ClientToken="somebody-elses")
+        (made,) = self.moto.instances()
+        return made
+
+
+class Ec2Scene:
+    """Gives the harness to a class of tests."""
+
+    @pytest.fixture
+    async def harness(self, moto: MotoServer, tmp_path: Path) -> AsyncIterator[Ec2Harness]:
+        async with fault_proxy(moto.url) as proxy:
+            harness = Ec2Harness(moto, proxy, tmp_path)
+            yield harness
+            harness.world.close()
+
+
+class TestEc2Driver(Ec2Scene, DriverSuite, DriverFaultSuite, SharedAccountSuite):
+    """All of the suites, unchanged."""
