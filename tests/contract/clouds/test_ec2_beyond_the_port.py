@@ -158,7 +158,7 @@ class TestServers(Ec2Scene):
         with pytest.raises(CloudRejected, match="eu-west-1"):
             await create(driver, harness.spec("one", regionname="eu-west-1"), "token-one")
         assert harness.proxy.requests == []
-        irish = await harness.open(regionname="eu-west-1")
+        irish = await harness.open(region="eu-west-1")
         await create(irish, harness.spec("one", regionname="eu-west-1"), "token-one")
         assert await driver.find_by_token("token-one", timeout=limit(driver)) is None
         assert await irish.find_by_token("token-one", timeout=limit(driver)) is not None

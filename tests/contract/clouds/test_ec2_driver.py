@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from contract.clouds.driver_suite import DriverFaultSuite, DriverHarness, DriverSuite, SharedAccountSuite
 from contract.clouds.proxy_injector import ProxyInjector
-from pelagos.clouds import CloudDriver, DriverContext, ServerSpec
+from pelagos.clouds import CloudDriver, DriverContext, DriverPlugin, ServerSpec
 from pelagos.clouds.ec2 import DRIVER
 from pelagos.model import SystemWorld
 from pelagos.testing import FaultProxy, fault_proxy, request_where
@@ -30,7 +30,11 @@ REQUESTS = {
 class Ec2Harness(DriverHarness):
     patience = 5.0
 
-    def __init__(self, moto: MotoServer, proxy: FaultProxy, home: Path) -> None:
+    def __init__(
+        self, moto: MotoServer, proxy: FaultProxy, home: Path, plugin: DriverPlugin, options: dict[str, Any]
+    ) -> None:
+        self._plugin = plugin
+        self._options = options
         self.moto = moto
         self.proxy = proxy
         self.injector = ProxyInjector(proxy, REQUESTS, late_by=1.2)
@@ -46,14 +50,15 @@ class Ec2Harness(DriverHarness):
             "call_timeout": 3.0,
             "build_timeout": 20.0,
             "settle": 1.0,
+            **self._options,
             **options,
         }
-        return await DRIVER.open(DriverContext(account="aws", world=self.world, home=self._home, options=given))
+        return await self._plugin.open(DriverContext(account="aws", world=self.world, home=self._home, options=given))
 
     def spec(self, name: str, **options: Any) -> ServerSpec:
         """Without a public address: one that the cloud chooses changes with every stop."""
         resource = {
-            "regionname": "us-east-1",
+            **({"regionname": "us-east-1"} if self._plugin is DRIVER else {}),
             "image_id": "ami-12c6146b",
             "instance_type": "t3.small",
             "public_address": False,
@@ -73,10 +78,13 @@ class Ec2Harness(DriverHarness):
 class Ec2Scene:
     """Gives the harness to a class of tests."""
 
+    plugin: DriverPlugin = DRIVER
+    options: ClassVar[dict[str, Any]] = {}
+
     @pytest.fixture
     async def harness(self, moto: MotoServer, tmp_path: Path) -> AsyncIterator[Ec2Harness]:
         async with fault_proxy(moto.url) as proxy:
-            harness = Ec2Harness(moto, proxy, tmp_path)
+            harness = Ec2Harness(moto, proxy, tmp_path, self.plugin, self.options)
             yield harness
             harness.world.close()
 

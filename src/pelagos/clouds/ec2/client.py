@@ -79,7 +79,7 @@ class Ec2Client:
     """Belongs to one thread. Making it sends nothing."""
 
     def __init__(self, account: Ec2Account) -> None:
-        self.region = region_of(account.endpoint, account.regionname)
+        self.region = region_of(account.endpoint, account.region)
         suffix = "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
         self._driver = _Driver(account, account.endpoint or f"https://ec2.{self.region}.{suffix}", self.region)
         self._ca_file = account.ca_file

@@ -2,7 +2,7 @@
 
 The token is a tag in the RunInstances call itself, so an instance has it from its first moment, and every look-up goes
 by it. The call's ``ClientToken`` is made of the same token: a second line, in case a create should ever be sent twice.
-A service that knows no tags in the call (``tagged=False``) is looked up by that client token alone.
+A service that knows no tags in the call is looked up by that client token alone, and tagged with the name afterwards.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
+import structlog
 
 from pelagos.clouds.ec2 import parts as ec2_parts
 from pelagos.clouds.ec2.client import Ec2Client, Params, filters, items, text
-from pelagos.clouds.ec2.launch import USER_DATA_LIMIT, client_token, resource_of, run_instances
+from pelagos.clouds.ec2.launch import USER_DATA_LIMIT, resource_of, run_instances
 from pelagos.clouds.ec2.options import Ec2Account, Ec2Resource
 from pelagos.clouds.ec2.prices import price_of
 from pelagos.clouds.ec2.replies import TOKEN_TAG, flavor, image, instances, server
@@ -36,22 +37,23 @@ from pelagos.clouds.values import (
     ServerSpec,
     TokenLookup,
 )
-from pelagos.model.errors import Unsupported
+from pelagos.model.errors import PelagosError, Unsupported
 from pelagos.model.states import ServerState
 
 __all__ = ["Ec2Driver"]
 
 T = TypeVar("T")
+_log = structlog.get_logger("pelagos.clouds.ec2")
 _THERE = ["pending", "running", "shutting-down", "stopping", "stopped"]
 
 
 class Ec2Driver:
     """Opened for one account: one endpoint, one key, one region."""
 
-    def __init__(self, context: DriverContext, account: Ec2Account, *, tagged: bool = True) -> None:
+    def __init__(self, context: DriverContext, account: Ec2Account) -> None:
         self._account = account
         self._name = context.account
-        self._tagged = tagged
+        self._tagged = account.tagged
         self._region = Ec2Client(account).region
         self._calls: LibraryCalls[Ec2Client] = LibraryCalls(
             context.world,
@@ -90,8 +92,8 @@ class Ec2Driver:
 
     async def find_by_token(self, token: str, *, timeout: float) -> CloudServer | None:
         def find(client: Ec2Client) -> CloudServer | None:
-            wanted = {"tag:" + TOKEN_TAG: token} if self._tagged else {"client-token": client_token(token)}
-            found = [one for one in _describe(client, filters(wanted)) if one.token == token]
+            wanted = filters({f"tag:{TOKEN_TAG}": token}) if self._tagged else self._ours()
+            found = [one for one in _describe(client, wanted) if one.token == token]
             return min(found, key=lambda one: (one.created_at or 0.0, one.provider_id), default=None)
 
         found = await self._read("DescribeInstances", timeout, find)
@@ -148,6 +150,8 @@ class Ec2Driver:
             if not made:
                 raise CloudUncertain("RunInstances: the answer names no instance")
             shown = server(made[0])
+            if not self._tagged:
+                _name(client, shown.provider_id, spec.name)
             return msgspec.structs.replace(shown, token=token, name=shown.name or spec.name)
 
         return await self._write("RunInstances", timeout, create, late=self._late.arrived)
@@ -288,6 +292,14 @@ def _run(client: Ec2Client, params: Params, *, shared_key: bool) -> Any:
             # The last instance with this key pair was deleted since it was looked for, and the pair with it.
             raise CloudBusy(f"{error}; it is imported again with the next try") from error
         raise
+
+
+def _name(client: Ec2Client, provider_id: str, name: str) -> None:
+    """Tag an instance with its name, for people: a failure makes it no worse an instance."""
+    try:
+        client.call("CreateTags", {"ResourceId.1": provider_id, "Tag.1.Key": "Name", "Tag.1.Value": name})
+    except PelagosError as error:
+        _log.warning("an instance got no name", instance=provider_id, name=name, error=str(error))
 
 
 def _describe(client: Ec2Client, params: Params) -> list[CloudServer]:

@@ -25,14 +25,15 @@ _INFO_TAG = "pelagos:"
 
 def resource_of(spec: ServerSpec, region: str) -> Ec2Resource:
     """The resource keys of a spec. Raises CloudRejected for what this account will never take."""
+    options = {**spec.options, "regionname": spec.options.get("regionname") or region}
     try:
-        resource = msgspec.convert(dict(spec.options), Ec2Resource, strict=False)
+        resource = msgspec.convert(options, Ec2Resource, strict=False)
     except msgspec.ValidationError as error:
         raise CloudRejected(f"the resource is wrong: {error}", advice="See the keys of `type: ec2`.") from error
     if resource.regionname != region:
         raise CloudRejected(
             f"the resource is for the region {resource.regionname}, and the account's is {region}",
-            advice="Name an account of that region in the resource, or add one to the pool with that `regionname`.",
+            advice="Name an account of that region in the resource, or add one to the pool with that `region`.",
         )
     size = len(spec.user_data.encode())
     if size > USER_DATA_LIMIT:
@@ -88,6 +89,8 @@ def run_instances(
         "MaxCount": "1",
         "ClientToken": client_token(token),
     }
+    if not tagged and not params["ClientToken"].startswith(CLIENT_TOKEN_PREFIX):
+        raise CloudRejected("the service takes no tags with a create, and the token is too long for a client token")
     if tagged:
         params |= tag_specification("instance", tags)
         params |= tag_specification("volume", {"Name": spec.name, f"{_INFO_TAG}server": token}, 2)

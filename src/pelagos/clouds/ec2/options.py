@@ -28,10 +28,13 @@ class Ec2Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Of temporary credentials."""
     endpoint: str = ""
     """URL of the service; its scheme decides on TLS. Default: Amazon's, of the region."""
-    regionname: str = ""
+    region: str = ""
     """Default: as the endpoint says, if it is one of Amazon's, else us-east-1."""
     signature_version: Literal["2", "4"] = "4"
     """2 for services that know nothing newer."""
+    tags_at_creation: bool | None = None
+    """Whether the service takes tags in the create call; if not, servers are found by their client token, and are
+    tagged with their name afterwards. Default: unless the signature's version is 2."""
     ca_file: str = ""
     """Certificates that the endpoint's is trusted by, in place of the system's."""
     image_owners: tuple[str, ...] = ("self",)
@@ -53,8 +56,13 @@ class Ec2Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         if self.create_timeout > self.build_timeout:
             raise ValueError("`create_timeout` is above `build_timeout`")
 
+    @property
+    def tagged(self) -> bool:
+        """Whether tags go with the create call."""
+        return self.signature_version != "2" if self.tags_at_creation is None else self.tags_at_creation
+
     def __repr__(self) -> str:
-        return f"Ec2Account(endpoint={self.endpoint!r}, regionname={self.regionname!r})"
+        return f"Ec2Account(endpoint={self.endpoint!r}, region={self.region!r})"
 
 
 class Ec2Volume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

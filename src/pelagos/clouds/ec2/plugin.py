@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from pelagos.clouds.ec2.options import Ec2Account, Ec2Resource
@@ -10,20 +12,32 @@ from pelagos.clouds.port import CloudDriver, DriverContext
 
 __all__ = ["DRIVER", "Ec2Plugin"]
 
+ACCOUNT_KEYS = {
+    "endpoint": "endpoint",
+    "regionname": "region",
+    "accesskey": "access_key",
+    "secretkey": "secret_key",
+    "access_key": "access_key",
+    "secret_key": "secret_key",
+    "session_token": "session_token",
+}
+"""Keys of a resource section, or of the ancestor's authentication file, that say which account is meant."""
+
 
 class Ec2Plugin:
     """Opens accounts of services that speak EC2; Libcloud is loaded only then."""
 
     name = "ec2"
     resource: type[msgspec.Struct] = Ec2Resource
-    account_options: type[msgspec.Struct] = Ec2Account
+    account_options: type[Ec2Account] = Ec2Account
+    account_keys: Mapping[str, str] = ACCOUNT_KEYS
 
     async def open(self, context: DriverContext) -> CloudDriver:
         """A driver for one account. Nothing is sent until it is needed."""
         with needs_libcloud(self.name):
             from pelagos.clouds.ec2.driver import Ec2Driver
 
-        return Ec2Driver(context, msgspec.convert(dict(context.options), Ec2Account, strict=False))
+        return Ec2Driver(context, msgspec.convert(dict(context.options), self.account_options, strict=False))
 
 
 DRIVER = Ec2Plugin()

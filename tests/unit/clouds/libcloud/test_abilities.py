@@ -30,7 +30,7 @@ def test_every_provider_is_looked_at_or_says_why_not() -> None:
     assert able["upcloud"].required >= {"location"}
     assert (able["gce"].metadata, able["gce"].power) == ("ex_metadata", True)
     assert (able["cloudstack"].user_data, able["cloudstack"].start) == ("ex_userdata", "ex_start")
-    assert able["digital_ocean"].location
+    assert able["digitalocean"].location
     assert not able["vpsnet"].power
     assert able["upcloud"].auth
 
