@@ -70,7 +70,7 @@ class Ec2Driver:
             create_timeout=account.create_timeout,
             call_timeout=account.call_timeout,
             build_timeout=account.build_timeout,
-            poll_interval=5.0,
+            poll_interval=account.poll_interval,
             parallel_calls=account.threads,
             power=True,
             console=True,

@@ -47,6 +47,8 @@ class Ec2Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     call_timeout: Seconds = 30.0
     build_timeout: Seconds = 900.0
     """How long an instance may stay pending."""
+    poll_interval: Seconds = 5.0
+    """Longest pause between two listings while an instance changes its state."""
     settle: Annotated[float, msgspec.Meta(ge=0)] = 30.0
     """How long after a call the cloud may not show its effect yet."""
 
@@ -55,6 +57,8 @@ class Ec2Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise ValueError("`endpoint` is a URL that begins with http:// or https://")
         if self.create_timeout > self.build_timeout:
             raise ValueError("`create_timeout` is above `build_timeout`")
+        if self.poll_interval > self.build_timeout:
+            raise ValueError("`poll_interval` is above `build_timeout`")
 
     @property
     def tagged(self) -> bool:
