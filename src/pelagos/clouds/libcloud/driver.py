@@ -6,7 +6,7 @@ listing. A listing is all that many providers have; a deleted server is one that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -32,13 +32,19 @@ from pelagos.clouds.values import (
 )
 from pelagos.model.errors import PelagosError, Unsupported
 
-__all__ = ["LibcloudDriver"]
+__all__ = ["LibcloudDriver", "resource_of"]
 
 T = TypeVar("T")
 
 
+def resource_of(options: Mapping[str, Any]) -> LibcloudResource:
+    """The resource keys of ``type: libcloud``."""
+    return msgspec.convert(dict(options), LibcloudResource, strict=False)
+
+
 class LibcloudDriver:
-    """Opened for one account. ``make`` builds a driver object of the library for a thread."""
+    """Opened for one account. ``make`` builds a driver object of the library for a thread; ``resource`` says the keys
+    of a resource section in those of ``type: libcloud``, and raises msgspec.ValidationError for wrong ones."""
 
     def __init__(
         self,
@@ -46,7 +52,9 @@ class LibcloudDriver:
         account: LibcloudAccount,
         *,
         make: Callable[[LibcloudAccount], Any] = make_driver,
+        resource: Callable[[Mapping[str, Any]], LibcloudResource] = resource_of,
     ) -> None:
+        self._resource_of = resource
         self._name = context.account
         self._account = account
         by_name = None if account.token == "auto" else account.token == "name"  # noqa: S105 - no secret
@@ -186,7 +194,7 @@ class LibcloudDriver:
 
     def _resource(self, spec: ServerSpec) -> LibcloudResource:
         try:
-            return msgspec.convert(dict(spec.options), LibcloudResource, strict=False)
+            return self._resource_of(spec.options)
         except msgspec.ValidationError as error:
             raise CloudRejected(f"the resource is wrong: {error}", advice="See the keys of its type.") from error
 

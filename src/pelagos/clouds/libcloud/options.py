@@ -1,4 +1,4 @@
-"""The keys of an account and of a resource section with ``type: libcloud``, and what its thin configurations share."""
+"""The keys of accounts and resource sections with ``type: libcloud``, and with its thin configurations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-__all__ = ["AccountTimes", "LibcloudAccount", "LibcloudResource", "Secret"]
+__all__ = [
+    "AccountTimes",
+    "DummyAccount",
+    "DummyResource",
+    "LibcloudAccount",
+    "LibcloudResource",
+    "RackspaceAccount",
+    "RackspaceResource",
+    "Secret",
+]
 
 Secret = Annotated[str, msgspec.Meta(extra={"secret": True})]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -85,3 +94,49 @@ class LibcloudResource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     def __post_init__(self) -> None:
         if self.ssh_key and self.password:
             raise ValueError("give one of `ssh_key` and `password`")
+
+
+class DummyAccount(AccountTimes, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An account's options with ``driver: dummy``."""
+
+    world: str = ""
+    """Accounts with the same share their servers; default: an account's own. It lives as long as the process."""
+    settle: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    poll_interval: Seconds = 0.5
+
+
+class DummyResource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The keys of a ``resource`` section with ``type: dummy``."""
+
+    size: str = "1"
+    """1 to 4."""
+    image: str = "1"
+    """1 to 3."""
+
+
+class RackspaceAccount(AccountTimes, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An account's options with ``driver: rackspace``."""
+
+    username: Secret
+    api_key: Secret
+    region: Literal["dfw", "ord", "iad", "lon", "syd", "hkg"] = "dfw"
+    endpoint: str = ""
+    """URL of the identity service, where it is not the usual one."""
+    tenant_name: str = ""
+    arguments: dict[str, Any] = {}
+    """What else Libcloud's driver takes (``ex_force_auth_version``, ...)."""
+
+
+class RackspaceResource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The keys of a ``resource`` section with ``type: rackspace``, less ``type``, ``name`` and ``endpoint``."""
+
+    flavor: str
+    """Id or name."""
+    image: str
+    """Id or name."""
+    key_name: str = ""
+    metadata: dict[str, str] = {}
+    config_drive: bool = False
+    """User data come by a drive, for images that do not ask the network for them."""
+    extra: dict[str, Any] = {}
+    """Further arguments of Libcloud's create call."""

@@ -21,6 +21,7 @@ __all__ = ["Expired", "Ledger", "noting", "watch"]
 _SHARE = 0.9
 """Of what is left until the deadline, for one request's socket."""
 _LEAST = 0.05
+_LOG_IN = ("/tokens", "/token", "/login", "/auth")
 _READING = ("Describe", "Get", "List", "list", "get", "query")
 
 _current = threading.local()
@@ -79,10 +80,13 @@ class Ledger:
 
 
 def may_change(method: str, url: str) -> bool:
-    """Whether a request may have an effect: by its method, or by the action that query APIs name in the URL."""
-    if method.upper() in ("HEAD", "OPTIONS"):
+    """Whether a request may have an effect: by its method, or by the action that query APIs name in the URL.
+
+    A log-in has none that matters."""
+    parts = urlsplit(url)
+    if method.upper() in ("HEAD", "OPTIONS") or parts.path.rstrip("/").endswith(_LOG_IN):
         return False
-    query = parse_qs(urlsplit(url).query)
+    query = parse_qs(parts.query)
     action = (query.get("Action") or query.get("command") or [""])[0]
     if action:
         return not action.startswith(_READING)

@@ -116,6 +116,8 @@ def test_messages_hold_no_url_and_no_secret() -> None:
         ("HEAD", "/servers", False),
         ("POST", "/servers", True),
         ("DELETE", "/servers/1", True),
+        ("POST", "/v2.0/tokens", False),
+        ("POST", "/v3/auth/tokens?nocatalog", False),
         ("GET", "/?Action=DescribeInstances", False),
         ("GET", "/?Action=RunInstances", True),
         ("GET", "/client/api?command=listVirtualMachines", False),
