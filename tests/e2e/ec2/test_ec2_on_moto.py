@@ -162,6 +162,25 @@ def test_built_healed_changed_and_nothing_left(desk: Desk) -> None:
         assert "very-secret-indeed" not in one.stdout + one.stderr
 
 
+def test_the_files_of_the_reference_are_built_as_they_stand(desk: Desk) -> None:
+    """But for the endpoint and the key."""
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "ec2.md").read_text()
+    files = dict(re.findall(r"```\{code-block\} yaml\n:caption: (\S+)\n(.*?)```", page, re.DOTALL))
+    assert sorted(files) == ["node-definitions.yaml", "pelagos.yaml", "shop.yaml"]
+    for name, text in files.items():
+        text = text.replace("https://ec2.eu-west-1.amazonaws.com", desk.moto.url)
+        text = re.sub(r"\{env: \w+\}", "testing", text)
+        text = text.replace(
+            "      region:", f'      endpoint: "{desk.moto.url}"\n      poll_interval: 0.2\n      region:'
+        )
+        (desk.directory / name).write_text(text)
+    built = desk("up", "shop.yaml", "node-definitions.yaml")
+    assert built.returncode == 0, built.stderr
+    assert desk.moto.ask("DescribeInstances", region="eu-west-1").count("<key>team</key>") == 2
+    assert desk("down", "shop", "--yes").returncode == 0
+    assert "<name>running</name>" not in desk.moto.ask("DescribeInstances", region="eu-west-1")
+
+
 def test_a_wrong_key_of_a_resource_is_told_with_its_line(desk: Desk) -> None:
     nodes = desk.directory / "nodes.yaml"
     nodes.write_text(nodes.read_text().replace("instance_type: t3.small", "instance_typ: t3.small"))
