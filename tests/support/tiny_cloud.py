@@ -7,10 +7,7 @@ one request, but for ``tiny-meta`` with ``ex_second_step``, which sends a second
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from libcloud.common.base import ConnectionKey, JsonResponse
@@ -19,20 +16,20 @@ from libcloud.compute.base import Node, NodeDriver, NodeImage, NodeLocation, Nod
 from libcloud.compute.providers import DRIVERS
 from libcloud.compute.types import NodeState
 
-from pelagos.testing.http_requests import ProxiedRequest, read_request
+from pelagos.testing.http_requests import ProxiedRequest
+from support.tiny_http import TinyProvider
 
-__all__ = ["TinyCloud", "register", "tiny_cloud"]
+__all__ = ["GOOD_KEY", "TinyCloud", "TinyMeta", "TinyName", "register"]
 
 GOOD_KEY = "tiny-secret-key"
 STATES = {"running": NodeState.RUNNING, "stopped": NodeState.STOPPED, "building": NodeState.PENDING}
 
 
-class TinyCloud:
+class TinyCloud(TinyProvider):
     """``servers`` is its whole truth, by id."""
 
     def __init__(self) -> None:
         self.servers: dict[str, dict[str, Any]] = {}
-        self.url = ""
         self._made = 0
 
     def add(self, **fields: Any) -> str:
@@ -41,16 +38,6 @@ class TinyCloud:
         id_ = str(self._made)
         self.servers[id_] = {"id": id_, "status": "running", "ip": f"10.0.0.{self._made}", **fields}
         return id_
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        read = await read_request(reader, writer, 0)
-        if read is not None:
-            status, body = self.answer(read[1])
-            text = json.dumps(body).encode()
-            writer.write(b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\n" % status)
-            writer.write(b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(text), text))
-            await writer.drain()
-        writer.close()
 
     def answer(self, request: ProxiedRequest) -> tuple[int, Any]:
         if request.headers.get("x-key") != GOOD_KEY:
@@ -73,15 +60,6 @@ class TinyCloud:
                 return 200, {}
             case _:
                 return 404, {"error": "no such server"}
-
-
-@asynccontextmanager
-async def tiny_cloud() -> AsyncIterator[TinyCloud]:
-    cloud = TinyCloud()
-    server = await asyncio.start_server(cloud.serve, "127.0.0.1", 0)
-    cloud.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server:
-        yield cloud
 
 
 class _Response(JsonResponse):

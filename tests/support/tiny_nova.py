@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-from pelagos.testing.http_requests import ProxiedRequest, read_request
+from pelagos.testing.http_requests import ProxiedRequest
+from support.tiny_http import TinyProvider
 
-__all__ = ["API_KEY", "TinyNova", "tiny_nova"]
+__all__ = ["API_KEY", "TinyNova"]
 
 API_KEY = "rackspace-api-key"
 TOKEN = "a-token-of-the-identity-service"
 
 
-class TinyNova:
+class TinyNova(TinyProvider):
     """``servers`` is its whole truth, by id."""
 
     def __init__(self) -> None:
         self.servers: dict[str, dict[str, Any]] = {}
-        self.url = ""
         self.log_ins = 0
         self._made = 0
 
@@ -92,22 +88,3 @@ class TinyNova:
                 "serviceCatalog": [{"name": "cloudServersOpenStack", "type": "compute", "endpoints": endpoints}],
             }
         }
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        read = await read_request(reader, writer, 0)
-        if read is not None:
-            status, body = self.answer(read[1])
-            text = b"" if body is None else json.dumps(body).encode()
-            writer.write(b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\n" % status)
-            writer.write(b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(text), text))
-            await writer.drain()
-        writer.close()
-
-
-@asynccontextmanager
-async def tiny_nova() -> AsyncIterator[TinyNova]:
-    cloud = TinyNova()
-    server = await asyncio.start_server(cloud.serve, "127.0.0.1", 0)
-    cloud.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server:
-        yield cloud

@@ -14,7 +14,8 @@ from pelagos.clouds import CloudDriver, DriverContext, ServerSpec
 from pelagos.clouds.libcloud import DRIVER
 from pelagos.model import SystemWorld
 from pelagos.testing import FaultProxy, fault_proxy, request_where
-from support.tiny_cloud import GOOD_KEY, TinyCloud, register, tiny_cloud
+from support.tiny_cloud import GOOD_KEY, TinyCloud, register
+from support.tiny_http import serving
 
 register()
 
@@ -69,7 +70,7 @@ class TinyScene:
 
     @pytest.fixture
     async def harness(self, provider: str, tmp_path: Path) -> AsyncIterator[TinyHarness]:
-        async with tiny_cloud() as cloud, fault_proxy(cloud.url) as proxy:
+        async with serving(TinyCloud()) as cloud, fault_proxy(cloud.url) as proxy:
             harness = TinyHarness(cloud, proxy, provider, tmp_path)
             yield harness
             harness.world.close()

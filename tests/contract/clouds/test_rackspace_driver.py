@@ -13,7 +13,8 @@ from pelagos.clouds import CloudAuthFailed, CloudDriver, CloudUncertain, DriverC
 from pelagos.clouds.libcloud.plugin import DUMMY, RACKSPACE
 from pelagos.model import SystemWorld
 from pelagos.testing import FaultProxy, fault_proxy, request_where
-from support.tiny_nova import API_KEY, TinyNova, tiny_nova
+from support.tiny_http import serving
+from support.tiny_nova import API_KEY, TinyNova
 
 
 class RackspaceHarness(DriverHarness):
@@ -54,7 +55,7 @@ class RackspaceHarness(DriverHarness):
 class TestRackspace(DriverSuite, SharedAccountSuite):
     @pytest.fixture
     async def harness(self, tmp_path: Path) -> AsyncIterator[RackspaceHarness]:
-        async with tiny_nova() as cloud, fault_proxy(cloud.url) as proxy:
+        async with serving(TinyNova()) as cloud, fault_proxy(cloud.url) as proxy:
             harness = RackspaceHarness(cloud, proxy, tmp_path)
             yield harness
             harness.world.close()

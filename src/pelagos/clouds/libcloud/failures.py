@@ -154,6 +154,8 @@ def _translate(error: Exception, ledger: Ledger, effect: bool, what: str, scrub:
             return http_failure(
                 int(error.http_code), scrub(str(error.value)), effect=effect, what=what, not_found=_missing(what)
             )
+        case MalformedResponseError() if ledger.status >= 400:  # an error page in place of the provider's document
+            return http_failure(ledger.status, "", ledger.headers, effect=effect, what=what, not_found=_missing(what))
         case MalformedResponseError():
             return unknown(f"{what}: the answer could not be understood")
     trouble = network_failure(error)

@@ -10,7 +10,7 @@ from typing import Any
 from pelagos.clouds.values import CloudServer
 from pelagos.model.states import ServerState
 
-__all__ = ["TOKEN_KEY", "named", "server", "token_of"]
+__all__ = ["TOKEN_KEY", "named", "server", "split", "token_of"]
 
 TOKEN_KEY = "pelagos-token"  # noqa: S105 - the name of a piece of metadata
 _MARK = "-pt-"
@@ -44,6 +44,11 @@ def token_of(node: Any, *, by_name: bool) -> tuple[str, str]:
     name = str(node.name or "")
     if not by_name:
         return _metadata(node.extra or {}).get(TOKEN_KEY, ""), name
+    return split(name)
+
+
+def split(name: str) -> tuple[str, str]:
+    """(token, readable part) of a name that :func:`named` made; no token for others."""
     match = _MARKED.match(name)
     return (match["token"], match["name"]) if match is not None else ("", name)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -38,6 +38,9 @@ class Ledger:
         self._deadline = deadline
         self._monotonic = monotonic
         self.requests = 0
+        self.status = 0
+        """Of the last answer."""
+        self.headers: Mapping[str, str] = {}
         self.effects = 0
         """Requests that may change something and were answered by success."""
         self.unanswered = False
@@ -64,11 +67,13 @@ class Ledger:
         """A request goes out."""
         self.admit()
         self.requests += 1
+        self.status, self.headers = 0, {}
         self.unanswered = True
         self.unanswered_effect = may_change(method, url)
 
-    def answered(self, status: int) -> None:
+    def answered(self, status: int, headers: Mapping[str, str] | None = None) -> None:
         """It was answered."""
+        self.status, self.headers = status, headers or {}
         if self.unanswered_effect and status < 400:
             self.effects += 1
         self.unanswered = self.unanswered_effect = False
@@ -137,7 +142,7 @@ def _watched(conn_class: type) -> type:
             ledger.sending(method, url)
             self.session.timeout = ledger.socket_timeout
             result = super().request(method, url, *arguments, **options)
-            ledger.answered(self.response.status_code)
+            ledger.answered(self.response.status_code, self.response.headers)
             return result
 
     return Watched

@@ -94,6 +94,19 @@ def test_what_the_library_says_without_sending_anything_is_a_refusal() -> None:
         assert type(translate(error, ledger(), False, "list_nodes")) is CloudError
 
 
+@pytest.mark.parametrize(
+    ("status", "expected"), [(429, CloudRateLimited), (503, CloudUnreachable), (502, CloudUncertain)]
+)
+def test_an_error_page_in_place_of_a_document_is_judged_by_its_status(
+    status: int, expected: type[PelagosError]
+) -> None:
+    one = ledger(sent=True)
+    one.answered(status, {"retry-after": "9"})
+    meant = translate(MalformedResponseError("<html>"), one, True, "create_node")
+    assert type(meant) is expected
+    assert meant.retry_after == (9.0 if status == 429 else None)
+
+
 def test_a_rate_limit_says_when() -> None:
     meant = translate(RateLimitReachedError(headers={"retry-after": "7"}), ledger(), False, "x")
     assert meant.retry_after == 7.0

@@ -1,0 +1,32 @@
+"""The ``cloudsigma`` cloud as a plug-in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from pelagos.clouds.cloudsigma.options import CloudSigmaAccount, CloudSigmaResource
+from pelagos.clouds.libcloud.presence import needs_libcloud
+from pelagos.clouds.port import CloudDriver, DriverContext
+
+__all__ = ["DRIVER", "CloudSigmaPlugin"]
+
+
+class CloudSigmaPlugin:
+    """Opens accounts of CloudSigma; Libcloud is loaded only then."""
+
+    name = "cloudsigma"
+    resource: type[msgspec.Struct] = CloudSigmaResource
+    account_options: type[msgspec.Struct] = CloudSigmaAccount
+    account_keys: Mapping[str, str] = {"endpoint": "endpoint", "email": "email", "password": "password"}
+
+    async def open(self, context: DriverContext) -> CloudDriver:
+        """A driver for one account. Nothing is sent until it is needed."""
+        with needs_libcloud(self.name):
+            from pelagos.clouds.cloudsigma.driver import CloudSigmaDriver
+
+        return CloudSigmaDriver(context, msgspec.convert(dict(context.options), CloudSigmaAccount, strict=False))
+
+
+DRIVER = CloudSigmaPlugin()
