@@ -61,7 +61,7 @@ class _Driver(EC2NodeDriver):
     def __init__(self, account: Ec2Account, endpoint: str, region: str) -> None:
         url = urlsplit(endpoint)
         self.region_name = region
-        self.signature_version = account.signature_version
+        self.signature_version = str(account.signature_version)
         self.token = account.session_token or None
         # The parent's own constructor knows only some of Amazon's regions.
         super(EC2NodeDriver, self).__init__(  # type: ignore[no-untyped-call]
@@ -83,7 +83,7 @@ class Ec2Client:
         suffix = "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
         self._driver = _Driver(account, account.endpoint or f"https://ec2.{self.region}.{suffix}", self.region)
         self._ca_file = account.ca_file
-        self._in_url = account.signature_version == "2"
+        self._in_url = str(account.signature_version) == "2"
         self._scrub = scrubber([account.secret_key, account.session_token, account.access_key])
 
     def call(self, action: str, params: Mapping[str, str] | None = None, *, effect: bool = False) -> Any:

@@ -20,7 +20,7 @@ from pelagos.clouds.ec2.client import Ec2Client, Params, filters, items, text
 from pelagos.clouds.ec2.launch import USER_DATA_LIMIT, resource_of, run_instances
 from pelagos.clouds.ec2.options import Ec2Account, Ec2Resource
 from pelagos.clouds.ec2.prices import price_of
-from pelagos.clouds.ec2.replies import TOKEN_TAG, flavor, image, instances, server
+from pelagos.clouds.ec2.replies import KEY_PAIR_TAG, TOKEN_TAG, flavor, image, instances, server, tags_of
 from pelagos.clouds.errors import CloudBusy, CloudError, CloudRejected, CloudUncertain, ServerNotFound
 from pelagos.clouds.libcloud.calls import LibraryCalls
 from pelagos.clouds.libcloud.failures import translate
@@ -138,7 +138,7 @@ class Ec2Driver:
     # -- writes ----------------------------------------------------------------------------------------------------
 
     async def create_server(self, spec: ServerSpec, *, token: str, timeout: float) -> CloudServer:
-        resource = resource_of(spec, self._region)
+        resource = resource_of(spec, self._region, tagged=self._tagged)
         missing = [part.key for part in ec2_parts.parts_of(spec, resource) if part.key not in spec.parts]
         if missing:
             raise CloudRejected(f"these parts of {spec.name} were not made before it: {', '.join(missing)}")
@@ -152,20 +152,20 @@ class Ec2Driver:
             shown = server(made[0])
             if not self._tagged:
                 _name(client, shown.provider_id, spec.name)
-            return msgspec.structs.replace(shown, token=token, name=shown.name or spec.name)
+            return msgspec.structs.replace(shown, token=token, name=spec.name)
 
         return await self._write("RunInstances", timeout, create, late=self._late.arrived)
 
     async def delete_server(self, provider_id: str, *, timeout: float) -> None:
         def delete(client: Ec2Client) -> None:
             try:
-                found = _instance(client, provider_id)
+                key_pair = tags_of(_instance(client, provider_id)).get(KEY_PAIR_TAG)
+                if key_pair:
+                    # Before the instance goes, so that a failure is tried again: a running one needs no key pair.
+                    ec2_parts.release_key_pair(client, key_pair, provider_id)
                 client.call("TerminateInstances", {"InstanceId.1": provider_id}, effect=True)
             except ServerNotFound:
                 return
-            key_name = text(found, "keyName")
-            if key_name:
-                ec2_parts.release_key_pair(client, key_name, provider_id)
 
         await self._write("TerminateInstances", timeout, delete)
         self._late.forget(provider_id)
@@ -200,7 +200,7 @@ class Ec2Driver:
     # -- parts -----------------------------------------------------------------------------------------------------
 
     def parts(self, spec: ServerSpec) -> Sequence[PartSpec]:
-        return ec2_parts.parts_of(spec, resource_of(spec, self._region))
+        return ec2_parts.parts_of(spec, resource_of(spec, self._region, tagged=self._tagged))
 
     async def create_part(self, part: PartSpec, *, token: str, timeout: float) -> CloudPart:
         return await self._write(
@@ -214,7 +214,7 @@ class Ec2Driver:
         await self._write(f"delete {part.kind.value}", timeout, lambda client: ec2_parts.delete_part(client, part))
 
     async def finish_server(self, provider_id: str, spec: ServerSpec, *, timeout: float) -> CloudServer:
-        resource = resource_of(spec, self._region)
+        resource = resource_of(spec, self._region, tagged=self._tagged)
 
         def finish(client: Ec2Client) -> CloudServer:
             ec2_parts.finish(client, provider_id, spec, resource)

@@ -21,7 +21,7 @@ class EucalyptusAccount(Ec2Account, frozen=True, kw_only=True, forbid_unknown_fi
 
     endpoint: str
     """``https://host:8773/services/compute``, or ``/services/Eucalyptus`` of old."""
-    signature_version: Literal["2", "4"] = "2"
+    signature_version: Literal["2", "4", 2, 4] = "2"
     tags_at_creation: bool | None = False
     image_owners: tuple[str, ...] = ()
     region: str = "eucalyptus"

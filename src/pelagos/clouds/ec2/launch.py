@@ -10,7 +10,7 @@ import msgspec
 
 from pelagos.clouds.ec2.client import Params
 from pelagos.clouds.ec2.options import Ec2Resource, plain_tags
-from pelagos.clouds.ec2.replies import CLIENT_TOKEN_PREFIX, TOKEN_TAG
+from pelagos.clouds.ec2.replies import CLIENT_TOKEN_PREFIX, KEY_PAIR_TAG, TOKEN_TAG
 from pelagos.clouds.errors import CloudRejected
 from pelagos.clouds.values import ServerSpec
 
@@ -23,8 +23,10 @@ _MOST_TAGS = 50
 _INFO_TAG = "pelagos:"
 
 
-def resource_of(spec: ServerSpec, region: str) -> Ec2Resource:
-    """The resource keys of a spec. Raises CloudRejected for what this account will never take."""
+def resource_of(spec: ServerSpec, region: str, *, tagged: bool = True) -> Ec2Resource:
+    """The resource keys of a spec. Raises CloudRejected for what this account will never take.
+
+    ``tagged``: whether its service takes tags with the calls that make things."""
     options = {**spec.options, "regionname": spec.options.get("regionname") or region}
     try:
         resource = msgspec.convert(options, Ec2Resource, strict=False)
@@ -34,6 +36,11 @@ def resource_of(spec: ServerSpec, region: str) -> Ec2Resource:
         raise CloudRejected(
             f"the resource is for the region {resource.regionname}, and the account's is {region}",
             advice="Name an account of that region in the resource, or add one to the pool with that `region`.",
+        )
+    if not tagged and (resource.volumes or resource.elastic_ip or resource.security_group or resource.key_pair):
+        raise CloudRejected(
+            "this service takes no tags with a call, and what is made without one could be lost",
+            advice="Leave out `volumes`, `elastic_ip`, `security_group` and `key_pair`; name what is there already.",
         )
     size = len(spec.user_data.encode())
     if size > USER_DATA_LIMIT:
@@ -80,6 +87,8 @@ def run_instances(
     """``zone``: where its volumes are; ``firewall``: id of its own security group; ``root_device``: of its image, if
     the root volume is to differ; ``tagged``: whether the service takes tags with the call."""
     tags = {**plain_tags(resource.tags), **token_tags(spec.name, token, spec.metadata)}
+    if resource.key_pair is not None:
+        tags[KEY_PAIR_TAG] = resource.key_pair.name
     if len(tags) > _MOST_TAGS:
         raise CloudRejected(f"the server would have {len(tags)} tags, and EC2 takes {_MOST_TAGS}")
     params: Params = {

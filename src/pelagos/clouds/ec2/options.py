@@ -30,7 +30,7 @@ class Ec2Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """URL of the service; its scheme decides on TLS. Default: Amazon's, of the region."""
     region: str = ""
     """Default: as the endpoint says, if it is one of Amazon's, else us-east-1."""
-    signature_version: Literal["2", "4"] = "4"
+    signature_version: Literal["2", "4", 2, 4] = "4"
     """2 for services that know nothing newer."""
     tags_at_creation: bool | None = None
     """Whether the service takes tags in the create call; if not, servers are found by their client token, and are
@@ -63,7 +63,7 @@ class Ec2Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     @property
     def tagged(self) -> bool:
         """Whether tags go with the create call."""
-        return self.signature_version != "2" if self.tags_at_creation is None else self.tags_at_creation
+        return str(self.signature_version) != "2" if self.tags_at_creation is None else self.tags_at_creation
 
     def __repr__(self) -> str:
         return f"Ec2Account(endpoint={self.endpoint!r}, region={self.region!r})"
@@ -107,10 +107,12 @@ class Ec2Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         text = str(self.ports)
         if not text or self.protocol in ("icmp", "all"):
             return (-1, -1) if self.protocol in ("icmp", "all") else (0, 65535)
-        first, _, last = text.partition("-")
-        if not (first.isdigit() and (last or first).isdigit()) or not 0 <= int(first) <= int(last or first) <= 65535:
+        first, hyphen, last = text.partition("-")
+        if not hyphen:
+            last = first
+        if not (first.isdigit() and last.isdigit()) or not 0 <= int(first) <= int(last) <= 65535:
             raise ValueError(f"`ports` is a port or a range such as 8000-8010, not {text!r}")
-        return int(first), int(last or first)
+        return int(first), int(last)
 
 
 class Ec2Firewall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -11,6 +11,7 @@ from pelagos.model.states import ServerState
 
 __all__ = [
     "CLIENT_TOKEN_PREFIX",
+    "KEY_PAIR_TAG",
     "TOKEN_TAG",
     "address_part",
     "attached_to",
@@ -24,6 +25,8 @@ __all__ = [
 ]
 
 TOKEN_TAG = "pelagos:token"  # noqa: S105 - the name of a tag
+KEY_PAIR_TAG = "pelagos:key-pair"
+"""Of an instance: name of the key pair that it was launched with, if that is one of ours."""
 CLIENT_TOKEN_PREFIX = "pelagos-"  # noqa: S105 - no secret
 _STATES = {
     "pending": ServerState.BUILD,
@@ -54,7 +57,7 @@ def server(item: Any) -> CloudServer:
     reason = text(item, "stateReason/message") or text(item, "reason")
     return CloudServer(
         provider_id=text(item, "instanceId"),
-        name=tags.get("Name", ""),
+        name=tags.get("Name") or text(item, "instanceId"),
         state=state,
         token=token_of(item, tags),
         addresses=public,
