@@ -24,6 +24,9 @@ REQUESTS = {
         action="DescribeInstances", that=lambda r: r.form.get("Filter.2.Name") == "tag-key", method="post"
     ),
     "find": request_where(action="DescribeInstances", form={"Filter.1.Name": TOKEN_FILTER}),
+    "part": request_where(that=lambda r: r.action in ("CreateVolume", "AllocateAddress", "CreateSecurityGroup")),
+    "parts": request_where(action="DescribeAddresses"),
+    "unpart": request_where(that=lambda r: r.action in ("DeleteVolume", "ReleaseAddress", "DeleteSecurityGroup")),
 }
 
 
@@ -65,6 +68,10 @@ class Ec2Harness(DriverHarness):
             **options,
         }
         return ServerSpec(name=name, user_data="#!/bin/sh\necho hello\n", options=resource)
+
+    def spec_with_parts(self, name: str) -> ServerSpec:
+        """Without volumes: they are attached when the server is finished, and until then in nobody's use."""
+        return self.spec(name, security_group={"ingress": [{"ports": 22}]}, elastic_ip=True)
 
     def bad_spec(self, name: str) -> ServerSpec:
         return self.spec(name, subnet_id="subnet-none-such")

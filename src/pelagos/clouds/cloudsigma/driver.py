@@ -170,7 +170,11 @@ class CloudSigmaDriver:
     # -- parts -----------------------------------------------------------------------------------------------------
 
     def parts(self, spec: ServerSpec) -> Sequence[PartSpec]:
-        resource = _resource(spec)
+        """What cannot be read has none: the create call says what is wrong with it."""
+        try:
+            resource = _resource(spec)
+        except CloudRejected:
+            return ()
         options = {"libdrive_id": resource.libdrive_id}
         return [PartSpec(key=DRIVE, kind=PartKind.VOLUME, name=spec.name, options=options, keep=resource.keep_drive)]
 

@@ -200,7 +200,12 @@ class Ec2Driver:
     # -- parts -----------------------------------------------------------------------------------------------------
 
     def parts(self, spec: ServerSpec) -> Sequence[PartSpec]:
-        return ec2_parts.parts_of(spec, resource_of(spec, self._region, tagged=self._tagged))
+        """What cannot be read has none: the create call says what is wrong with it."""
+        try:
+            resource = resource_of(spec, self._region, tagged=self._tagged)
+        except CloudRejected:
+            return ()
+        return ec2_parts.parts_of(spec, resource)
 
     async def create_part(self, part: PartSpec, *, token: str, timeout: float) -> CloudPart:
         return await self._write(
@@ -217,6 +222,7 @@ class Ec2Driver:
         resource = resource_of(spec, self._region, tagged=self._tagged)
 
         def finish(client: Ec2Client) -> CloudServer:
+            _instance(client, provider_id)
             ec2_parts.finish(client, provider_id, spec, resource)
             return _get(client, provider_id)
 

@@ -55,11 +55,11 @@ def parts_of(spec: ServerSpec, resource: Ec2Resource) -> list[PartSpec]:
     """What the server needs made before it."""
     parts = []
     if resource.security_group is not None:
-        options = {**msgspec.to_builtins(resource.security_group), "subnet_id": resource.subnet_id}
+        options = {**_plain(resource.security_group), "subnet_id": resource.subnet_id}
         parts.append(PartSpec(key=FIREWALL, kind=PartKind.NETWORK, name=spec.name, options=options))
     for number, volume in enumerate(resource.volumes, 1):
         options = {
-            **msgspec.to_builtins(volume),
+            **_plain(volume),
             "subnet_id": resource.subnet_id,
             "availability_zone": resource.availability_zone,
         }
@@ -69,6 +69,12 @@ def parts_of(spec: ServerSpec, resource: Ec2Resource) -> list[PartSpec]:
     if resource.elastic_ip:
         parts.append(PartSpec(key=ADDRESS, kind=PartKind.ADDRESS, name=spec.name))
     return parts
+
+
+def _plain(struct: msgspec.Struct) -> dict[str, Any]:
+    """As it comes back from a journal: lists, no tuples."""
+    plain: dict[str, Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(struct))
+    return plain
 
 
 # -- making and deleting -----------------------------------------------------------------------------------------------
@@ -96,7 +102,12 @@ def create_part(client: Ec2Client, part: PartSpec, token: str) -> CloudPart:
 def list_parts(client: Ec2Client) -> list[CloudPart]:
     """All parts that carry a token."""
     ours = filters({"tag-key": TOKEN_TAG})
-    volumes = [volume_part(item) for root in client.pages("DescribeVolumes", ours) for item in items(root, "volumeSet")]
+    volumes = [
+        volume_part(item)
+        for root in client.pages("DescribeVolumes", ours)
+        for item in items(root, "volumeSet")
+        if text(item, "status") not in ("deleting", "deleted")
+    ]
     addresses = [address_part(item) for item in items(client.call("DescribeAddresses", ours), "addressesSet")]
     groups = [
         firewall_part(item)
