@@ -171,8 +171,7 @@ class LibcloudDriver:
         await self._write("reboot_node", timeout, lambda library: library.reboot(provider_id))
 
     async def execute(self, provider_id: str, argv: Sequence[str], *, timeout: float) -> CommandResult:
-        self._need(False, "execute")
-        raise AssertionError("unreachable")
+        raise self._cannot("execute")
 
     # -- the rest --------------------------------------------------------------------------------------------------
 
@@ -200,10 +199,13 @@ class LibcloudDriver:
 
     def _need(self, there: bool, what: str) -> None:
         if not there:
-            raise Unsupported(
-                f"the account {self._name} cannot {what}",
-                advice=f"Libcloud's driver of the provider {self._account.provider!r} has no such call.",
-            )
+            raise self._cannot(what)
+
+    def _cannot(self, what: str) -> Unsupported:
+        return Unsupported(
+            f"the account {self._name} cannot {what}",
+            advice=f"Libcloud's driver of the provider {self._account.provider!r} has no such call.",
+        )
 
     async def _read(self, what: str, timeout: float, function: Callable[[Library], T]) -> T:
         return await self._calls.read(function, timeout=timeout, what=what)
