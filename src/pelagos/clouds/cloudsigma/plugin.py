@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from pelagos.clouds.cloudsigma.options import CloudSigmaAccount, CloudSigmaResource
 from pelagos.clouds.libcloud.presence import needs_libcloud
 from pelagos.clouds.port import CloudDriver, DriverContext
+
+if TYPE_CHECKING:
+    from pelagos.clouds.cloudsigma.driver import CloudSigmaDriver
 
 __all__ = ["DRIVER", "CloudSigmaPlugin"]
 
@@ -23,10 +27,17 @@ class CloudSigmaPlugin:
 
     async def open(self, context: DriverContext) -> CloudDriver:
         """A driver for one account. Nothing is sent until it is needed."""
+        account = msgspec.convert(dict(context.options), CloudSigmaAccount, strict=False)
+        return (await context.world.run_blocking(self._load))(context, account)
+
+    def _load(self) -> type[CloudSigmaDriver]:
+        """Blocks: Libcloud and its HTTP library are large."""
         with needs_libcloud(self.name):
+            import libcloud.compute.drivers.cloudsigma  # noqa: F401 - whether it is there
+
             from pelagos.clouds.cloudsigma.driver import CloudSigmaDriver
 
-        return CloudSigmaDriver(context, msgspec.convert(dict(context.options), CloudSigmaAccount, strict=False))
+        return CloudSigmaDriver
 
 
 DRIVER = CloudSigmaPlugin()

@@ -18,12 +18,12 @@ import structlog
 from pelagos.clouds.ec2 import parts as ec2_parts
 from pelagos.clouds.ec2.client import Ec2Client, Params, filters, items, text
 from pelagos.clouds.ec2.launch import USER_DATA_LIMIT, resource_of, run_instances
-from pelagos.clouds.ec2.options import Ec2Account, Ec2Resource
+from pelagos.clouds.ec2.options import Ec2Account, Ec2Resource, region_of
 from pelagos.clouds.ec2.prices import price_of
 from pelagos.clouds.ec2.replies import KEY_PAIR_TAG, TOKEN_TAG, flavor, image, instances, server, tags_of
 from pelagos.clouds.errors import CloudBusy, CloudError, CloudRejected, CloudUncertain, ServerNotFound
 from pelagos.clouds.libcloud.calls import LibraryCalls
-from pelagos.clouds.libcloud.failures import translate
+from pelagos.clouds.libcloud.failures import scrubber, translate
 from pelagos.clouds.libcloud.late import LateServers
 from pelagos.clouds.port import DriverContext
 from pelagos.clouds.values import (
@@ -54,12 +54,13 @@ class Ec2Driver:
         self._account = account
         self._name = context.account
         self._tagged = account.tagged
-        self._region = Ec2Client(account).region
+        self._region = region_of(account.endpoint, account.region)
+        scrub = scrubber([account.secret_key, account.session_token, account.access_key])
         self._calls: LibraryCalls[Ec2Client] = LibraryCalls(
             context.world,
             context.account,
             lambda: Ec2Client(account),
-            translate,
+            lambda error, ledger, effect, what: translate(error, ledger, effect, what, scrub),
             threads=account.threads,
             stuck_limit=account.stuck_limit,
         )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from pelagos.clouds.ec2.options import Ec2Account, Ec2Resource
 from pelagos.clouds.libcloud.presence import needs_libcloud
 from pelagos.clouds.port import CloudDriver, DriverContext
+
+if TYPE_CHECKING:
+    from pelagos.clouds.ec2.driver import Ec2Driver
 
 __all__ = ["DRIVER", "Ec2Plugin"]
 
@@ -34,10 +38,15 @@ class Ec2Plugin:
 
     async def open(self, context: DriverContext) -> CloudDriver:
         """A driver for one account. Nothing is sent until it is needed."""
+        account = msgspec.convert(dict(context.options), self.account_options, strict=False)
+        return (await context.world.run_blocking(self._load))(context, account)
+
+    def _load(self) -> type[Ec2Driver]:
+        """Blocks: Libcloud and its HTTP library are large."""
         with needs_libcloud(self.name):
             from pelagos.clouds.ec2.driver import Ec2Driver
 
-        return Ec2Driver(context, msgspec.convert(dict(context.options), self.account_options, strict=False))
+        return Ec2Driver
 
 
 DRIVER = Ec2Plugin()

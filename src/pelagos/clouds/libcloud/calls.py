@@ -82,7 +82,7 @@ class LibraryCalls(Generic[D]):
         return await self._call(function, timeout, True, what, late)
 
     def close(self) -> None:
-        """Let the threads go. What is under way goes on; nobody hears of it."""
+        """Let the threads go. What is under way ends for those who wait for it; what has not begun is Unavailable."""
         self._closed = True
         self._workers.close()
 
@@ -114,6 +114,8 @@ class LibraryCalls(Generic[D]):
             if not job.withdraw():
                 self._give_up(job, deadline, late)
             raise
+        if job.future.cancelled():
+            raise self._closed_error()
         if job.future.done():
             return job.future.result()
         if job.withdraw():
@@ -125,7 +127,7 @@ class LibraryCalls(Generic[D]):
 
     def _admit(self, what: str) -> None:
         if self._closed:
-            raise Unavailable(f"the driver of the account {self._account} is closed")
+            raise self._closed_error()
         stuck = self.stuck
         if stuck >= self._limit:
             self._counts["refused_by_circuit"] += 1
@@ -134,6 +136,9 @@ class LibraryCalls(Generic[D]):
                 advice="The cloud's endpoint takes connections and does not answer, or a firewall drops them. "
                 "Calls go on by themselves as soon as one of these ends.",
             )
+
+    def _closed_error(self) -> Unavailable:
+        return Unavailable(f"the driver of the account {self._account} is closed")
 
     def _run(self, function: Callable[[D], T], deadline: float, effect: bool, what: str) -> T:
         """In a thread."""

@@ -10,7 +10,6 @@ from pelagos.clouds.errors import CloudBusy, CloudRejected, ServerNotFound
 from pelagos.clouds.libcloud.abilities import Abilities, abilities_of
 from pelagos.clouds.libcloud.nodes import TOKEN_KEY, named, server
 from pelagos.clouds.libcloud.options import LibcloudResource
-from pelagos.clouds.libcloud.providers import reject_unknown
 from pelagos.clouds.values import CloudFlavor, CloudImage, CloudServer, ServerSpec
 from pelagos.model.states import ServerState
 
@@ -117,7 +116,7 @@ class Library:
             given[able.client_token] = token
         if not able.takes_any:
             unknown = [name for name in resource.extra if name not in able.arguments]
-            reject_unknown("the provider's create call knows no", unknown, sorted(able.arguments))
+            _reject_unknown("the provider's create call knows no", unknown, sorted(able.arguments))
         doubled = sorted(name for name in resource.extra if name in given)
         if doubled:
             raise CloudRejected(f"`extra` holds what other keys are for: {', '.join(doubled)}")
@@ -226,3 +225,13 @@ def _number(value: Any) -> float | None:
         return None if value is None or isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         return None
+
+
+def _reject_unknown(what: str, unknown: list[str], known: list[str]) -> None:
+    """Raises CloudRejected if there is anything unknown, with what is known."""
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        raise CloudRejected(
+            f"{what} {', '.join(map(repr, sorted(unknown)))}", advice=f"{hint}It takes: {', '.join(known) or 'none'}."
+        )

@@ -7,7 +7,7 @@ Nothing else is its own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,6 +22,9 @@ from pelagos.clouds.libcloud.options import (
 )
 from pelagos.clouds.libcloud.presence import needs_libcloud
 from pelagos.clouds.port import CloudDriver, DriverContext
+
+if TYPE_CHECKING:
+    from pelagos.clouds.libcloud.driver import LibcloudDriver
 
 __all__ = ["DRIVER", "DUMMY", "RACKSPACE", "DummyPlugin", "LibcloudPlugin", "RackspacePlugin"]
 
@@ -44,16 +47,23 @@ class LibcloudPlugin:
     async def open(self, context: DriverContext) -> CloudDriver:
         """A driver for one account. Raises NotFound for an unknown provider, InvalidInput for options that it does
         not take, and, where the provider's driver logs in when it is made, what that comes to."""
-        with needs_libcloud(self.name):
-            from pelagos.clouds.libcloud.driver import LibcloudDriver
-
-        driver = LibcloudDriver(context, self.account_of(context), resource=self.resource_of)
+        driver_class = await context.world.run_blocking(self._load)
+        driver = driver_class(context, self.account_of(context), resource=self.resource_of)
         try:
             await driver.begin()
         except BaseException:
             await driver.close()
             raise
         return driver
+
+    def _load(self) -> type[LibcloudDriver]:
+        """Blocks: Libcloud and its HTTP library are large."""
+        with needs_libcloud(self.name):
+            import libcloud.compute.base  # noqa: F401 - whether it is there
+
+            from pelagos.clouds.libcloud.driver import LibcloudDriver
+
+        return LibcloudDriver
 
 
 class DummyPlugin(LibcloudPlugin):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from pelagos.clouds.errors import CloudRejected
 from pelagos.clouds.libcloud.abilities import arguments_of
 from pelagos.clouds.libcloud.options import LibcloudAccount
 from pelagos.clouds.libcloud.wire import watch
@@ -41,7 +41,10 @@ def driver_class(provider: str) -> type:
             advice=f"pip install {error.name}",
         ) from error
     except Exception as error:  # its word for providers that were given up
-        raise Unsupported(f"Libcloud gave up the provider {provider!r}: {error}") from error
+        raise Unsupported(
+            f"Libcloud gave up the provider {provider!r}: {error}",
+            advice="Where it names another, use that; regions are an option of the account.",
+        ) from error
     if issubclass(found, BaseEC2NodeDriver):
         raise Unsupported(
             f"the provider {provider!r} speaks EC2, whose token cannot be set safely this way",
@@ -57,7 +60,9 @@ def make_driver(account: LibcloudAccount) -> Any:
     arguments = _arguments(cls, account)
     try:
         made = cls(**arguments)
-    except TypeError as error:
+    except json.JSONDecodeError:
+        raise  # an answer to its log-in
+    except (TypeError, ValueError) as error:
         raise InvalidInput(
             f"Libcloud's driver {account.provider!r} does not take these options: {error}",
             advice="Its constructor is described in Libcloud's documentation of the provider.",
@@ -116,13 +121,3 @@ def _constructor(cls: type) -> tuple[frozenset[str], bool]:
         more, any_too = arguments_of(choice)
         return (named | more) - {"cls"}, takes_any or any_too
     return named, takes_any
-
-
-def reject_unknown(what: str, unknown: list[str], known: list[str]) -> None:
-    """Raises CloudRejected if there is anything unknown, with what is known."""
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], known, 1)
-        hint = f"Did you mean {close[0]!r}? " if close else ""
-        raise CloudRejected(
-            f"{what} {', '.join(map(repr, sorted(unknown)))}", advice=f"{hint}It takes: {', '.join(known) or 'none'}."
-        )

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-__all__ = ["Expired", "Ledger", "noting", "watch"]
+__all__ = ["Expired", "Ledger", "may_change", "noting", "watch", "watch_connection"]
 
 _SHARE = 0.9
 """Of what is left until the deadline, for one request's socket."""

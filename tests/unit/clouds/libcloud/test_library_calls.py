@@ -201,3 +201,23 @@ async def test_late_servers_count_until_they_are_shown_or_old() -> None:
     clock.time = 31.0
     assert (late.get("a"), len(late)) == (None, 0)
     clock.close()
+
+
+async def test_a_close_ends_the_wait_of_those_that_have_not_begun(scene: Scene) -> None:
+    calls = scene.calls(threads=1)
+    begun = threading.Event()
+
+    def hang(library: str) -> str:
+        begun.set()
+        return scene.hang(library)
+
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(calls.read(hang, timeout=PATIENCE, what="first"))
+        await until(begun.is_set)
+        second = asyncio.ensure_future(calls.write(lambda _: "never", timeout=PATIENCE, what="second"))
+        await asyncio.sleep(0)
+        calls.close()
+        with pytest.raises(Unavailable):
+            await second
+        scene.go_on.set()
+    assert first.result() == "late"
