@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
-from contract.clouds.driver_suite import FaultInjector
+from contract.clouds.driver_suite import DriverHarness, FaultInjector
 from pelagos.testing import FaultProxy, ProxyFault
 from pelagos.testing.http_requests import Match
 
-__all__ = ["ProxyInjector"]
+__all__ = ["ProxiedHarness", "ProxyInjector"]
 
 FAULTS = {
     "unreachable": ProxyFault.UNAVAILABLE,
@@ -45,3 +46,20 @@ class ProxyInjector(FaultInjector):
             delay=self._late_by if delay is None else delay,
             retry_after=1.0 if retry_after is None else retry_after,
         )
+
+
+class ProxiedHarness(DriverHarness):
+    """A harness with a proxy before the provider. ``requests`` and ``late_by`` are those of :class:`ProxyInjector`."""
+
+    def __init__(self, proxy: FaultProxy, requests: Mapping[str, Match], *, late_by: float = 1.5) -> None:
+        self.proxy = proxy
+        self.injector = ProxyInjector(proxy, requests, late_by=late_by)
+        self._create = requests["create"]
+
+    async def sleep(self, seconds: float) -> None:
+        """The moment before a create is cancelled lasts until it is on its way: a busy machine starts threads late."""
+        if seconds > 0.01:
+            await asyncio.sleep(seconds)
+            return
+        async with asyncio.timeout(60):
+            await self.proxy.arrival(self._create)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from contract.clouds.driver_suite import DriverFaultSuite, DriverHarness, DriverSuite, SharedAccountSuite, create, limit
-from contract.clouds.proxy_injector import ProxyInjector
+from contract.clouds.driver_suite import DriverFaultSuite, DriverSuite, SharedAccountSuite, create, limit
+from contract.clouds.proxy_injector import ProxiedHarness
 from pelagos.clouds import (
     CloudAuthFailed,
     CloudBusy,
@@ -37,13 +37,12 @@ REQUESTS = {
 DESCRIPTION = {"cpu": 2000, "mem": 1 << 30, "vnc_password": "not shown"}
 
 
-class SigmaHarness(DriverHarness):
+class SigmaHarness(ProxiedHarness):
     patience = 5.0
 
     def __init__(self, cloud: TinySigma, proxy: FaultProxy, home: Path) -> None:
         self.cloud = cloud
-        self.proxy = proxy
-        self.injector = ProxyInjector(proxy, REQUESTS, late_by=1.2)
+        super().__init__(proxy, REQUESTS, late_by=1.2)
         self.world = SystemWorld()
         self._home = home
 

@@ -37,6 +37,13 @@ RUN = request_where(action="RunInstances")
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2bVwqEYc0WgJ9S5k7m0oVh1m3oG1WmQmN5yTtq3b4E tester"
 OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMq0Jm8b7pUO0vD5W3m7qk3l9v7Kf2u4m1s8n6r5t0aB tester"
 
+TYPES = """
+<DescribeInstanceTypesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><instanceTypeSet><item>
+<instanceType>{name}</instanceType><vCpuInfo><defaultVCpus>2</defaultVCpus></vCpuInfo>
+<memoryInfo><sizeInMiB>2048</sizeInMiB></memoryInfo>
+</item></instanceTypeSet>{more}</DescribeInstanceTypesResponse>
+"""
+
 
 async def _known(driver: Ec2Driver) -> bool:
     return driver.snapshot()["late_servers"] == 1
@@ -192,10 +199,14 @@ class TestServers(Ec2Scene):
         made = await create(driver, harness.spec("one"), "token-one")
         harness.moto.ask("CreateImage", InstanceId=made.provider_id, Name="golden")
         assert [image.name for image in await driver.list_images(timeout=limit(driver))] == ["golden"]
-        flavors = {flavor.id: flavor for flavor in await driver.list_flavors(timeout=30.0)}
-        small = flavors["t3.small"]
-        assert (small.vcpus, small.ram_mb, small.currency) == (2.0, 2048, "USD")
+        types = request_where(action="DescribeInstanceTypes")
+        for name, more in (("t3.small", "<nextToken>more</nextToken>"), ("x9.none", "")):
+            harness.proxy.fail(ProxyFault.ERROR_BEFORE, types, status=200, body=TYPES.format(name=name, more=more))
+        small, unknown = await driver.list_flavors(timeout=limit(driver))
+        assert harness.proxy.seen(types)[1].form["NextToken"] == "more"
+        assert (small.id, small.vcpus, small.ram_mb, small.currency) == ("t3.small", 2.0, 2048, "USD")
         assert small.price_per_hour is not None and 0 < small.price_per_hour < 1
+        assert (unknown.id, unknown.price_per_hour) == ("x9.none", None)
 
     async def test_more_keys(self, driver: CloudDriver, harness: Ec2Harness) -> None:
         """Those that moto keeps are asked back, the others are seen on the wire."""

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from contract.clouds.driver_suite import DriverFaultSuite, DriverHarness, DriverSuite, SharedAccountSuite
-from contract.clouds.proxy_injector import ProxyInjector
+from contract.clouds.driver_suite import DriverFaultSuite, DriverSuite, SharedAccountSuite
+from contract.clouds.proxy_injector import ProxiedHarness
 from pelagos.clouds import CloudDriver, DriverContext, DriverPlugin, ServerSpec
 from pelagos.clouds.ec2 import DRIVER
 from pelagos.model import SystemWorld
@@ -30,7 +30,7 @@ REQUESTS = {
 }
 
 
-class Ec2Harness(DriverHarness):
+class Ec2Harness(ProxiedHarness):
     patience = 5.0
 
     def __init__(
@@ -39,8 +39,7 @@ class Ec2Harness(DriverHarness):
         self._plugin = plugin
         self._options = options
         self.moto = moto
-        self.proxy = proxy
-        self.injector = ProxyInjector(proxy, REQUESTS, late_by=1.2)
+        super().__init__(proxy, REQUESTS, late_by=1.2)
         self.world = SystemWorld()
         self._home = home
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from contract.clouds.driver_suite import DriverFaultSuite, DriverHarness, DriverSuite, SharedAccountSuite
-from contract.clouds.proxy_injector import ProxyInjector
+from contract.clouds.proxy_injector import ProxiedHarness
 from pelagos.clouds import CloudDriver, DriverContext, ServerSpec
 from pelagos.clouds.libcloud import DRIVER
 from pelagos.model import SystemWorld
@@ -29,14 +29,13 @@ REQUESTS = {
 TIMES: dict[str, Any] = {"create_timeout": 2.5, "call_timeout": 2.5, "build_timeout": 20.0, "settle": 0.1}
 
 
-class TinyHarness(DriverHarness):
+class TinyHarness(ProxiedHarness):
     patience = 5.0
 
     def __init__(self, cloud: TinyCloud, proxy: FaultProxy, provider: str, home: Path) -> None:
         self.cloud = cloud
-        self.proxy = proxy
+        super().__init__(proxy, REQUESTS, late_by=1.2)
         self.provider = provider
-        self.injector = ProxyInjector(proxy, REQUESTS, late_by=1.2)
         self.world = SystemWorld()
         self._home = home
 
