@@ -1,0 +1,99 @@
+"""The EC2 driver passes the suites of the driver port against moto's server, with a fault proxy between the two."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from contract.clouds.driver_suite import DriverFaultSuite, DriverSuite, SharedAccountSuite
+from contract.clouds.proxy_injector import ProxiedHarness
+from pelagos.clouds import CloudDriver, DriverContext, DriverPlugin, ServerSpec
+from pelagos.clouds.ec2 import DRIVER
+from pelagos.model import SystemWorld
+from pelagos.testing import FaultProxy, fault_proxy, request_where
+from support.moto_server import MotoServer
+
+TOKEN_FILTER = "tag:pelagos:token"
+REQUESTS = {
+    "create": request_where(action="RunInstances"),
+    "delete": request_where(action="TerminateInstances"),
+    "list": request_where(
+        action="DescribeInstances", that=lambda r: r.form.get("Filter.2.Name") == "tag-key", method="post"
+    ),
+    "find": request_where(action="DescribeInstances", form={"Filter.1.Name": TOKEN_FILTER}),
+    "part": request_where(that=lambda r: r.action in ("CreateVolume", "AllocateAddress", "CreateSecurityGroup")),
+    "parts": request_where(action="DescribeAddresses"),
+    "unpart": request_where(that=lambda r: r.action in ("DeleteVolume", "ReleaseAddress", "DeleteSecurityGroup")),
+}
+
+
+class Ec2Harness(ProxiedHarness):
+    patience = 5.0
+
+    def __init__(
+        self, moto: MotoServer, proxy: FaultProxy, home: Path, plugin: DriverPlugin, options: dict[str, Any]
+    ) -> None:
+        self._plugin = plugin
+        self._options = options
+        self.moto = moto
+        super().__init__(proxy, REQUESTS, late_by=1.2)
+        self.world = SystemWorld()
+        self._home = home
+
+    async def open(self, **options: Any) -> CloudDriver:
+        given = {
+            "access_key": "testing",
+            "secret_key": "testing-secret",
+            "endpoint": self.proxy.url,
+            "create_timeout": 3.0,
+            "call_timeout": 3.0,
+            "build_timeout": 20.0,
+            "settle": 1.0,
+            **self._options,
+            **options,
+        }
+        return await self._plugin.open(DriverContext(account="aws", world=self.world, home=self._home, options=given))
+
+    def spec(self, name: str, **options: Any) -> ServerSpec:
+        """Without a public address: one that the cloud chooses changes with every stop."""
+        resource = {
+            **({"regionname": "us-east-1"} if self._plugin is DRIVER else {}),
+            "image_id": "ami-12c6146b",
+            "instance_type": "t3.small",
+            "public_address": False,
+            **options,
+        }
+        return ServerSpec(name=name, user_data="#!/bin/sh\necho hello\n", options=resource)
+
+    def spec_with_parts(self, name: str) -> ServerSpec:
+        """Without volumes: they are attached when the server is finished, and until then in nobody's use."""
+        return self.spec(name, security_group={"ingress": [{"ports": 22}]}, elastic_ip=True)
+
+    def bad_spec(self, name: str) -> ServerSpec:
+        return self.spec(name, subnet_id="subnet-none-such")
+
+    async def make_foreign(self) -> str:
+        self.moto.ask("RunInstances", ImageId="ami-12c6146b", MinCount="1", MaxCount="1", ClientToken="somebody-elses")
+        (made,) = self.moto.instances()
+        return made
+
+
+class Ec2Scene:
+    """Gives the harness to a class of tests."""
+
+    plugin: DriverPlugin = DRIVER
+    options: ClassVar[dict[str, Any]] = {}
+
+    @pytest.fixture
+    async def harness(self, moto: MotoServer, tmp_path: Path) -> AsyncIterator[Ec2Harness]:
+        async with fault_proxy(moto.url) as proxy:
+            harness = Ec2Harness(moto, proxy, tmp_path, self.plugin, self.options)
+            yield harness
+            harness.world.close()
+
+
+class TestEc2Driver(Ec2Scene, DriverSuite, DriverFaultSuite, SharedAccountSuite):
+    """All of the suites, unchanged."""
