@@ -330,6 +330,28 @@ class TestParts(Ec2Scene):
         await driver.delete_server(two.provider_id, timeout=limit(driver))
         assert "web-key" not in harness.moto.ask("DescribeKeyPairs")
 
+    async def test_instances_that_go_at_once_take_their_key_pair_along(
+        self, driver: CloudDriver, harness: Ec2Harness
+    ) -> None:
+        pair = {"name": "web-key", "public_key": PUBLIC_KEY}
+        made = [await create(driver, harness.spec(f"n{n}", key_pair=pair), f"token-{n}") for n in range(4)]
+        async with asyncio.TaskGroup() as group:
+            for one in made:
+                group.create_task(driver.delete_server(one.provider_id, timeout=limit(driver)))
+        assert "web-key" not in harness.moto.ask("DescribeKeyPairs")
+
+    async def test_a_key_pair_that_could_not_be_released_is_released_by_the_next_try(
+        self, driver: CloudDriver, harness: Ec2Harness
+    ) -> None:
+        pair = {"name": "web-key", "public_key": PUBLIC_KEY}
+        one = await create(driver, harness.spec("one", key_pair=pair), "token-one")
+        harness.proxy.fail(ProxyFault.UNAVAILABLE, request_where(action="DeleteKeyPair"))
+        with pytest.raises(CloudUncertain, match="web-key"):
+            await driver.delete_server(one.provider_id, timeout=limit(driver))
+        assert harness.moto.instances() == {}
+        await driver.delete_server(one.provider_id, timeout=limit(driver))
+        assert "web-key" not in harness.moto.ask("DescribeKeyPairs")
+
     async def test_a_key_pair_of_somebody_else_stays(self, driver: CloudDriver, harness: Ec2Harness) -> None:
         harness.moto.ask(
             "ImportKeyPair",

@@ -160,13 +160,14 @@ class Ec2Driver:
     async def delete_server(self, provider_id: str, *, timeout: float) -> None:
         def delete(client: Ec2Client) -> None:
             try:
-                key_pair = tags_of(_instance(client, provider_id)).get(KEY_PAIR_TAG)
-                if key_pair:
-                    # Before the instance goes, so that a failure is tried again: a running one needs no key pair.
-                    ec2_parts.release_key_pair(client, key_pair, provider_id)
-                client.call("TerminateInstances", {"InstanceId.1": provider_id}, effect=True)
+                found = instances(client.call("DescribeInstances", {"InstanceId.1": provider_id}))
+                if found and text(found[0], "instanceState/name") != "terminated":
+                    client.call("TerminateInstances", {"InstanceId.1": provider_id}, effect=True)
             except ServerNotFound:
                 return
+            key_pair = tags_of(found[0]).get(KEY_PAIR_TAG) if found else None
+            if key_pair:
+                _release(client, key_pair, provider_id)
 
         await self._write("TerminateInstances", timeout, delete)
         self._late.forget(provider_id)
@@ -307,6 +308,16 @@ def _name(client: Ec2Client, provider_id: str, name: str) -> None:
         client.call("CreateTags", {"ResourceId.1": provider_id, "Tag.1.Key": "Name", "Tag.1.Value": name})
     except PelagosError as error:
         _log.warning("an instance got no name", instance=provider_id, name=name, error=str(error))
+
+
+def _release(client: Ec2Client, key_pair: str, provider_id: str) -> None:
+    """After the instance: of two that go at once, the later one then sees that the other goes too."""
+    try:
+        ec2_parts.release_key_pair(client, key_pair, provider_id)
+    except PelagosError as error:
+        raise CloudUncertain(
+            f"the instance {provider_id} was terminated, and its key pair {key_pair} may still be there: {error}"
+        ) from error
 
 
 def _describe(client: Ec2Client, params: Params) -> list[CloudServer]:

@@ -5,9 +5,9 @@ with it from its first moment, deleted after the server is gone. EC2 attaches vo
 only, so that is done in ``finish_server``, again and again until it is so.
 
 A key pair is shared by name, and parts are one server's. So it is imported by the create that misses it, tagged as
-ours, and deleted by the delete that finds no other instance with it, before the instance itself. EC2 reads it only when
-an instance is launched: deleting it takes nothing from those that run, and a launch that loses the race is told so
-before it made anything, and is sent again.
+ours, and deleted by the delete that finds no other living instance with it. EC2 reads it only when an instance is
+launched: deleting it takes nothing from those that run, and a launch that loses the race is told so before it made
+anything, and is sent again.
 """
 
 from __future__ import annotations
