@@ -1,0 +1,232 @@
+"""An engine by the SDK: blocking calls in a bounded number of threads, each with a deadline and an honest end.
+
+The SDK knows one time-out for all its calls and none for some. So :class:`Client` puts each request's own into it:
+what is left of the call that its thread works on. It also says when a request with an effect leaves, and that decides
+what a call is whose time is over: nothing left, so nothing was done and nothing will be (the thread is told); or
+something did, and nobody can know.
+
+A call that nobody waits for any more, because its deadline passed or it was cancelled, goes on in its thread until its
+sockets give up, and its place among the threads is free only then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import docker
+import docker.errors
+import docker.tls
+import requests
+
+from pelagos.clouds.docker.errors import SDK_ERRORS, NotSent, translate
+from pelagos.clouds.docker.options import DockerAccount
+from pelagos.clouds.errors import CloudUncertain, CloudUnreachable
+from pelagos.model.world import World
+
+__all__ = ["Call", "Client", "Engine"]
+
+T = TypeVar("T")
+
+
+class Call:
+    """One call: its deadline, and how far it got. Shared by the coroutine that waits and the thread that works."""
+
+    def __init__(self, clock: Callable[[], float], timeout: float) -> None:
+        self._clock = clock
+        self._deadline = clock() + timeout
+        # Its own answer must be there before whoever waits gives up.
+        self._margin = min(0.5, timeout / 10)
+        self._lock = threading.Lock()
+        self._begun = False
+        self._barred = False
+        self._sent = False
+
+    def left(self) -> float:
+        """Seconds that the thread has, 0 or less: none."""
+        return self._deadline - self._margin - self._clock()
+
+    def begin(self) -> bool:
+        """The thread takes it up; False: it is not wanted any more."""
+        with self._lock:
+            self._begun = not self._barred
+            return self._begun
+
+    def sending(self) -> None:
+        """A request with an effect leaves now. Raises NotSent if it must not."""
+        with self._lock:
+            if self._barred or self.left() <= 0:
+                raise NotSent
+            self._sent = True
+
+    def give_up(self) -> bool:
+        """Nobody waits any more: nothing with an effect leaves from now on. Whether nothing had."""
+        with self._lock:
+            self._barred = True
+            return not self._sent
+
+    def withdraw(self) -> bool:
+        """Whether no thread has taken it up; then none will."""
+        with self._lock:
+            if not self._begun:
+                self._barred = True
+            return not self._begun
+
+
+class Client(docker.APIClient):
+    """The SDK's client, whose requests take their time-out from the call that their thread works on."""
+
+    def __init__(self, call: Call, account: DockerAccount) -> None:
+        self._calls = threading.local()
+        tls = account.tls
+        with self.during(call):
+            super().__init__(
+                base_url=account.endpoint,
+                version="auto",
+                tls=False
+                if tls is None
+                else docker.tls.TLSConfig(
+                    client_cert=(tls.cert, tls.key) if tls.cert is not None and tls.key is not None else None,
+                    ca_cert=tls.ca,
+                    verify=tls.verify,
+                ),
+                max_pool_size=Engine.THREADS + Engine.FETCHES,
+            )
+        self.trust_env = False
+
+    @contextlib.contextmanager
+    def during(self, call: Call) -> Iterator[None]:
+        """This thread's requests are the call's."""
+        self._calls.current = call
+        try:
+            yield
+        finally:
+            self._calls.current = None
+
+    def request(self, method: str | bytes, url: str | bytes, *args: Any, **options: Any) -> requests.Response:
+        """As in the SDK. Raises NotSent when the call's time is over."""
+        call: Call = self._calls.current
+        if method not in ("GET", "HEAD"):
+            call.sending()
+        left = call.left()
+        if left <= 0:
+            raise NotSent
+        options["timeout"] = left
+        return super().request(method, url, *args, **options)
+
+    def check(self, reply: requests.Response) -> None:
+        """Raise the SDK's error if the reply says that the request failed."""
+        try:
+            reply.raise_for_status()
+        except requests.HTTPError as error:
+            docker.errors.create_api_error_from_http_exception(error)
+
+    def go_on(self) -> None:
+        """Between two pieces of a long reply: raises requests.Timeout when the call's time is over."""
+        call: Call = self._calls.current
+        if call.left() <= 0:
+            raise requests.Timeout("the answer goes on, and its time is over")
+
+    def address_of(self, path: str) -> str:
+        """The URL of an endpoint, ``/exec/...``, for requests that the SDK has no verb for."""
+        return f"{self.base_url}/v{self.api_version}{path}"
+
+
+class Engine:
+    """The engine of one account."""
+
+    THREADS = 8
+    """Calls at once."""
+    FETCHES = 2
+    """Pulls and imports of images at once, besides."""
+
+    def __init__(self, account: DockerAccount, world: World) -> None:
+        self._account = account
+        self._world = world
+        self._client: Client | None = None
+        self._connecting = threading.Lock()
+        self._threads = asyncio.Semaphore(self.THREADS)
+        self._fetches = asyncio.Semaphore(self.FETCHES)
+        self.calls: Counter[str] = Counter()
+
+    async def read(self, what: str, function: Callable[[Client], T], timeout: float) -> T:
+        """What ``function`` says, which only reads. Raises CloudUnreachable and what :func:`translate` gives."""
+        self.calls[what] += 1
+        call = self.call(timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._run(lambda: self._ask(function, call), call, self._threads)
+        except TimeoutError as error:
+            raise CloudUnreachable(f"{what}: no answer within {timeout:g} s") from error
+        except (*SDK_ERRORS, NotSent, ValueError) as error:
+            raise translate(error, what, reads=True) from error
+
+    async def write(self, what: str, function: Callable[[Client], T], timeout: float) -> T:
+        """What ``function`` says, which has an effect. Raises CloudUncertain and what :func:`translate` gives."""
+        self.calls[what] += 1
+        call = self.call(timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._run(lambda: self._ask(function, call), call, self._threads)
+        except TimeoutError as error:
+            if call.give_up():
+                raise CloudUnreachable(f"{what}: it could not be sent within {timeout:g} s") from error
+            raise CloudUncertain(f"{what}: no answer within {timeout:g} s; it may have been done") from error
+        except (*SDK_ERRORS, NotSent, ValueError) as error:
+            raise translate(error, what, reads=False) from error
+
+    def call(self, timeout: float) -> Call:
+        """A call that begins now."""
+        return Call(self._world.monotonic, timeout)
+
+    async def fetch(self, work: Callable[[], None], call: Call) -> None:
+        """Run a pull or an import, which uses :meth:`client`, in one of the threads that are kept for them."""
+        await self._run(work, call, self._fetches)
+
+    @contextlib.contextmanager
+    def client(self, call: Call) -> Iterator[Client]:
+        """The SDK's client for the call that this thread works on; connects first where nobody has."""
+        with self._connecting:
+            if self._client is None:
+                self._client = Client(call, self._account)
+            client = self._client
+        with client.during(call):
+            yield client
+
+    def close(self) -> None:
+        """Let go of the connections that are not in use."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    @property
+    def version(self) -> str:
+        """Of the API, as negotiated; empty before the first call."""
+        return self._client.api_version if self._client is not None else ""
+
+    def _ask(self, function: Callable[[Client], T], call: Call) -> T:
+        with self.client(call) as client:
+            return function(client)
+
+    async def _run(self, function: Callable[[], T], call: Call, places: asyncio.Semaphore) -> T:
+        loop = asyncio.get_running_loop()
+
+        def work() -> T:
+            if not call.begin():
+                raise NotSent
+            try:
+                return function()
+            finally:
+                with contextlib.suppress(RuntimeError):  # the loop may be closed by now
+                    loop.call_soon_threadsafe(places.release)
+
+        await places.acquire()
+        try:
+            return await self._world.run_blocking(work)
+        finally:
+            if call.withdraw():
+                places.release()

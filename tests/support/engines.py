@@ -1,0 +1,66 @@
+"""A Docker engine for tests: the one that answers, and what a test may have of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+__all__ = ["IMAGE", "REGISTRY_IMAGE", "TARBALL", "engine_url", "leavings", "resource", "sdk"]
+
+BED = Path(os.environ.get("PELAGOS_TESTBED_DOCKER", "/var/tmp/pelagos-testbed-docker"))
+"""Where `make testbed-docker` puts its engine."""
+REGISTRY = f"127.0.0.1:{os.environ.get('PELAGOS_TESTBED_REGISTRY_PORT', '5055')}"
+IMAGE = {"origin": "local", "image": "localhost/pelagos-busybox", "tag": "1"}
+REGISTRY_IMAGE = {"origin": f"{REGISTRY}/pelagos", "image": "busybox", "tag": "1"}
+TARBALL = BED / "busybox.tar"
+LIMITS = {"nofile": 512, "nproc": 512}
+"""Said with each container: without CAP_SYS_RESOURCE the test bed's podman cannot set its own."""
+
+
+def engine_url() -> str:
+    """The engine's socket; skips the test where none answers."""
+    try:
+        import docker
+    except ImportError:
+        pytest.skip("the docker SDK is not installed")
+    url = os.environ.get("PELAGOS_TEST_DOCKER", f"unix://{BED}/docker.sock")
+    try:
+        client = docker.APIClient(url, timeout=5)
+    except docker.errors.DockerException as error:
+        pytest.skip(f"no Docker engine answers at {url}: {error}")
+    try:
+        client.inspect_image(f"{IMAGE['image']}:{IMAGE['tag']}")
+    except docker.errors.ImageNotFound:
+        pytest.skip(f"no Docker engine answers with the test bed's images at {url}; see `make testbed-docker`")
+    finally:
+        client.close()
+    return url
+
+
+def resource(**keys: Any) -> dict[str, Any]:
+    """Options of a container on the test bed."""
+    return {**IMAGE, "ulimits": LIMITS, **keys}
+
+
+@contextmanager
+def sdk(url: str) -> Iterator[Any]:
+    """The SDK's own client: what the engine itself says, past the driver."""
+    import docker
+
+    client = docker.APIClient(url, timeout=60)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def leavings(client: Any, scope: str) -> list[str]:
+    """What the engine has of this scope: containers, networks."""
+    label = {"label": [f"pelagos.scope={scope}"]}
+    containers = [str(one["Names"]) for one in client.containers(all=True, filters=label)]
+    return containers + [str(one["Name"]) for one in client.networks(filters=label)]
