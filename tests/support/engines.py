@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,22 +25,28 @@ LIMITS = {"nofile": 512, "nproc": 512}
 
 def engine_url() -> str:
     """The engine's socket; skips the test where none answers."""
+    url, problem = _found()
+    if problem:
+        pytest.skip(problem)
+    return url
+
+
+@functools.cache
+def _found() -> tuple[str, str]:
+    """The engine's socket, and why it is of no use."""
+    url = os.environ.get("PELAGOS_TEST_DOCKER", f"unix://{BED}/docker.sock")
     try:
         import docker
     except ImportError:
-        pytest.skip("the docker SDK is not installed")
-    url = os.environ.get("PELAGOS_TEST_DOCKER", f"unix://{BED}/docker.sock")
+        return url, "the docker SDK is not installed"
     try:
-        client = docker.APIClient(url, timeout=5)
-    except docker.errors.DockerException as error:
-        pytest.skip(f"no Docker engine answers at {url}: {error}")
-    try:
-        client.inspect_image(f"{IMAGE['image']}:{IMAGE['tag']}")
+        with sdk(url) as client:
+            client.inspect_image(f"{IMAGE['image']}:{IMAGE['tag']}")
     except docker.errors.ImageNotFound:
-        pytest.skip(f"no Docker engine answers with the test bed's images at {url}; see `make testbed-docker`")
-    finally:
-        client.close()
-    return url
+        return url, f"no Docker engine answers at {url} that has the test bed's images; see `make testbed-docker`"
+    except OSError as error:  # requests' errors are, and so are the SDK's of answers
+        return url, f"no Docker engine answers at {url}: {error}"
+    return url, ""
 
 
 def resource(**keys: Any) -> dict[str, Any]:
@@ -52,11 +59,11 @@ def sdk(url: str) -> Iterator[Any]:
     """The SDK's own client: what the engine itself says, past the driver."""
     import docker
 
-    client = docker.APIClient(url, timeout=60)
-    try:
+    # The SDK's way to ask for the version costs podman a second.
+    with docker.APIClient(url, version="1.24", timeout=60) as probe:
+        version = probe.get(f"{probe.base_url}/_ping", timeout=60).headers["Api-Version"]
+    with docker.APIClient(url, version=version, timeout=60) as client:
         yield client
-    finally:
-        client.close()
 
 
 def leavings(client: Any, scope: str) -> list[str]:

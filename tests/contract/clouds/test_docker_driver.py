@@ -120,8 +120,10 @@ class TestDockerDriverWithFaults(DriverFaultSuite):
 
     @pytest.fixture
     async def driver(self, harness: DockerHarness) -> AsyncIterator[CloudDriver]:  # type: ignore[override]
+        """Connected already: the deadlines of these tests are short."""
         driver = await harness.open()
         try:
+            await driver.list_servers(timeout=30)
             yield driver
         finally:
             await driver.close()

@@ -109,12 +109,12 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return NetworkingConfig({self.network: endpoint})  # type: ignore[arg-type]  # the stub has one, not a mapping
 
 
-def container_name(spec: ServerSpec, token: str) -> str:
-    """The server's name and what is unique of the token.
+def container_name(spec: ServerSpec, token: str, scope: str) -> str:
+    """The server's name and what is unique of the token and the account's scope.
 
     Engines admit one container of a name, so a create that is sent twice makes one."""
     plain = re.sub(r"[^a-zA-Z0-9_.-]+", "-", spec.name).strip("-.") or "server"
-    return f"{plain}-{hashlib.sha256(token.encode()).hexdigest()[:10]}"
+    return f"{plain}-{hashlib.sha256(f'{scope}/{token}'.encode()).hexdigest()[:10]}"
 
 
 def order_of(spec: ServerSpec, token: str, account: DockerAccount) -> Order:
@@ -143,7 +143,7 @@ def order_of(spec: ServerSpec, token: str, account: DockerAccount) -> Order:
         case "none":
             network = "none"
     return Order(
-        name=container_name(spec, token),
+        name=container_name(spec, token, account.scope),
         token=token,
         network=network,
         group=group,

@@ -69,7 +69,6 @@ class DockerDriver(Catalogue, ForeignReader):
         self._engine = Engine(self._account, context.world)
         self._images = Images(self._engine, self._account)
         self._networks = Networks(self._account.scope)
-        self._podman: bool | None = None
         self._capabilities = Capabilities(
             token_lookup=TokenLookup.IDEMPOTENT,
             settle=self._account.settle,
@@ -307,10 +306,7 @@ class DockerDriver(Catalogue, ForeignReader):
         """Container -> what its health check says if that is not good, where the listing itself does not say it.
 
         Podman's does not; but it can be asked for the containers in a state of health."""
-        if self._podman is None:
-            parts = client.version().get("Components") or ()
-            self._podman = any("podman" in str(part.get("Name")).lower() for part in parts)
-        if not self._podman:
+        if not self._engine.podman:
             return {}
         ill: dict[str, Health] = {}
         states: tuple[Health, ...] = ("starting", "unhealthy")

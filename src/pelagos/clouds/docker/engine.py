@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import docker
+import docker.constants
 import docker.errors
 import docker.tls
 import requests
@@ -80,22 +81,16 @@ class Call:
 class Client(docker.APIClient):
     """The SDK's client, whose requests take their time-out from the call that their thread works on."""
 
-    def __init__(self, call: Call, account: DockerAccount) -> None:
+    def __init__(self, account: DockerAccount, version: str) -> None:
         self._calls = threading.local()
-        tls = account.tls
-        with self.during(call):
-            super().__init__(
-                base_url=account.endpoint,
-                version="auto",
-                tls=False
-                if tls is None
-                else docker.tls.TLSConfig(
-                    client_cert=(tls.cert, tls.key) if tls.cert is not None and tls.key is not None else None,
-                    ca_cert=tls.ca,
-                    verify=tls.verify,
-                ),
-                max_pool_size=Engine.THREADS + Engine.FETCHES,
-            )
+        tls: bool | docker.tls.TLSConfig = False
+        if account.tls is not None:
+            cert, key = account.tls.cert, account.tls.key
+            pair = (cert, key) if cert is not None and key is not None else None
+            tls = docker.tls.TLSConfig(client_cert=pair, ca_cert=account.tls.ca, verify=account.tls.verify)
+        super().__init__(
+            base_url=account.endpoint, version=version, tls=tls, max_pool_size=Engine.THREADS + Engine.FETCHES
+        )
         self.trust_env = False
 
     @contextlib.contextmanager
@@ -148,6 +143,8 @@ class Engine:
         self._account = account
         self._world = world
         self._client: Client | None = None
+        self.podman = False
+        """Whether it is podman's, as it said at the first call."""
         self._connecting = threading.Lock()
         self._threads = asyncio.Semaphore(self.THREADS)
         self._fetches = asyncio.Semaphore(self.FETCHES)
@@ -177,7 +174,8 @@ class Engine:
                 raise CloudUnreachable(f"{what}: it could not be sent within {timeout:g} s") from error
             raise CloudUncertain(f"{what}: no answer within {timeout:g} s; it may have been done") from error
         except (*SDK_ERRORS, NotSent, ValueError) as error:
-            raise translate(error, what, reads=False) from error
+            # What failed before anything with an effect was sent only read until then.
+            raise translate(error, what, reads=call.give_up()) from error
 
     def call(self, timeout: float) -> Call:
         """A call that begins now."""
@@ -191,9 +189,8 @@ class Engine:
     def client(self, call: Call) -> Iterator[Client]:
         """The SDK's client for the call that this thread works on; connects first where nobody has."""
         with self._connecting:
-            if self._client is None:
-                self._client = Client(call, self._account)
-            client = self._client
+            client = self._client or self._connect(call)
+            self._client = client
         with client.during(call):
             yield client
 
@@ -207,6 +204,22 @@ class Engine:
     def version(self) -> str:
         """Of the API, as negotiated; empty before the first call."""
         return self._client.api_version if self._client is not None else ""
+
+    def _connect(self, call: Call) -> Client:
+        """Ask for the version of the API by ping: the SDK's own question costs podman a second of work."""
+        probe = Client(self._account, docker.constants.MINIMUM_DOCKER_API_VERSION)
+        with probe.during(call):
+            reply = probe.get(f"{probe.base_url}/_ping")
+            probe.check(reply)
+        probe.close()
+        version = reply.headers.get("Api-Version")
+        if not version:
+            raise CloudUnreachable(
+                f"what answers at {self._account.endpoint} is no Docker engine",
+                advice="Check `endpoint` in the options of the account.",
+            )
+        self.podman = "Libpod-API-Version" in reply.headers
+        return Client(self._account, version)
 
     def _ask(self, function: Callable[[Client], T], call: Call) -> T:
         with self.client(call) as client:

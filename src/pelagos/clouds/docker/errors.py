@@ -96,8 +96,6 @@ def network_is_missing(error: docker.errors.APIError) -> bool:
 def translate(error: Exception, what: str, *, reads: bool) -> CloudError:
     """The member of the family for an error of the SDK's. ``what`` was being done, in a word or two."""
     causes = list(_causes(error))
-    # The SDK asks for the engine's version first, and wraps what goes wrong then; nothing else was sent.
-    reads = reads or type(error) is docker.errors.DockerException
     for cause in causes:
         if isinstance(cause, NotSent):
             return CloudUnreachable(f"{what}: there was no time left to send it")
