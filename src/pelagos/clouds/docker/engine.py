@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import docker
 import docker.constants
 import docker.errors
 import docker.tls
 import requests
+from docker.transport import unixconn
 
 from pelagos.clouds.docker.errors import SDK_ERRORS, NotSent, translate
 from pelagos.clouds.docker.options import DockerAccount
@@ -92,6 +94,8 @@ class Client(docker.APIClient):
             base_url=account.endpoint, version=version, tls=tls, max_pool_size=Engine.THREADS + Engine.FETCHES
         )
         self.trust_env = False
+        if account.endpoint.startswith("unix://"):
+            self.mount("http+docker://", _UnixAdapter(account.endpoint))
 
     @contextlib.contextmanager
     def during(self, call: Call) -> Iterator[None]:
@@ -129,6 +133,41 @@ class Client(docker.APIClient):
     def address_of(self, path: str) -> str:
         """The URL of an endpoint, ``/exec/...``, for requests that the SDK has no verb for."""
         return f"{self.base_url}/v{self.api_version}{path}"
+
+
+class _UnixConnection(unixconn.UnixHTTPConnection):
+    """The SDK's, but for the socket that it leaves open where nobody listens."""
+
+    def connect(self) -> None:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(self.timeout)
+            sock.connect(self.unix_socket)
+        except BaseException:
+            sock.close()
+            raise
+        self.sock = sock
+
+
+class _UnixPool(unixconn.UnixHTTPConnectionPool):
+    def _new_conn(self) -> Any:
+        return _UnixConnection(self.base_url, self.socket_path, cast(int, self.timeout))
+
+
+class _UnixAdapter(unixconn.UnixHTTPAdapter):
+    """One pool, for there is one engine."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(endpoint.replace("unix://", "http+unix://", 1))
+        places = Engine.THREADS + Engine.FETCHES
+        self._pool = _UnixPool("http+docker://localhost", self.socket_path, self.timeout, maxsize=places)
+
+    def get_connection(self, url: str | bytes, proxies: object = None) -> _UnixPool:
+        return self._pool
+
+    def close(self) -> None:
+        self._pool.close()
+        super().close()
 
 
 class Engine:
