@@ -90,7 +90,7 @@ class RegistryLogin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 class DockerAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The options of a ``docker`` account: an engine."""
 
-    endpoint: Annotated[str, msgspec.Meta(pattern=r"\A(unix:///.+|tcp://[^/]+|https?://[^/]+)")] = (
+    endpoint: Annotated[str, msgspec.Meta(pattern=r"\A(unix://.+|tcp://[^/]+|https?://[^/]+)")] = (
         "unix:///var/run/docker.sock"
     )
     """``unix:///path`` or ``tcp://host:port``."""
