@@ -153,7 +153,8 @@ async def test_env_command_limits_user_and_volumes_are_those_that_were_said(driv
 
     await until(greeted)
     assert (await inside(driver, made, "hostname")).strip() == "web-1"
-    assert (await inside(driver, made, "sh", "-c", "ulimit -n")).strip() == "100"
+    files = await inside(driver, made, "grep", "open files", "/proc/1/limits")
+    assert files.split()[3:5] == ["100", "200"]
     await inside(driver, made, "touch", "/scratch/a", "/data/b")
     said = await bed.ask(lambda client: client.inspect_container(made.provider_id))
     host = said["HostConfig"]
@@ -252,8 +253,7 @@ async def test_what_cannot_start_is_told_for_good_and_nothing_is_left(
 ) -> None:
     with pytest.raises(CloudRejected, match=words):
         await create(driver, spec(group="infra", **keys))
-    assert [name for name in await bed.ask(lambda client: leavings(client, bed.scope)) if "one" in name] == []
-    await driver.delete_server("no-such-server", timeout=30)
+    assert await bed.ask(lambda client: leavings(client, bed.scope)) == [], "also no network"
 
 
 async def test_the_engines_health_check_is_the_state_of_the_server(driver: CloudDriver, bed: Bed) -> None:
@@ -333,15 +333,28 @@ async def test_others_containers_and_the_images(driver: CloudDriver, bed: Bed) -
 
 async def test_two_scopes_share_an_engine_and_do_not_see_each_other(driver: CloudDriver, bed: Bed) -> None:
     other = await bed.open(scope=f"{bed.scope}-b")
+    nobodys = await bed.open(scope="")
     mine = await create(driver, spec(group="infra"))
     theirs = await create(other, spec(group="infra"))
     assert mine.provider_id != theirs.provider_id and mine.name != theirs.name
     assert [server.provider_id for server in await driver.list_servers(timeout=30)] == [mine.provider_id]
     assert (await other.find_by_token("token-one", timeout=30) or mine).provider_id == theirs.provider_id
+    shown = {server.provider_id for server in await nobodys.list_servers(timeout=30)}
+    assert not shown & {mine.provider_id, theirs.provider_id}
+    assert await nobodys.find_by_token("token-one", timeout=30) is None
     await other.delete_server(theirs.provider_id, timeout=30)
     assert await bed.ask(lambda client: leavings(client, f"{bed.scope}-b")) == []
     assert (await driver.get_server(mine.provider_id, timeout=30)).state is ServerState.ACTIVE
     await other.close()
+    await nobodys.close()
+
+
+async def test_a_network_that_an_earlier_process_left_is_swept(driver: CloudDriver, bed: Bed) -> None:
+    labels = {"pelagos.scope": bed.scope, "pelagos.group": "old"}
+    await bed.ask(lambda client: client.create_network(f"pelagos-{bed.scope}-old", driver="bridge", labels=labels))
+    made = await create(driver, spec(group="infra"))
+    await driver.delete_server(made.provider_id, timeout=30)
+    assert await bed.ask(lambda client: leavings(client, bed.scope)) == []
 
 
 # -- images -----------------------------------------------------------------------------------------------------------
@@ -419,10 +432,12 @@ async def test_a_long_pull_is_told_as_busy_and_goes_on(bed: Bed, fresh: dict[str
         ({"origin": "127.0.0.1:1/nobody", "image": "listens"}, CloudUnreachable),
     ],
 )
-async def test_images_that_cannot_be_had(driver: CloudDriver, keys: dict[str, str], error: type[CloudError]) -> None:
+async def test_images_that_cannot_be_had(
+    driver: CloudDriver, bed: Bed, keys: dict[str, str], error: type[CloudError]
+) -> None:
     with pytest.raises(error):
-        await create(driver, spec(**keys))
-    assert list(await driver.list_servers(timeout=30)) == []
+        await create(driver, spec(group="infra", **keys))
+    assert await bed.ask(lambda client: leavings(client, bed.scope)) == []
     assert driver.snapshot()["images_on_their_way"] == []
 
 

@@ -69,6 +69,8 @@ class DockerDriver(Catalogue, ForeignReader):
         self._engine = Engine(self._account, context.world)
         self._images = Images(self._engine, self._account)
         self._networks = Networks(self._account.scope)
+        self._swept = False
+        """Whether networks were looked for that an earlier process left without a container."""
         self._capabilities = Capabilities(
             token_lookup=TokenLookup.IDEMPOTENT,
             settle=self._account.settle,
@@ -91,7 +93,8 @@ class DockerDriver(Catalogue, ForeignReader):
 
     async def list_servers(self, *, timeout: float) -> Sequence[CloudServer]:
         labels = [TOKEN, f"{SCOPE}={self._account.scope}"]
-        return await self._engine.read("list", lambda client: self._list(client, {"label": labels}), timeout)
+        found = await self._engine.read("list", lambda client: self._list(client, {"label": labels}), timeout)
+        return [server for server in found if server.token]  # podman takes an empty scope for any
 
     async def get_server(self, provider_id: str, *, timeout: float) -> CloudServer:
         return await self._engine.read("get", lambda client: self._look(client, provider_id), timeout)
@@ -99,7 +102,8 @@ class DockerDriver(Catalogue, ForeignReader):
     async def find_by_token(self, token: str, *, timeout: float) -> CloudServer | None:
         labels = [f"{TOKEN}={token}", f"{SCOPE}={self._account.scope}"]
         found = await self._engine.read("find", lambda client: self._list(client, {"label": labels}), timeout)
-        return min(found, key=lambda server: server.created_at or 0.0, default=None)
+        carrying = (server for server in found if server.token == token)
+        return min(carrying, key=lambda server: server.created_at or 0.0, default=None)
 
     async def list_foreign_servers(self, *, timeout: float) -> Sequence[CloudServer]:
         everything = await self._engine.read("list foreign", lambda client: self._list(client, {}), timeout)
@@ -154,10 +158,8 @@ class DockerDriver(Catalogue, ForeignReader):
         def make(client: Client) -> CloudServer:
             with self._networks.joined(client, order.group):
                 made = self._make(client, order, image)
-                if made is not None:
-                    self._start(client, made, order)
-                    return self._made(client, made, order)
-            raise _ImageMissing
+                self._start(client, made, order)
+                return self._made(client, made, order)
 
         return await self._engine.write(f"create {order.name}", make, timeout)
 
@@ -168,8 +170,9 @@ class DockerDriver(Catalogue, ForeignReader):
                 labels = client.inspect_container(provider_id)["Config"].get("Labels") or {}
                 group = labels.get(GROUP) or "" if labels.get(SCOPE, "") == self._account.scope else ""
                 _remove(client, provider_id)
-            if group is None:
+            if group is None or not self._swept:
                 self._networks.sweep(client)
+                self._swept = True
             elif group:
                 self._networks.release(client, group)
 
@@ -233,14 +236,14 @@ class DockerDriver(Catalogue, ForeignReader):
 
     # -- in the engine's threads --------------------------------------------------------------------------------------
 
-    def _make(self, client: Client, order: Order, image: str) -> str | None:
-        """Make the container, or find the one of an earlier call with the token. Its id; None: there is no image."""
+    def _make(self, client: Client, order: Order, image: str) -> str:
+        """Make the container, or find the one of an earlier call with the token; its id. Raises _ImageMissing."""
         config = order.config(client.api_version, image)
         try:
             made = client.create_container_from_config(config, order.name)  # type: ignore[no-untyped-call]
         except docker.errors.APIError as error:
             if image_is_missing(error):
-                return None
+                raise _ImageMissing from error
             if not name_is_taken(error):
                 raise
             there = client.inspect_container(order.name)

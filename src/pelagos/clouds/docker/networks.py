@@ -16,6 +16,7 @@ import docker.errors
 
 from pelagos.clouds.docker.containers import GROUP, SCOPE, network_name
 from pelagos.clouds.docker.engine import Client
+from pelagos.clouds.docker.errors import SDK_ERRORS, NotSent
 
 __all__ = ["Networks"]
 
@@ -30,7 +31,9 @@ class Networks:
 
     @contextlib.contextmanager
     def joined(self, client: Client, group: str) -> Iterator[None]:
-        """As long as it lasts the group's network is there. Without a group nothing is done."""
+        """As long as it lasts the group's network is there. Without a group nothing is done.
+
+        If it ends by an error, nothing may have been made, and the network goes if nobody else needs it."""
         if not group:
             yield
             return
@@ -39,9 +42,14 @@ class Networks:
         try:
             self._ensure(client, group)
             yield
-        finally:
-            with self._lock:
-                self._creating[group] -= 1
+        except BaseException:
+            self._leave(group)
+            # What went wrong is told, not that the engine cannot be asked to tidy up; the next delete does it.
+            with contextlib.suppress(NotSent, ValueError, *SDK_ERRORS):
+                self.release(client, group)
+            raise
+        else:
+            self._leave(group)
 
     def release(self, client: Client, group: str) -> None:
         """Remove the group's network if no container is left in the group."""
@@ -64,6 +72,10 @@ class Networks:
             group = (network.get("Labels") or {}).get(GROUP)
             if group and network["Name"] == network_name(self._scope, group):
                 self.release(client, group)
+
+    def _leave(self, group: str) -> None:
+        with self._lock:
+            self._creating[group] -= 1
 
     def _ensure(self, client: Client, group: str) -> None:
         name = network_name(self._scope, group)
