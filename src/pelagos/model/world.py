@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, Protocol, TypeVar
 
+from pelagos.model.workers import DaemonWorkers, Workers
+
 __all__ = ["SystemWorld", "World"]
 
 P = ParamSpec("P")
@@ -44,6 +46,10 @@ class World(Protocol):
 
     async def run_blocking(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking function without stopping the loop. Cancellation does not stop the function."""
+        ...
+
+    def workers(self, name: str, threads: int) -> Workers:
+        """Threads of the caller's own, for a library that may hang; the caller closes them."""
         ...
 
     async def spawn(self, argv: Sequence[str], **options: Any) -> asyncio.subprocess.Process:
@@ -87,6 +93,9 @@ class SystemWorld:
     async def run_blocking(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, lambda: function(*args, **kwargs))
+
+    def workers(self, name: str, threads: int) -> Workers:
+        return DaemonWorkers(f"pelagos-{name}", threads)
 
     async def spawn(self, argv: Sequence[str], **options: Any) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(*argv, **options)

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
+from pelagos.model.workers import InlineWorkers, Workers
 from pelagos.simulation.loop import Forbidden, VirtualLoop
 
 __all__ = ["EPOCH", "SimulatedWorld"]
@@ -55,6 +56,9 @@ class SimulatedWorld:
     async def run_blocking(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs at once: it takes no virtual time."""
         return function(*args, **kwargs)
+
+    def workers(self, name: str, threads: int) -> Workers:
+        return InlineWorkers()
 
     async def spawn(self, argv: Sequence[str], **options: Any) -> NoReturn:
         raise Forbidden(f"the simulation has no child processes: {' '.join(argv)}")

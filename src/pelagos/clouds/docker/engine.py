@@ -29,6 +29,7 @@ from docker.transport import unixconn
 from pelagos.clouds.docker.errors import SDK_ERRORS, NotSent, translate
 from pelagos.clouds.docker.options import DockerAccount
 from pelagos.clouds.errors import CloudUncertain, CloudUnreachable
+from pelagos.model.workers import Job
 from pelagos.model.world import World
 
 __all__ = ["Call", "Client", "Engine"]
@@ -45,39 +46,25 @@ class Call:
         # Its own answer must be there before whoever waits gives up.
         self._margin = min(0.5, timeout / 10)
         self._lock = threading.Lock()
-        self._begun = False
-        self._barred = False
+        self._given_up = False
         self._sent = False
 
     def left(self) -> float:
         """Seconds that the thread has, 0 or less: none."""
         return self._deadline - self._margin - self._clock()
 
-    def begin(self) -> bool:
-        """The thread takes it up; False: it is not wanted any more."""
-        with self._lock:
-            self._begun = not self._barred
-            return self._begun
-
     def sending(self) -> None:
         """A request with an effect leaves now. Raises NotSent if it must not."""
         with self._lock:
-            if self._barred or self.left() <= 0:
+            if self._given_up or self.left() <= 0:
                 raise NotSent
             self._sent = True
 
     def give_up(self) -> bool:
         """Nobody waits any more: nothing with an effect leaves from now on. Whether nothing had."""
         with self._lock:
-            self._barred = True
+            self._given_up = True
             return not self._sent
-
-    def withdraw(self) -> bool:
-        """Whether no thread has taken it up; then none will."""
-        with self._lock:
-            if not self._begun:
-                self._barred = True
-            return not self._begun
 
 
 class Client(docker.APIClient):
@@ -185,17 +172,17 @@ class Engine:
         self.podman = False
         """Whether it is podman's, as it said at the first call."""
         self._connecting = threading.Lock()
-        self._threads = asyncio.Semaphore(self.THREADS)
-        self._fetches = asyncio.Semaphore(self.FETCHES)
+        self._threads = world.workers("docker", self.THREADS)
+        self._fetches = world.workers("docker-images", self.FETCHES)
         self.calls: Counter[str] = Counter()
 
     async def read(self, what: str, function: Callable[[Client], T], timeout: float) -> T:
         """What ``function`` says, which only reads. Raises CloudUnreachable and what :func:`translate` gives."""
-        self.calls[what] += 1
-        call = self.call(timeout)
+        self.calls[what.partition(" ")[0]] += 1
+        call = Call(self._world.monotonic, timeout)
         try:
             async with asyncio.timeout(timeout):
-                return await self._run(lambda: self._ask(function, call), call, self._threads)
+                return await self._run(function, call)
         except TimeoutError as error:
             raise CloudUnreachable(f"{what}: no answer within {timeout:g} s") from error
         except (*SDK_ERRORS, NotSent, ValueError) as error:
@@ -203,11 +190,11 @@ class Engine:
 
     async def write(self, what: str, function: Callable[[Client], T], timeout: float) -> T:
         """What ``function`` says, which has an effect. Raises CloudUncertain and what :func:`translate` gives."""
-        self.calls[what] += 1
-        call = self.call(timeout)
+        self.calls[what.partition(" ")[0]] += 1
+        call = Call(self._world.monotonic, timeout)
         try:
             async with asyncio.timeout(timeout):
-                return await self._run(lambda: self._ask(function, call), call, self._threads)
+                return await self._run(function, call)
         except TimeoutError as error:
             if call.give_up():
                 raise CloudUnreachable(f"{what}: it could not be sent within {timeout:g} s") from error
@@ -216,13 +203,11 @@ class Engine:
             # What failed before anything with an effect was sent only read until then.
             raise translate(error, what, reads=call.give_up()) from error
 
-    def call(self, timeout: float) -> Call:
-        """A call that begins now."""
-        return Call(self._world.monotonic, timeout)
+    def fetch(self, work: Callable[[Call], T], timeout: float) -> Job[T]:
+        """Have a pull or an import done, which uses :meth:`client`, in one of the threads that are kept for them.
 
-    async def fetch(self, work: Callable[[], None], call: Call) -> None:
-        """Run a pull or an import, which uses :meth:`client`, in one of the threads that are kept for them."""
-        await self._run(work, call, self._fetches)
+        It goes on whoever waits; ``timeout`` counts from its beginning. Only inside a running loop."""
+        return self._fetches.submit(lambda: work(Call(self._world.monotonic, timeout)))
 
     @contextlib.contextmanager
     def client(self, call: Call) -> Iterator[Client]:
@@ -234,7 +219,9 @@ class Engine:
             yield client
 
     def close(self) -> None:
-        """Let go of the connections that are not in use."""
+        """Let go of the threads, and of the connections that are not in use."""
+        self._threads.close()
+        self._fetches.close()
         client, self._client = self._client, None
         if client is not None:
             client.close()
@@ -246,11 +233,9 @@ class Engine:
 
     def _connect(self, call: Call) -> Client:
         """Ask for the version of the API by ping: the SDK's own question costs podman a second of work."""
-        probe = Client(self._account, docker.constants.MINIMUM_DOCKER_API_VERSION)
-        with probe.during(call):
+        with Client(self._account, docker.constants.MINIMUM_DOCKER_API_VERSION) as probe, probe.during(call):
             reply = probe.get(f"{probe.base_url}/_ping")
             probe.check(reply)
-        probe.close()
         version = reply.headers.get("Api-Version")
         if not version:
             raise CloudUnreachable(
@@ -260,25 +245,13 @@ class Engine:
         self.podman = "Libpod-API-Version" in reply.headers
         return Client(self._account, version)
 
-    def _ask(self, function: Callable[[Client], T], call: Call) -> T:
-        with self.client(call) as client:
-            return function(client)
-
-    async def _run(self, function: Callable[[], T], call: Call, places: asyncio.Semaphore) -> T:
-        loop = asyncio.get_running_loop()
-
+    async def _run(self, function: Callable[[Client], T], call: Call) -> T:
         def work() -> T:
-            if not call.begin():
-                raise NotSent
-            try:
-                return function()
-            finally:
-                with contextlib.suppress(RuntimeError):  # the loop may be closed by now
-                    loop.call_soon_threadsafe(places.release)
+            with self.client(call) as client:
+                return function(client)
 
-        await places.acquire()
+        job = self._threads.submit(work)
         try:
-            return await self._world.run_blocking(work)
+            return await job.future
         finally:
-            if call.withdraw():
-                places.release()
+            job.withdraw()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -26,6 +25,7 @@ from pelagos.clouds.docker.errors import said_by, translate
 from pelagos.clouds.docker.options import DockerAccount, DockerResource
 from pelagos.clouds.errors import CloudBusy, CloudCapacity, CloudRejected, CloudUnreachable
 from pelagos.model.errors import PelagosError
+from pelagos.model.workers import Job
 
 __all__ = ["ImageSource", "Images", "image_source"]
 
@@ -85,21 +85,13 @@ def image_source(resource: DockerResource, account: DockerAccount) -> ImageSourc
     return ImageSource(reference=f"{prefix}/{image}", registry=prefix.partition("/")[0])
 
 
-class _Fetch:
-    """A pull or an import under way. ``outcome``: None when the image is there, or why it is not."""
-
-    def __init__(self, call: Call) -> None:
-        self.call = call
-        self.outcome: Future[PelagosError | None] = Future()
-
-
 class Images:
     """The images of one engine."""
 
     def __init__(self, engine: Engine, account: DockerAccount) -> None:
         self._engine = engine
         self._account = account
-        self._under_way: dict[str, _Fetch] = {}
+        self._under_way: dict[str, Job[PelagosError | None]] = {}
 
     async def imported(self, source: ImageSource, *, timeout: float) -> bool:
         """Whether the image of that name is the one that was imported from this tarball."""
@@ -125,13 +117,14 @@ class Images:
                 f"the engine has no image {source.reference}",
                 advice="Make it there, or say in `origin` where it comes from: dockerhub, a registry, a tarball.",
             )
-        fetch = self._under_way.get(source.reference)
+        job = self._under_way.get(source.reference)
+        if job is None:
+            job = self._engine.fetch(lambda call: self._bring(call, source), self._account.pull_timeout)
+            self._under_way[source.reference] = job
+            job.future.add_done_callback(lambda _: self._under_way.pop(source.reference, None))
         try:
             async with asyncio.timeout(within):
-                if fetch is None:
-                    fetch = _Fetch(self._engine.call(self._account.pull_timeout))
-                    await self._begin(fetch, source)
-                failed = await asyncio.shield(asyncio.wrap_future(fetch.outcome))
+                failed = await asyncio.shield(job.future)
         except TimeoutError as error:
             raise CloudBusy(f"the image {source.reference} is still on its way to the engine") from error
         if failed is not None:
@@ -140,23 +133,6 @@ class Images:
     def snapshot(self) -> list[str]:
         """The images that are on their way."""
         return sorted(self._under_way)
-
-    async def _begin(self, fetch: _Fetch, source: ImageSource) -> None:
-        """Start it, and wait for it as long as nobody cancels that."""
-        self._under_way[source.reference] = fetch
-
-        def work() -> None:
-            self._end(fetch, source, self._bring(fetch.call, source))
-
-        try:
-            await self._engine.fetch(work, fetch.call)
-        finally:
-            if fetch.call.withdraw():
-                self._end(fetch, source, CloudBusy(f"the image {source.reference} has not been fetched yet"))
-
-    def _end(self, fetch: _Fetch, source: ImageSource, failed: PelagosError | None) -> None:
-        self._under_way.pop(source.reference, None)
-        fetch.outcome.set_result(failed)
 
     def _bring(self, call: Call, source: ImageSource) -> PelagosError | None:
         """Pull or import; blocks. Why it failed, or None."""
