@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,9 @@ def _found() -> tuple[str, str]:
     except ImportError:
         return url, "the docker SDK is not installed"
     try:
+        if url.startswith("unix://"):  # where nobody listens the SDK leaves its socket open
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+                sock.connect(url.removeprefix("unix://"))
         with sdk(url) as client:
             client.inspect_image(f"{IMAGE['image']}:{IMAGE['tag']}")
     except docker.errors.ImageNotFound:
