@@ -541,6 +541,24 @@ async def test_a_start_that_fails_is_made_good_by_the_same_create(bed: Bed, tmp_
         assert len(await driver.list_servers(timeout=30)) == 1
 
 
+async def test_who_has_a_container_in_hand_keeps_it(bed: Bed, tmp_path: Path) -> None:
+    async with through_a_proxy(bed, tmp_path) as (driver, proxy):
+        proxy.fail(ProxyFault.ERROR_BEFORE, START, status=409, body='{"message": "container state improper"}')
+        with pytest.raises(CloudUncertain):
+            await create(driver, spec())
+        found = await driver.find_by_token("token-one", timeout=30)
+        assert found is not None and (await create(driver, spec())).provider_id == found.provider_id
+
+
+async def test_an_engine_that_cannot_start_it_now_keeps_nothing(bed: Bed, tmp_path: Path) -> None:
+    async with through_a_proxy(bed, tmp_path) as (driver, proxy):
+        proxy.fail(ProxyFault.ERROR_BEFORE, START, body='{"message": "what nobody foresaw"}')
+        with pytest.raises(CloudUnreachable, match="nobody foresaw"):
+            await create(driver, spec(group="infra"))
+        assert await bed.ask(lambda client: leavings(client, bed.scope)) == []
+        assert (await create(driver, spec(group="infra"))).state is ServerState.ACTIVE
+
+
 async def test_nobody_listens(bed: Bed, tmp_path: Path) -> None:
     driver = await bed.open(endpoint=f"unix://{tmp_path}/none.sock")
     for call in (driver.list_servers(timeout=5), driver.delete_server("x", timeout=5), create(driver, spec())):

@@ -273,15 +273,18 @@ class DockerDriver(Catalogue, ForeignReader):
     def _take_back(self, client: Client, container: str, order: Order, error: docker.errors.APIError) -> None:
         """The engine said that the container cannot start: remove it, and raise what says so.
 
-        If it cannot be removed, what the removal raises is the error: then nobody knows."""
+        It stays where the answer is not the engine's, or says that somebody else has it in hand (an earlier call that
+        nobody waits for): the same create, sent again, goes on with it. If it cannot be removed, what the removal
+        raises is the error: then nobody knows."""
         what = f"start {order.name}"
         words = f"{what}: {said_by(error)}"
-        if error.status_code in (401, 403, 429, 502, 503, 504):
+        told = translate(error, what, reads=False)
+        missing = network_is_missing(error) and not order.more_networks
+        if error.status_code in (401, 429, 502, 503, 504) or (isinstance(told, CloudBusy) and not missing):
             raise CloudUncertain(f"{words}; it was made") from error
         _remove(client, container)
-        if network_is_missing(error) and not order.more_networks:
+        if missing:
             raise CloudBusy(words, advice="The network of the group was removed meanwhile.") from error
-        told = translate(error, what, reads=False)
         if isinstance(told, CloudUncertain):  # the answer is there, and what it said of is gone
             raise CloudUnreachable(words, advice="See what the engine's log says.") from error
         if isinstance(told, ServerNotFound):

@@ -78,7 +78,7 @@ def said_by(error: docker.errors.APIError) -> str:
 
 def image_is_missing(error: docker.errors.APIError) -> bool:
     """Whether a create was refused because the engine does not have its image."""
-    return error.status_code == 404 and "image" in said_by(error).lower()
+    return error.status_code == 404 and "image" in said_by(error).lower() and not network_is_missing(error)
 
 
 def name_is_taken(error: docker.errors.APIError) -> bool:
@@ -124,7 +124,9 @@ def _refusal(error: docker.errors.APIError, what: str, reads: bool) -> CloudErro
     lower = words.lower()
     message = f"{what}: {words}"
     match status:
-        case 401 | 403:
+        case 401:
+            return CloudAuthFailed(message)
+        case 403 if not error.explanation or "authoriz" in lower:
             return CloudAuthFailed(message)
         case 404 if "no such container" in lower or "no such exec" in lower:
             return ServerNotFound(message)

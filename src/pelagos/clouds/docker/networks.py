@@ -76,6 +76,8 @@ class Networks:
     def _leave(self, group: str) -> None:
         with self._lock:
             self._creating[group] -= 1
+            if not self._creating[group]:
+                del self._creating[group]
 
     def _ensure(self, client: Client, group: str) -> None:
         name = network_name(self._scope, group)

@@ -251,6 +251,8 @@ REFUSED = requests.ConnectionError(
     [
         (answer(400, "bad parameter"), CloudRejected, CloudRejected),
         (answer(401), CloudAuthFailed, CloudAuthFailed),
+        (answer(403), CloudAuthFailed, CloudAuthFailed),
+        (answer(403, "operation not supported for pre-defined networks"), CloudRejected, CloudRejected),
         (answer(404, "No such container: x"), ServerNotFound, ServerNotFound),
         (answer(404, "page not found"), CloudRejected, CloudRejected),
         (answer(409, "conflict"), CloudBusy, CloudBusy),
