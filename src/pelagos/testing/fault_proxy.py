@@ -24,8 +24,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import socket
-import struct
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, assert_never
@@ -34,12 +32,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pelagos.testing.http_requests import Head, Match, ProxiedRequest, read_head, read_request, request_where
+from pelagos.testing.http_streams import Client, pump
 
 __all__ = ["FaultProxy", "ProxyFault", "Scripted", "fault_proxy"]
 
-_PIECE = 65_536
 _HEAD_LIMIT = 1 << 20
-_RESET = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 class ProxyFault(enum.StrEnum):
@@ -244,7 +241,7 @@ class FaultProxy:
         scripted = self._choose(request)
         for event in self._waiting:
             event.set()
-        client = _Client(reader, writer)
+        client = Client(reader, writer)
         if scripted is None:
             await self._forward(head, request, client)
         else:
@@ -260,19 +257,19 @@ class FaultProxy:
                 return one
         return None
 
-    async def _mistreat(self, script: Scripted, head: Head, request: ProxiedRequest, client: _Client) -> None:
+    async def _mistreat(self, script: Scripted, head: Head, request: ProxiedRequest, client: Client) -> None:
         match script.fault:
             case ProxyFault.UNAVAILABLE:
-                await client.answer(script, 503)
+                await _answer(client, script, 503)
             case ProxyFault.RATE_LIMITED:
-                await client.answer(script, 429, {"Retry-After": f"{script.retry_after:g}"})
+                await _answer(client, script, 429, {"Retry-After": f"{script.retry_after:g}"})
             case ProxyFault.AUTH_FAILED:
-                await client.answer(script, 401)
+                await _answer(client, script, 401)
             case ProxyFault.ERROR_BEFORE:
-                await client.answer(script, 500)
+                await _answer(client, script, 500)
             case ProxyFault.ERROR_AFTER:
                 await self._ask(head, request)
-                await client.answer(script, 500)
+                await _answer(client, script, 500)
             case ProxyFault.RESET_BEFORE:
                 client.reset()
             case ProxyFault.REQUEST_LOST:
@@ -314,7 +311,7 @@ class FaultProxy:
             reply = await self._reply(reader, request)
             return reply, await reader.read()
 
-    async def _forward(self, head: Head, request: ProxiedRequest, client: _Client) -> None:
+    async def _forward(self, head: Head, request: ProxiedRequest, client: Client) -> None:
         """Pass the request on, and its reply as it comes; both ways where the connection changes its protocol."""
         try:
             async with self._provider(head, request) as (reader, writer):
@@ -322,8 +319,8 @@ class FaultProxy:
                 client.writer.write(reply.encode())
                 both_ways = reply.status == 101 or bool(head.get("upgrade"))
                 async with asyncio.TaskGroup() as group:
-                    there = group.create_task(_pump(client.reader, writer, closes=not both_ways))
-                    await _pump(reader, client.writer)
+                    there = group.create_task(pump(client.reader, writer, closes=not both_ways))
+                    await pump(reader, client.writer)
                     there.cancel()
         except (OSError, ValueError):
             client.reset()
@@ -362,61 +359,10 @@ class FaultProxy:
         return reply
 
 
-class _Client:
-    """The driver's side of one connection."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    async def answer(self, script: Scripted, status: int, headers: Mapping[str, str] | None = None) -> None:
-        """An answer of the proxy's own."""
-        lines = {
-            "Content-Type": "text/plain",
-            **(headers or {}),
-            **script.headers,
-            "Content-Length": str(len(script.body)),
-            "Connection": "close",
-        }
-        head = Head(f"HTTP/1.1 {script.status or status} Fault", list(lines.items()))
-        self.writer.write(head.encode() + script.body)
-        await self.finish()
-
-    async def gone(self) -> None:
-        """Say nothing until the client hangs up."""
-        while await self.reader.read(_PIECE):
-            continue
-
-    async def finish(self) -> None:
-        """Say that nothing more comes, and let the client hang up."""
-        await self.writer.drain()
-        if self.writer.can_write_eof():
-            self.writer.write_eof()
-        with contextlib.suppress(OSError):
-            await self.gone()
-
-    def reset(self) -> None:
-        """Hang up with a reset where the transport has such a thing."""
-        sock = self.writer.get_extra_info("socket")
-        with contextlib.suppress(OSError):
-            sock.setsockopt(*_RESET)
-        self.writer.transport.abort()
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, closes: bool = False) -> None:
-    """Pass on all that comes, and then its end; ``closes``: the end takes the whole connection with it.
-
-    A side that breaks ends the other."""
-    try:
-        while piece := await reader.read(_PIECE):
-            writer.write(piece)
-            await writer.drain()
-        if closes:
-            writer.transport.abort()
-        elif writer.can_write_eof():
-            writer.write_eof()
-    except OSError:
-        writer.transport.abort()
+async def _answer(client: Client, script: Scripted, status: int, headers: Mapping[str, str] | None = None) -> None:
+    """An answer of the proxy's own, unless the script says another."""
+    lines = {"Content-Type": "text/plain", **(headers or {}), **script.headers}
+    await client.answer(script.status or status, lines, script.body)
 
 
 async def _pause(script: Scripted, seconds: float) -> None:
