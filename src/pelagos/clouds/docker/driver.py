@@ -161,7 +161,7 @@ class DockerDriver(Catalogue, ForeignReader):
                 self._start(client, made, order)
                 return self._made(client, made, order)
 
-        return await self._engine.write(f"create {order.name}", make, timeout)
+        return await self._engine.write(f"create {order.name}", make, timeout, makes=True)
 
     async def delete_server(self, provider_id: str, *, timeout: float) -> None:
         def delete(client: Client) -> None:
@@ -185,7 +185,7 @@ class DockerDriver(Catalogue, ForeignReader):
             else:
                 client.start(provider_id)
 
-        await self._engine.write("start", start, timeout)
+        await self._engine.write("start", start, timeout, makes=True)
 
     async def stop_server(self, provider_id: str, *, timeout: float) -> None:
         def stop(client: Client) -> None:
@@ -278,7 +278,7 @@ class DockerDriver(Catalogue, ForeignReader):
         raises is the error: then nobody knows."""
         what = f"start {order.name}"
         words = f"{what}: {said_by(error)}"
-        told = translate(error, what, reads=False)
+        told = translate(error, what, reads=False, makes=True)
         missing = network_is_missing(error) and not order.more_networks
         if error.status_code in (401, 429, 502, 503, 504) or (isinstance(told, CloudBusy) and not missing):
             raise CloudUncertain(f"{words}; it was made") from error

@@ -188,7 +188,7 @@ class Engine:
         except (*SDK_ERRORS, NotSent, ValueError) as error:
             raise translate(error, what, reads=True) from error
 
-    async def write(self, what: str, function: Callable[[Client], T], timeout: float) -> T:
+    async def write(self, what: str, function: Callable[[Client], T], timeout: float, *, makes: bool = False) -> T:
         """What ``function`` says, which has an effect. Raises CloudUncertain and what :func:`translate` gives."""
         self.calls[what.partition(" ")[0]] += 1
         call = Call(self._world.monotonic, timeout)
@@ -201,7 +201,7 @@ class Engine:
             raise CloudUncertain(f"{what}: no answer within {timeout:g} s; it may have been done") from error
         except (*SDK_ERRORS, NotSent, ValueError) as error:
             # What failed before anything with an effect was sent only read until then.
-            raise translate(error, what, reads=call.give_up()) from error
+            raise translate(error, what, reads=call.give_up(), makes=makes) from error
 
     def fetch(self, work: Callable[[Call], T], timeout: float) -> Job[T]:
         """Have a pull or an import done, which uses :meth:`client`, in one of the threads that are kept for them.

@@ -93,14 +93,17 @@ def network_is_missing(error: docker.errors.APIError) -> bool:
     return error.status_code in (404, 500) and "network" in words and "not found" in words
 
 
-def translate(error: Exception, what: str, *, reads: bool) -> CloudError:
-    """The member of the family for an error of the SDK's. ``what`` was being done, in a word or two."""
+def translate(error: Exception, what: str, *, reads: bool, makes: bool = False) -> CloudError:
+    """The member of the family for an error of the SDK's. ``what`` was being done, in a word or two.
+
+    ``makes``: a container was to be made or started. Only then do podman's words say that it never can be: a removal
+    that trips over a missing file is to be asked for again."""
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, NotSent):
             return CloudUnreachable(f"{what}: there was no time left to send it")
         if isinstance(cause, docker.errors.APIError) and cause.response is not None:
-            return _refusal(cause, what, reads)
+            return _refusal(cause, what, reads, makes)
     if any(isinstance(cause, PermissionError) for cause in causes):
         return CloudAuthFailed(
             f"{what}: this user may not open the engine's socket",
@@ -118,7 +121,7 @@ def translate(error: Exception, what: str, *, reads: bool) -> CloudError:
     return CloudUncertain(f"{what}: no whole answer came from the engine ({_short(causes[-1])}); it may have been done")
 
 
-def _refusal(error: docker.errors.APIError, what: str, reads: bool) -> CloudError:
+def _refusal(error: docker.errors.APIError, what: str, reads: bool, makes: bool) -> CloudError:
     """The error of an answer with a status of 400 or more."""
     status, words = error.status_code or 0, said_by(error)
     lower = words.lower()
@@ -136,11 +139,11 @@ def _refusal(error: docker.errors.APIError, what: str, reads: bool) -> CloudErro
             return CloudBusy(message)
         case 503:
             return CloudUnreachable(message)
-    if any(known in lower for known in _NO_ROOM):
+    if makes and any(known in lower for known in _NO_ROOM):
         return CloudCapacity(message)
-    if any(known in lower for known in _BUSY):
+    if not reads and any(known in lower for known in _BUSY):
         return CloudBusy(message)
-    if status < 500 or any(known in lower for known in _NEVER):
+    if status < 500 or (makes and any(known in lower for known in _NEVER)):
         return CloudRejected(message, advice="Check the keys of the node's `resource`.")
     if reads:
         return CloudUnreachable(f"{what}: the engine answered {status}: {words}")

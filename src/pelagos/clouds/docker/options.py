@@ -8,7 +8,7 @@ import msgspec
 
 __all__ = ["DockerAccount", "DockerHealth", "DockerResource", "DockerTls", "RegistryLogin"]
 
-_Image = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9]+([._/-]+[a-z0-9]+)*\Z")]
+_Image = Annotated[str, msgspec.Meta(pattern=r"\A([\w.-]+:\d+/)?[a-z0-9]+([._/-]+[a-z0-9]+)*\Z")]
 _Tag = Annotated[str, msgspec.Meta(pattern=r"\A\w[\w.-]{0,127}\Z")]
 _Port = Annotated[str, msgspec.Meta(pattern=r"\A((\d{1,3}(\.\d{1,3}){3}:)?\d{0,5}:)?\d{1,5}(/(tcp|udp|sctp))?\Z")]
 _Volume = Annotated[str, msgspec.Meta(pattern=r"\A(/[^:]*|(/[^:]*|[a-zA-Z0-9][\w.-]*):/[^:]*(:(ro|rw))?)\Z")]
@@ -36,7 +36,7 @@ class DockerResource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """The ``resource`` section of a node on a ``docker`` cloud."""
 
     image: _Image
-    """Name of the image, without registry and tag."""
+    """Name of the image, without its tag; and without its registry, unless its origin is ``local``."""
     tag: _Tag = "latest"
     origin: str = "dockerhub"
     """Where the image comes from: ``dockerhub``; ``local``, as it is on the engine; a registry's name,

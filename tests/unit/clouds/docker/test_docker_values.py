@@ -152,6 +152,7 @@ def test_wrong_keys_are_told_at_import(keys: dict[str, Any], at: str) -> None:
         ({"image": "nginx"}, "docker.io/library/nginx:latest", "docker.io", ""),
         ({"image": "grafana/grafana", "tag": "11"}, "docker.io/grafana/grafana:11", "docker.io", ""),
         ({"image": "mine", "origin": "local"}, "mine:latest", "", ""),
+        ({"image": "reg.example:5000/mine", "origin": "local"}, "reg.example:5000/mine:latest", "", ""),
         (
             {"image": "web", "origin": "reg.example:5000/team/"},
             "reg.example:5000/team/web:latest",
@@ -257,9 +258,9 @@ REFUSED = requests.ConnectionError(
         (answer(404, "page not found"), CloudRejected, CloudRejected),
         (answer(409, "conflict"), CloudBusy, CloudBusy),
         (answer(429, "slow down"), CloudRateLimited, CloudRateLimited),
-        (answer(500, "Ports are not available: address already in use"), CloudCapacity, CloudCapacity),
-        (answer(500, "no command or entrypoint provided"), CloudRejected, CloudRejected),
-        (answer(500, "container state improper"), CloudBusy, CloudBusy),
+        (answer(500, "Ports are not available: address already in use"), CloudUnreachable, CloudCapacity),
+        (answer(500, "no command or entrypoint provided"), CloudUnreachable, CloudRejected),
+        (answer(500, "container state improper"), CloudUnreachable, CloudBusy),
         (answer(500, "what nobody foresaw"), CloudUnreachable, CloudUncertain),
         (answer(502), CloudUnreachable, CloudUncertain),
         (answer(503), CloudUnreachable, CloudUnreachable),
@@ -278,7 +279,13 @@ REFUSED = requests.ConnectionError(
 )
 def test_errors(error: Exception, reading: type[Exception], writing: type[Exception]) -> None:
     assert type(translate(error, "list", reads=True)) is reading
-    assert type(translate(error, "create", reads=False)) is writing
+    assert type(translate(error, "create", reads=False, makes=True)) is writing
+
+
+def test_a_removal_that_trips_over_a_missing_file_is_asked_for_again() -> None:
+    error = answer(500, "unlinkat /run/x: no such file or directory")
+    assert type(translate(error, "delete", reads=False)) is CloudUncertain
+    assert type(translate(error, "create", reads=False, makes=True)) is CloudRejected
 
 
 def test_how_long_to_wait_is_passed_on() -> None:
