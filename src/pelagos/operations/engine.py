@@ -17,8 +17,8 @@ from sqlalchemy.exc import IntegrityError
 
 from pelagos.clouds.errors import CloudUnreachable
 from pelagos.clouds.pool import Pool
-from pelagos.clouds.port import ListenerOracle
-from pelagos.clouds.values import CommandResult
+from pelagos.clouds.port import Catalogue, ListenerOracle
+from pelagos.clouds.values import CloudFlavor, CommandResult
 from pelagos.model.errors import (
     Conflict,
     DeadlineExceeded,
@@ -196,6 +196,16 @@ class OperationsEngine:
             raise Unsupported(f"the cloud account {account} cannot run commands inside its servers")
         async with self._reads[account]:
             return await cloud.read(cloud.driver.execute, provider_id, argv, timeout=timeout)
+
+    async def flavors(self, account: str) -> Sequence[CloudFlavor]:
+        """The sizes of servers of an account. Raises NotFound, Unsupported, CloudUnreachable."""
+        worker = self._worker(account)
+        cloud = await worker.cloud()
+        driver = cloud.driver
+        if not isinstance(driver, Catalogue):
+            raise Unsupported(f"the driver of the cloud account {account} has no catalogue of flavors")
+        async with self._reads[account]:
+            return await cloud.read(driver.list_flavors, timeout=cloud.capabilities.call_timeout)
 
     async def owns_listener(self, account: str, provider_id: str, address: str, port: int) -> bool | None:
         """Whether what listens there belongs to the server; None where the cloud has no doubt to clear."""

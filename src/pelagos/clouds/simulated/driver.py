@@ -29,7 +29,14 @@ from pelagos.clouds.simulated.cloud import SimulatedCloud
 from pelagos.clouds.simulated.faults import Fault, Injection, Verb
 from pelagos.clouds.simulated.options import SimulatedResource, capabilities_of, sampler
 from pelagos.clouds.simulated.records import Command
-from pelagos.clouds.values import Capabilities, CloudServer, CommandResult, ServerSpec
+from pelagos.clouds.values import (
+    Capabilities,
+    CloudFlavor,
+    CloudImage,
+    CloudServer,
+    CommandResult,
+    ServerSpec,
+)
 from pelagos.model.errors import Unsupported
 from pelagos.model.states import ServerState
 
@@ -129,6 +136,27 @@ class SimulatedDriver:
             return encoded[max(0, len(encoded) - max_bytes) :].decode(errors="ignore")
 
         return await self._read(Verb.CONSOLE, timeout, text)
+
+    async def list_images(self, *, timeout: float) -> Sequence[CloudImage]:
+        names = self._options.images or ("default",)
+        return await self._read(Verb.LIST, timeout, lambda t: [CloudImage(id=name, name=name) for name in names])
+
+    async def list_flavors(self, *, timeout: float) -> Sequence[CloudFlavor]:
+        """Each twice the size of the one before."""
+        prices = self._options.prices
+        sizes = [
+            CloudFlavor(
+                id=name,
+                name=name,
+                vcpus=2.0**index,
+                ram_mb=2048 << index,
+                disk_gb=20.0 * 2**index,
+                price_per_hour=prices.get(name),
+                currency=self._options.currency if name in prices else "",
+            )
+            for index, name in enumerate(self._options.flavors or tuple(prices) or ("small", "medium", "large"))
+        ]
+        return await self._read(Verb.LIST, timeout, lambda t: sizes)
 
     # -- writes ----------------------------------------------------------------------------------------------------
 

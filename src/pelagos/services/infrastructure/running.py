@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pelagos.model.errors import ErrorPayload, Retry
+from pelagos.model.errors import ErrorPayload, PelagosError, Retry
 from pelagos.model.states import InfrastructureState, InstanceState, RunState
 from pelagos.services.infrastructure import records, revisions
+from pelagos.services.infrastructure.plan_diff import targets_wanted
+from pelagos.services.infrastructure.reconfiguring import composed, stale_plan, superseded_by
 from pelagos.services.infrastructure.records import NodeRow, RunRow
+from pelagos.services.infrastructure.targeting import moves_made, narrowed
 from pelagos.services.infrastructure.values import CompiledInfrastructure, Desired
 
 if TYPE_CHECKING:
     from pelagos.services.infrastructure.maintainer import Maintainer
+    from pelagos.services.infrastructure.reality import Node
 
-__all__ = ["Running", "lacking", "scaled_target", "with_retired"]
+__all__ = ["Running", "lacking", "not_as_described", "scaled_target", "with_retired"]
 
 
 def with_retired(new: CompiledInfrastructure, old: CompiledInfrastructure, alive: set[str]) -> CompiledInfrastructure:
@@ -47,6 +51,12 @@ def lacking(nodes: list[str]) -> str:
     return f"not as many ready instances as wanted: {shown}"
 
 
+def not_as_described(nodes: list[str]) -> str:
+    """Why an infrastructure is degraded whose last change did not come to its end."""
+    shown = ", ".join(nodes[:5]) + (", …" if len(nodes) > 5 else "")
+    return f"instances are not as described: {shown}"
+
+
 class Running:
     """See the module's text."""
 
@@ -58,6 +68,8 @@ class Running:
         self.verdict: tuple[InfrastructureState, str] | None = None
         """The state the last run left the infrastructure in, until the step that notes it."""
         self._fatal: ErrorPayload | None = None
+        self._fatal_policy = "rollback"
+        """Of the node because of which the run fails."""
 
     def budget(self) -> int | None:
         """How many more instances the run may create now; None: any number."""
@@ -70,31 +82,38 @@ class Running:
         limit = run.parameters.max_parallel
         return max(0, limit - growing) if limit > 0 else None
 
-    def give_up(self, error: ErrorPayload) -> None:
-        """A building run cannot succeed; the first reason counts."""
+    def give_up(self, node: Node, error: ErrorPayload) -> None:
+        """A building run cannot succeed because of this node; the first reason counts."""
         run = self.current
         if run is not None and run.kind in ("up", "scale") and self._fatal is None:
-            self._fatal = error
+            self._fatal = msgspec.structs.replace(error, message=f"node {node.name!r}: {error.message}")
+            self._fatal_policy = node.compiled.policy.on_failure
 
     def commit(self) -> None:
-        """The run begins to remove what was there before, since all that it made is in place. From here on there is no
-        way back that does not lose something: cancelled or failed, it ends and leaves what is."""
+        """The run begins to remove what was there before, since what takes its place is there, or may be missing. From
+        here on nothing is taken back by removing what the run made: cancelled, it ends and leaves what is; failed, it
+        goes back by making anew what was there before, if that is what is to be done."""
         run = self.current
         if run is not None and run.kind in ("up", "scale") and not run.parameters.committed:
-            parameters = msgspec.structs.replace(run.parameters, committed=True, previous=None)
+            parameters = msgspec.structs.replace(run.parameters, committed=True)
             self.current = msgspec.structs.replace(run, parameters=parameters)
             self._maintainer.changes.run(run.id, parameters=parameters)
 
     async def look(self) -> None:
         """Take in what changed of the runs in the store; begin the next one if none is at work."""
-        if not self.hinted:
-            return
+        if self.hinted:
+            await self._look_at_runs()
+        await self._maintainer.reconfiguring.look()
+
+    async def _look_at_runs(self) -> None:
         self.hinted = False
         maintainer = self._maintainer
         rows = await maintainer.store.read(lambda connection: records.open_runs(connection, maintainer.id))
         waiting = [row for row in rows if row.state is RunState.PENDING]
         if self.current is not None:
-            self._take_in(rows, waiting)
+            newer = self._take_in(rows, waiting)
+            if newer is not None:
+                await self._begin(newer)
             return
         interrupted = [row for row in rows if row.state is not RunState.PENDING]
         # What was to be taken back is taken back before anything newer begins, or it would be part of what that finds.
@@ -120,7 +139,8 @@ class Running:
                 await self._begin(row)
                 return
 
-    def _take_in(self, rows: list[RunRow], waiting: list[RunRow]) -> None:
+    def _take_in(self, rows: list[RunRow], waiting: list[RunRow]) -> RunRow | None:
+        """What was asked of the current run; the run that takes its place now, if one does."""
         current = self.current
         assert current is not None
         stored = next((row for row in rows if row.id == current.id), None)
@@ -131,6 +151,43 @@ class Running:
         if current.kind != "down" and any(row.kind == "down" and not row.cancel_requested for row in waiting):
             # What it made is taken down anyway.
             self.current = msgspec.structs.replace(current, cancel_requested=True, keep=True)
+            return None
+        newer = next((row for row in waiting if row.kind == "up" and not row.cancel_requested), None)
+        if newer is None or current.state is not RunState.RUNNING or current.cancel_requested or self._fatal:
+            return None
+        return self._superseded(current, newer) if self._differs(current, newer) else None
+
+    @staticmethod
+    def _differs(current: RunRow, newer: RunRow) -> bool:
+        """Whether the newer change wants something else than the current run is about."""
+        if current.kind not in ("up", "scale"):
+            return False
+        wanted, other = current.parameters.desired, newer.parameters.desired
+        if wanted is None or other is None or newer.parameters.exact is not None:
+            return wanted is None
+        p, q = current.parameters, newer.parameters
+        same = (p.only, p.without, p.wanted_anew) == (q.only, q.without, q.wanted_anew)
+        return not same or wanted.compiled != other.compiled
+
+    def _superseded(self, current: RunRow, newer: RunRow) -> RunRow:
+        """The newer run takes over what the current one has made and what it would have gone back to."""
+        maintainer = self._maintainer
+        old = current.parameters
+        parameters = msgspec.structs.replace(
+            newer.parameters,
+            previous=old.previous,
+            creates_infrastructure=newer.parameters.creates_infrastructure or old.creates_infrastructure,
+            committed=old.committed,
+            moved=old.moved,
+            inherited=True,
+        )
+        for instance in maintainer.reality.instances.values():
+            if instance.row.run_id == current.id:
+                instance.row.run_id = newer.id
+                maintainer.changes.instance(instance.row)
+        maintainer.changes.run(newer.id, parameters=parameters)
+        self._end(current, RunState.SUPERSEDED, superseded_by(newer))
+        return msgspec.structs.replace(newer, parameters=parameters)
 
     async def _carry_on(self, row: RunRow) -> None:
         self.current = row
@@ -149,13 +206,19 @@ class Running:
         previous = Desired(compiled=row.compiled, revision=revision, targets=old_targets)
         if parameters.maintained is not None and parameters.maintained != row.maintained:
             maintainer.note_row(maintained=parameters.maintained)
-        if run.kind == "up" and parameters.desired is not None:
-            self._want(parameters.desired.compiled, old_targets)
+        desired = parameters.desired
+        if run.kind == "up" and desired is not None:
+            wanted = await self._wanted(run, desired.compiled)
+            if wanted is None:
+                return
+            moved = moves_made(wanted, row.compiled)
+            self._want(wanted, old_targets, moved)
+            parameters = msgspec.structs.replace(parameters, moved=composed(parameters.moved, moved))
             what = f"rollback to version {parameters.rollback}" if parameters.rollback else "up"
-            maintainer.changes.want(run.scope, parameters.desired, f"{what}, run {run.id}", now)
+            maintainer.changes.want(run.scope, desired, f"{what}, run {run.id}", now)
         elif run.kind == "scale":
             self._scale(parameters.scale, old_targets)
-        if not parameters.creates_infrastructure and run.kind in ("up", "scale"):
+        if not (parameters.creates_infrastructure or parameters.inherited) and run.kind in ("up", "scale"):
             parameters = msgspec.structs.replace(parameters, previous=previous)
         self._fatal = None
         self.current = msgspec.structs.replace(run, state=RunState.RUNNING, started_at=now, parameters=parameters)
@@ -167,6 +230,28 @@ class Running:
             await self._look_around()
         if run.kind == "up":
             self._tell_waiting()
+
+    async def _wanted(self, run: RunRow, described: CompiledInfrastructure) -> CompiledInfrastructure | None:
+        """What the run wants of the description; None if it cannot be done as things are now."""
+        maintainer, parameters = self._maintainer, run.parameters
+        try:
+            wanted = narrowed(described, maintainer.row.compiled, parameters.only, parameters.without)
+        except PelagosError as error:
+            misfit: ErrorPayload | None = error.payload()
+        else:
+            misfit = await maintainer.reconfiguring.misfit(run, wanted)
+        if misfit is None:
+            return wanted
+        self._not_begun(run, misfit)
+        return None
+
+    def _not_begun(self, run: RunRow, error: ErrorPayload) -> None:
+        """It cannot be done as things are now; nothing is changed."""
+        maintainer = self._maintainer
+        maintainer.changes.run(run.id, state=RunState.RUNNING, started_at=maintainer.world.now())
+        self._end(run, RunState.FAILED, error)
+        if run.parameters.creates_infrastructure:
+            self._drop_infrastructure()
 
     def _tell_waiting(self) -> None:
         """Which nodes cannot begin yet, and what they wait for."""
@@ -197,16 +282,19 @@ class Running:
         if self.current.kind == "maintain":
             maintainer.health.probe_all(maintainer.world.now())
 
-    def _want(self, new: CompiledInfrastructure, targets: dict[str, int]) -> None:
+    def _want(self, new: CompiledInfrastructure, targets: dict[str, int], moved: dict[str, str]) -> None:
         """A new description: targets stay as they are within the new limits; a new node starts at its minimum."""
         maintainer = self._maintainer
-        alive = {name for name, node in maintainer.reality.nodes.items() if node.instances}
+        self._rename(moved)
+        former = {name: old for old, name in moved.items()}
+        alive = {name for name, node in maintainer.reality.nodes.items() if node.instances and name not in moved}
         compiled = with_retired(new, maintainer.row.compiled, alive)
         known = maintainer.reality.nodes
         rows: list[NodeRow] = []
+        wanted = targets_wanted(new, targets, moved)
         for node in new.nodes:
-            old = known.get(node.name)
-            target = min(max(targets.get(node.name, node.min), node.min), node.max)
+            old = known.get(former.get(node.name, node.name))
+            target = wanted[node.name]
             changed = old is None or old.compiled.fingerprint != node.fingerprint
             rows.append(
                 NodeRow(
@@ -219,6 +307,16 @@ class Running:
         rows += [NodeRow(name=name, target=0) for name in targets if name not in described]
         maintainer.changes.nodes(rows)
         maintainer.note_row(compiled=compiled, generation=maintainer.row.generation + 1)
+
+    def _rename(self, moved: dict[str, str]) -> None:
+        """The nodes' instances are the same under their new names; all is read anew after that."""
+        maintainer = self._maintainer
+        for old, new in moved.items():
+            node = maintainer.reality.nodes.get(old)
+            for instance in node.instances.values() if node is not None else ():
+                instance.row.node = new
+                maintainer.changes.instance(instance.row)
+            maintainer.event("node.moved", was=old, name=new)
 
     def _scale(self, scale: dict[str, str], targets: dict[str, int]) -> None:
         for name, text in scale.items():
@@ -252,7 +350,10 @@ class Running:
         if run is None:
             return
         if run.state is RunState.ROLLING_BACK:
-            self._see_to_rollback(run)
+            if run.parameters.going_back:
+                self._see_to_going_back(run, now)
+            else:
+                self._see_to_rollback(run)
         elif run.cancel_requested:
             self._cancel(run, now)
         elif self._fatal is not None:
@@ -261,8 +362,13 @@ class Running:
             self._see_to_down(run, now)
         elif run.kind == "maintain":
             self._see_to_maintenance(run, now)
-        elif self._maintainer.reality.converged():
+        elif self._maintainer.reality.done(run.id):
             self._end(run, RunState.SUCCEEDED, None)
+        elif (broken := self._maintainer.reality.outside(run.id)) is not None:
+            what = f"{broken.row.node}/{broken.row.id[:8]} went wrong while it was carried out: {broken.row.reason}"
+            self._fatal = stale_plan([what])
+            self._fatal_policy = self._maintainer.reality.nodes[broken.row.node].compiled.policy.on_failure
+            self._failed(run, self._fatal)
         else:
             self._see_to_refusals(run, now)
 
@@ -275,11 +381,69 @@ class Running:
                 self.verdict = (InfrastructureState.DEGRADED, "its destruction was cancelled")
 
     def _failed(self, run: RunRow, error: ErrorPayload) -> None:
-        if run.keep or run.parameters.committed:
-            self._end(run, RunState.FAILED, error)
-            self._left_failed(error)
+        parameters = run.parameters
+        match "keep" if run.keep else parameters.on_failure or self._fatal_policy:
+            case "stop":
+                self._stop_short(run, error)
+            case "rollback" if not parameters.committed:
+                self._roll_back(msgspec.structs.replace(run, error=error))
+            case "rollback" if parameters.previous is not None:
+                self._go_back(run, parameters.previous, error)
+            case _:
+                self._end(run, RunState.FAILED, error)
+                self._left_failed(error)
+
+    def _stop_short(self, run: RunRow, error: ErrorPayload) -> None:
+        """What is half-made goes; what is ready stays, old and new."""
+        maintainer = self._maintainer
+        for instance in maintainer.reality.instances.values():
+            if instance.ready and instance.row.run_id == run.id:
+                instance.row.run_id = None
+                maintainer.changes.instance(instance.row)
+        parameters = msgspec.structs.replace(run.parameters, stopping=True)
+        self.current = msgspec.structs.replace(run, state=RunState.ROLLING_BACK, parameters=parameters, error=error)
+        maintainer.changes.run(run.id, state=RunState.ROLLING_BACK, parameters=parameters, error=error)
+        maintainer.event("run.stopping", error=error)
+        maintainer.reconfiguring.restore()
+
+    def _go_back(self, run: RunRow, previous: Desired, error: ErrorPayload) -> None:
+        """Want again what was there before, and make anew what is not like that."""
+        maintainer = self._maintainer
+        self._want_again(run, previous, error)
+        back = {new: old for old, new in run.parameters.moved.items()}
+        parameters = msgspec.structs.replace(run.parameters, going_back=True, anew=None, moved=back)
+        self.current = msgspec.structs.replace(run, state=RunState.ROLLING_BACK, parameters=parameters, error=error)
+        maintainer.changes.run(run.id, state=RunState.ROLLING_BACK, parameters=parameters, error=error)
+        maintainer.event("run.rolling_back", error=error)
+        self._fatal = None
+
+    def _want_again(self, run: RunRow, previous: Desired, error: ErrorPayload | None) -> None:
+        """The description, the targets and the names that were before the run; all is read anew after that."""
+        maintainer = self._maintainer
+        back = {new: old for old, new in run.parameters.moved.items()}
+        alive = {back.get(name, name) for name, node in maintainer.reality.nodes.items() if node.instances}
+        self._rename(back)
+        described = {node.name for node in previous.compiled.nodes}
+        compiled = with_retired(previous.compiled, maintainer.row.compiled, alive - described)
+        maintainer.note_row(compiled=compiled)
+        how = "failed" if error is not None else "was cancelled"
+        why = f"as it was before run {run.id}, which {how}"
+        maintainer.changes.want(run.scope, previous, why, maintainer.world.now())
+        maintainer.changes.nodes(self._records_before(previous))
+        maintainer.reload = True
+
+    def _see_to_going_back(self, run: RunRow, now: float) -> None:
+        maintainer = self._maintainer
+        if maintainer.reconfiguring.undecided or maintainer.reload:
+            return
+        assert run.error is not None
+        if self._fatal is not None:
+            self._end(run, RunState.FAILED, run.error)
+            self._left_failed(self._fatal)
+        elif maintainer.reality.converged():
+            self._end(run, RunState.FAILED, run.error)
         else:
-            self._roll_back(msgspec.structs.replace(run, error=error))
+            self._see_to_refusals(run, now)
 
     def _roll_back(self, run: RunRow) -> None:
         maintainer = self._maintainer
@@ -298,20 +462,16 @@ class Running:
         maintainer = self._maintainer
         if not maintainer.reality.cleared(run.id):
             return
+        if run.parameters.stopping and run.error is not None:
+            self._end(run, RunState.FAILED, run.error)
+            self._left_failed(run.error)
+            return
         previous = run.parameters.previous
         before: tuple[InfrastructureState, str] | None = None
         if previous is not None:
-            alive = {name for name, node in maintainer.reality.nodes.items() if node.instances}
-            described = {node.name for node in previous.compiled.nodes}
-            compiled = with_retired(previous.compiled, maintainer.row.compiled, alive - described)
-            maintainer.note_row(compiled=compiled)
-            how = "failed" if run.error is not None else "was cancelled"
-            maintainer.changes.want(
-                run.scope, previous, f"as it was before run {run.id}, which {how}", maintainer.world.now()
-            )
-            maintainer.changes.nodes(self._records_before(previous))
-            maintainer.reload = True
+            self._want_again(run, previous, run.error)
             before = self._state_after(previous, run.error)
+            maintainer.reconfiguring.remark = True
         if run.error is None:
             self._end(run, RunState.CANCELLED, None)
             if run.parameters.creates_infrastructure:
@@ -325,8 +485,9 @@ class Running:
 
     def _state_after(self, previous: Desired, error: ErrorPayload | None) -> tuple[InfrastructureState, str]:
         """Of an infrastructure that is again what it was; the memory of it is still the newer description's."""
-        nodes = self._maintainer.reality.nodes
-        ready = {name: node.ready for name, node in nodes.items()}
+        ready: dict[str, int] = {}
+        for instance in self._maintainer.reality.instances.values():  # which have their former names again
+            ready[instance.row.node] = ready.get(instance.row.node, 0) + instance.ready
         missing = [name for name, target in previous.targets.items() if ready.get(name, 0) < target]
         if missing and not self._maintainer.reality.instances:
             reason = error.message if error is not None else "it was never built: the last run was cancelled"
@@ -450,7 +611,7 @@ class Running:
             self._fatal = None
             self.verdict = None
             maintainer.health.unchecked.clear()
-            maintainer.reality.mark_all()
+            maintainer.reality.make_anew({}, None)
         self.hinted = True
 
 
