@@ -234,8 +234,10 @@ class Running:
     async def _wanted(self, run: RunRow, described: CompiledInfrastructure) -> CompiledInfrastructure | None:
         """What the run wants of the description; None if it cannot be done as things are now."""
         maintainer, parameters = self._maintainer, run.parameters
+        first = parameters.creates_infrastructure and not parameters.inherited
+        there = None if first else maintainer.row.compiled
         try:
-            wanted = narrowed(described, maintainer.row.compiled, parameters.only, parameters.without)
+            wanted = narrowed(described, there, parameters.only, parameters.without)
         except PelagosError as error:
             misfit: ErrorPayload | None = error.payload()
         else:
