@@ -23,6 +23,9 @@ __all__ = [
     "EventView",
     "ExplainStep",
     "ExplainView",
+    "GraphNode",
+    "GraphRequest",
+    "GraphView",
     "InfrastructureSummary",
     "InstanceStatus",
     "LogView",
@@ -249,6 +252,36 @@ class DiffView(msgspec.Struct, frozen=True, kw_only=True):
     changes: tuple[DescriptionChange, ...]
     files: dict[str, str]
     """Name -> unified diff, for those that differ."""
+
+
+class GraphRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The graph of a description."""
+
+    sources: dict[str, str]
+    entries: tuple[str, ...]
+
+
+class GraphNode(msgspec.Struct, frozen=True, kw_only=True):
+    """``ready`` and ``instances`` count what there is; None: nothing is asked about, it is only described."""
+
+    name: str
+    type: str
+    clouds: tuple[str, ...]
+    """Of its implementations, the preferred first: the account, else the resource type."""
+    min: int
+    max: int
+    target: int
+    depends_on: tuple[str, ...]
+    ready: int | None = None
+    instances: int | None = None
+
+
+class GraphView(msgspec.Struct, frozen=True, kw_only=True):
+    """Who depends on whom. ``id`` is None for a description that was only looked at."""
+
+    name: str
+    id: str | None
+    nodes: tuple[GraphNode, ...]
 
 
 class ScalingStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,6 +36,7 @@ from pelagos.services.infrastructure import importing, queries, records, revisio
 from pelagos.services.infrastructure.accepting import accept_run
 from pelagos.services.infrastructure.applying import check_fits, check_names
 from pelagos.services.infrastructure.compiling import Compiler
+from pelagos.services.infrastructure.drawing import graph_of
 from pelagos.services.infrastructure.health import NetworkProber, Prober
 from pelagos.services.infrastructure.maintainer import Maintainer
 from pelagos.services.infrastructure.messages import (
@@ -62,6 +63,8 @@ from pelagos.store.port import Store
 from pelagos.store.schema import infrastructures, runs
 from pelagos.wire.infrastructures import (
     DefinitionView,
+    GraphRequest,
+    GraphView,
     InfrastructureSummary,
     LogView,
     PlanRequest,
@@ -249,6 +252,13 @@ class InfrastructureService(ServiceProcess):
             planned = await self._store.read(plan)
         costs = await self._prices.costs(planned)
         return msgspec.structs.replace(planned.view, cost=costs.estimates, unpriced=costs.unpriced)
+
+    @operation
+    async def graph(self, request: GraphRequest) -> GraphView:
+        """Who depends on whom in a description. Raises DescriptionError."""
+        wanted = PlanRequest(sources=request.sources, entries=request.entries)
+        compiled, _, _ = await self._compile(current_context().scope, wanted)
+        return graph_of(compiled.compiled)
 
     @operation
     async def set_maintained(self, request: SetMaintained) -> InfrastructureSummary:
