@@ -191,7 +191,7 @@ class Running:
 
     async def _carry_on(self, row: RunRow) -> None:
         self.current = row
-        self._maintainer.reality.mark_all()
+        self._maintainer.reconfiguring.restore()
         if row.kind == "maintain":
             await self._look_around()
 
