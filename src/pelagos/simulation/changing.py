@@ -31,6 +31,12 @@ async def reconfigure(story: Story) -> None:
         if by.dead:
             by = await universe.incarnate(serves=True)
         await story.ended(run)
+    await _shown(story)
+
+
+async def _shown(story: Story) -> None:
+    """What has befallen servers is to be seen by all."""
+    await story.wait(15.0, 30.0)
 
 
 async def _with_somebody(story: Story, by: Incarnation) -> Incarnation:
@@ -142,6 +148,7 @@ async def plans(story: Story) -> None:
             by = await _with_somebody(story, by)
         await _carry_out(story, by, plan)
         by = await _with_somebody(story, by)
+    await _shown(story)
 
 
 async def _carry_out(story: Story, by: Incarnation, plan: SavedPlan) -> None:

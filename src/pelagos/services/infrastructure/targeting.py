@@ -126,9 +126,9 @@ class _Narrowing:
                     node = self._after.get(name)
                     waiting += node.depends_on if node is not None else ()
         else:
-            changed = {*self._after, *self._before} - {self._moves.get(name, name) for name in self._without}
-            changed -= set(self._without)
-        there = {self._moves.get(name, name) for name in self._before}
+            there_then = {self._moves.get(name, name) for name in self._before}
+            changed = {*self._after, *there_then} - {self._moves.get(name, name) for name in self._without}
+        there = self._before.keys()  # a node that would be renamed, and is not changed, keeps its former name
         while True:
             stuck = {
                 name
