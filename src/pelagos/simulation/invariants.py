@@ -151,6 +151,8 @@ class Invariants:
             described = self._compiled(infrastructure).node(node)
             if reason.startswith(_NOT_BY_A_CHANGE) or described is None or described.retired:
                 continue
+            if self._recorder.query(_LAST_HEALTH, change.id)[0][0] != "instance.ready":
+                continue  # in this very commit it was found ill
             ((target, ready),) = self._recorder.query(
                 "SELECT n.target, (SELECT count(*) FROM instances i WHERE i.infrastructure_id = n.infrastructure_id AND"
                 " i.node = n.name AND i.deleted_at IS NULL AND i.state = 'ready') FROM infrastructure_nodes n"
@@ -237,6 +239,10 @@ class Invariants:
 
 
 _NOT_BY_A_CHANGE = ("taken down", "rolled back", "removed on request", "it failed", "its server")
+_LAST_HEALTH = (
+    "SELECT kind FROM events WHERE instance_id = ? AND kind IN ('instance.ready', 'instance.temp_failed',"
+    " 'instance.failed', 'instance.shutdown') ORDER BY position DESC LIMIT 1"
+)
 _GOING_DOWN = "SELECT infrastructure_id FROM runs WHERE kind = 'down' AND state = 'running'"
 _REMAINS = (
     ("open attempt", "SELECT token, state FROM attempts WHERE closed_at IS NULL"),

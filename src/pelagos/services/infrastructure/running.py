@@ -192,8 +192,8 @@ class Running:
     async def _carry_on(self, row: RunRow) -> None:
         self.current = row
         self._maintainer.reconfiguring.restore()
-        if row.kind == "maintain":
-            await self._look_around()
+        if row.kind != "down":
+            await self._look_around()  # what befell servers while nobody looked would be waited for in vain
 
     async def _begin(self, run: RunRow) -> None:
         """Write what the run wants as the desired state, then see what there is."""
@@ -276,13 +276,13 @@ class Running:
         await maintainer.load()
 
     async def _look_around(self) -> None:
-        """What do the clouds say now? A maintenance run also probes everything once."""
+        """What do the clouds say now? A maintenance run also probes everything once, others what is ill: it would be
+        waited for in vain if nobody probed it."""
         maintainer = self._maintainer
         assert self.current is not None
         maintainer.health.unchecked.clear()
         await maintainer.refresh(max_age=0.0)
-        if self.current.kind == "maintain":
-            maintainer.health.probe_all(maintainer.world.now())
+        maintainer.health.probe_all(maintainer.world.now(), ill=self.current.kind != "maintain")
 
     def _want(self, new: CompiledInfrastructure, targets: dict[str, int], moved: dict[str, str]) -> None:
         """A new description: targets stay as they are within the new limits; a new node starts at its minimum."""
