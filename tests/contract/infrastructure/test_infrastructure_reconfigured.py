@@ -117,7 +117,7 @@ async def test_a_policy_keeps_instances_and_marks_them(site):
     await program.build(sources)
     assert await ids(program, "web") == before
     status = await program.status()
-    assert [i.outdated for i in status.nodes["web"].instances.values()] == ["resource.flavor"]
+    assert [i.outdated for i in status.nodes["web"].instances.values()] == ["resource.flavor (kept)"]
     assert status.state is InfrastructureState.READY
     plan = await program.plan(sources=sources)
     (kept,) = plan.actions
@@ -125,7 +125,7 @@ async def test_a_policy_keeps_instances_and_marks_them(site):
     await program.run("scale", scale={"web": "2"})
     assert sorted(i.outdated for i in (await program.status()).nodes["web"].instances.values()) == [
         "",
-        "resource.flavor",
+        "resource.flavor (kept)",
     ]
     await program.build(sources, replace=("web/" + before[0][:8],))
     assert before[0] not in await ids(program, "web")
@@ -261,6 +261,7 @@ async def test_some_nodes_only(site):
     plan = await program.plan(sources=shop("large", new={}), only=("store",))
     assert {a.node for a in plan.actions if a.action not in ("keep",)} == {"store"}
     await program.build(shop("large", new={}), only=("store",))
+    assert (await program.status()).state is InfrastructureState.READY
     assert (await ids(program, "web"), await ids(program, "lb")) == (before["web"], before["lb"])
     assert await ids(program, "store") != before["store"] and site.alive() == ["lb", "store", "web"]
     await program.build(shop("large", new={}), without=("web",))
@@ -271,6 +272,23 @@ async def test_some_nodes_only(site):
         await program.plan(sources=shop("large"), only=("wep",))
     with pytest.raises(NotFound, match="no node 'wep'"):
         await program.up(shop("large"), without=("wep",))
+
+
+async def test_who_is_told_of_what_changes_is_left_alone_if_that_is_asked_for(site):
+    program = await site.program()
+    nodes = {"web": {}, "lb": {"after": ["web"], "text": "serve {{ getip('web') }}"}}
+    await program.build(describe("shop", nodes))
+    lb = await ids(program, "lb")
+    plan = await program.plan(sources=describe("shop", nodes), only=("web",), replace=("web",))
+    assert [(a.action, a.node) for a in plan.actions] == [("replace", "web"), ("keep", "lb")]
+    assert "left out of this change" in plan.actions[1].reason
+    await program.build(describe("shop", nodes), only=("web",), replace=("web",))
+    assert await ids(program, "lb") == lb
+    status = await program.status()
+    assert status.state is InfrastructureState.READY
+    assert status.nodes["lb"].instances[lb[0]].outdated == "getip('web') (kept)"
+    await program.build(describe("shop", nodes))
+    assert await ids(program, "lb") != lb, "told at last"
 
 
 async def test_what_depends_on_an_excluded_node_that_is_not_there_is_not_made(site):

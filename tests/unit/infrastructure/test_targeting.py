@@ -44,11 +44,12 @@ def test_what_is_left_is_sound(before, after, data):
     only = data.draw(st.lists(st.sampled_from(known), unique=True, max_size=2))
     without = data.draw(st.lists(st.sampled_from(known), unique=True, max_size=2))
     try:
-        found = narrowed(new, old, only, without)
+        found, held = narrowed(new, old, only, without)
     except InvalidInput:
         return
     nodes = {node.name: node for node in found.nodes}
     assert len(nodes) == len(found.nodes)
+    assert held == {node.name for node in found.nodes if node.fingerprint == "old"} or not (only or without)
     for node in found.nodes:
         assert set(node.depends_on) <= nodes.keys(), "what it depends on is there"
         flavor = found.definitions[node.defined_by][0].resource["flavor"]
@@ -79,7 +80,7 @@ def _reaches(edges, starts, name):
 @given(graphs(), graphs())
 def test_without_a_choice_it_is_the_new_description(before, after):
     new = infrastructure(after, "new")
-    assert narrowed(new, infrastructure(before)) is new
+    assert narrowed(new, infrastructure(before)) == (new, frozenset())
 
 
 def test_an_unknown_name_is_told():
@@ -97,9 +98,9 @@ def test_moves_are_made_once_and_a_moved_node_may_be_left_out():
     old = infrastructure({"a": [], "w": ["a"]})
     new = infrastructure({"b": [], "w": ["b"]}, "new", {"a": "b"})
     assert moves_made(new, old) == {"a": "b"} and moves_made(new, new) == {}
-    left = narrowed(new, old, without=("b",))
+    left, _ = narrowed(new, old, without=("b",))
     assert [(n.name, n.fingerprint, n.depends_on) for n in left.nodes] == [("a", "old", ()), ("w", "old", ("a",))]
-    only = narrowed(new, old, only=("b",))
+    only, _ = narrowed(new, old, only=("b",))
     assert [(n.name, n.fingerprint, n.depends_on) for n in only.nodes] == [("b", "new", ()), ("w", "old", ("b",))]
 
 

@@ -54,7 +54,7 @@ def check_fits(
             if plan.targets.get(name) != target
         ]
     if changed or differing:
-        raise from_payload(stale_plan([*changed, *differing, *_meanwhile(connection, plan)]))
+        raise from_payload(stale_plan([*changed, *_meanwhile(connection, plan), *differing]))
 
 
 def _meanwhile(connection: Connection, plan: SavedPlan) -> list[str]:

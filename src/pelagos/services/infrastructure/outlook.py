@@ -32,11 +32,16 @@ ASKED = "asked for"
 _UNKNOWN = "(known when it is there)"
 
 
+KEPT = "kept by its policy"
+HELD = "left out of this change"
+
+
 class Mark(msgspec.Struct, frozen=True):
-    """Why an instance is not as described. ``changes`` are the keys that differ."""
+    """Why an instance is not as described. ``changes`` are the keys that differ; ``kept`` says why it stays so."""
 
     reason: str
     changes: tuple[DescriptionChange, ...] = ()
+    kept: str = ""
 
 
 class Followed(msgspec.Struct, frozen=True):
@@ -52,7 +57,7 @@ class Outlook(msgspec.Struct, frozen=True):
 
     replace: dict[str, Mark] = {}
     drifted: dict[str, Mark] = {}
-    """Not as described, and kept by their nodes' policies."""
+    """Not as described, and kept so."""
     followed: dict[str, Followed] = {}
 
 
@@ -65,12 +70,14 @@ class _Looking:
         made_from: Mapping[str, Source],
         wanted: Collection[str],
         moved: Mapping[str, str],
+        held: Collection[str],
         infrastructure_id: str,
     ) -> None:
         self._targets = targets
         self._made_from = made_from
         self._wanted = wanted
         self._moved = moved
+        self._held = held
         self._book = Sources(desired)
         self._by_node: dict[str, list[ObservedInstance]] = {}
         for instance in observed:
@@ -107,8 +114,11 @@ class _Looking:
         mark = Mark("; ".join(reasons), (*(changes or ()), *told))
         if instance.id in self._wanted:
             outlook.replace[instance.id] = Mark(ASKED, mark.changes)
+        elif reasons and (node.policy.change == "keep" or node.name in self._held):
+            kept = HELD if node.name in self._held else KEPT
+            outlook.drifted[instance.id] = msgspec.structs.replace(mark, kept=kept)
         elif reasons:
-            (outlook.drifted if node.policy.change == "keep" else outlook.replace)[instance.id] = mark
+            outlook.replace[instance.id] = mark
         if followed is not None and changes is None:
             outlook.followed[instance.id] = followed
 
@@ -187,13 +197,15 @@ def look_ahead(
     made_from: Mapping[str, Source] | None = None,
     wanted: Collection[str] = (),
     moved: Mapping[str, str] | None = None,
+    held: Collection[str] = (),
     infrastructure_id: str = "",
 ) -> Outlook:
     """What becomes of ``observed``, whose nodes have their new names.
 
     ``made_from``: digest -> source, for the digests that instances have. ``wanted``: ids of instances that are to be
-    made anew in any case. ``moved``: former name of a node -> its name now, for moves that this change makes."""
-    looking = _Looking(desired, targets, observed, made_from or {}, wanted, moved or {}, infrastructure_id)
+    made anew in any case. ``moved``: former name of a node -> its name now, for moves that this change makes.
+    ``held``: nodes whose instances stay as they are, if they are not ``wanted``."""
+    looking = _Looking(desired, targets, observed, made_from or {}, wanted, moved or {}, held, infrastructure_id)
     return looking.look()
 
 

@@ -63,7 +63,7 @@ def make_plan(
             rounds[node.name] = found.rounds
         was = before.get(moved.get(node.name, node.name))
         changes = _in_place(was, previous, node, desired, found.forced) if was is not None and previous else ()
-        if changes:
+        if changes and (found.stay or not found.made):
             actions.append(
                 PlanAction(
                     action="update", node=node.name, count=found.stay, reason=_said(changes, was, node), changes=changes
@@ -153,7 +153,7 @@ class _Node:
             )
         actions += [_action("replace", name, ids, mark) for ids, mark in _alike(self._anew)]
         actions += [
-            _action("keep", name, ids, msgspec.structs.replace(mark, reason=f"{mark.reason}; kept by its policy"))
+            _action("keep", name, ids, msgspec.structs.replace(mark, reason=f"{mark.reason}; {mark.kept}"))
             for ids, mark in _alike(self._drifted)
         ]
         return actions

@@ -5,7 +5,7 @@ Planning (from the store) and the maintainer (from its memory) put together the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -56,12 +56,13 @@ def foresee(
     *,
     made_from: Mapping[str, Source],
     wanted: Sequence[str] = (),
+    held: Collection[str] = (),
     infrastructure_id: str = "",
 ) -> Foreseen:
     """What becomes of ``observed`` when ``desired`` takes the place of ``previous``.
 
-    ``targets``: as they are now; ``wanted``: ``NODE`` or ``NODE/INSTANCE`` to be made anew. Raises NotFound, Ambiguous
-    for what of that is not there."""
+    ``targets``: as they are now; ``wanted``: ``NODE`` or ``NODE/INSTANCE`` to be made anew; ``held``: nodes that are
+    left as they are. Raises NotFound, Ambiguous for what is wanted and not there."""
     moved = moves_made(desired, previous)
     renamed = [msgspec.structs.replace(i, node=moved[i.node]) if i.node in moved else i for i in observed]
     wanted_targets = targets_wanted(desired, targets, moved)
@@ -72,6 +73,7 @@ def foresee(
         made_from=made_from,
         wanted=instances_meant(wanted, renamed, desired.name),
         moved=moved,
+        held=held,
         infrastructure_id=infrastructure_id,
     )
     return Foreseen(wanted_targets, renamed, outlook)

@@ -56,7 +56,7 @@ def plan_of(
     wanted = compiled.compiled if compiled is not None else (row.compiled if row else None)
     assert wanted is not None
     previous = row.compiled if row is not None else None
-    desired = narrowed(wanted, previous, request.only, request.without)
+    desired, held = narrowed(wanted, previous, request.only, request.without)
     nodes = records.node_rows(connection, row.id) if row is not None else {}
     known = {name: node.target for name, node in nodes.items()}
     observed = observed_instances(connection, row.id) if row is not None else []
@@ -70,6 +70,7 @@ def plan_of(
             observed,
             made_from=sources,
             wanted=request.replace,
+            held=held,
             infrastructure_id=row.id,
         )
     else:

@@ -23,7 +23,7 @@ from pelagos.services.infrastructure.records import InstanceRow, NodeRow
 from pelagos.services.infrastructure.rolling import Bounds, Old, Step, next_step
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode, Implementation
 
-__all__ = ["Create", "Decision", "Destroy", "Instance", "Mode", "Node", "Reality"]
+__all__ = ["KEPT_SO", "Create", "Decision", "Destroy", "Instance", "Mode", "Node", "Reality"]
 
 
 class Mode(enum.Enum):
@@ -37,6 +37,10 @@ class Mode(enum.Enum):
     """Remove everything."""
     HOLD = "hold"
     """Only look."""
+
+
+KEPT_SO = " (kept)"
+"""Ends what is said of an instance that is not as described and is to stay so."""
 
 
 class Create(msgspec.Struct, frozen=True):
@@ -289,8 +293,7 @@ class Reality:
     def unlike(self) -> list[str]:
         """Nodes with instances that should have been made anew and were not."""
         found = [self.instances[key] for key in self._outdated if not self.instances[key].leaving]
-        names = {i.row.node for i in found if self.nodes[i.row.node].compiled.policy.change == "replace"}
-        return sorted(names)
+        return sorted({i.row.node for i in found if not i.row.outdated.endswith(KEPT_SO)})
 
     def note_outdated(self, instance: Instance, what: str) -> None:
         """In what the instance is not as described; nothing: it is."""

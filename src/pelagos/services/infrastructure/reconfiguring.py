@@ -19,11 +19,10 @@ from pelagos.services.infrastructure import records
 from pelagos.services.infrastructure.outlook import Mark, Outlook, look_ahead
 from pelagos.services.infrastructure.plan import make_plan
 from pelagos.services.infrastructure.plan_diff import foresee, plans_differ, sources_needed
-from pelagos.services.infrastructure.reality import Instance
+from pelagos.services.infrastructure.reality import KEPT_SO, Instance
 from pelagos.services.infrastructure.records import RunRow, encode
 from pelagos.services.infrastructure.rolling import Bounds
-from pelagos.services.infrastructure.targeting import instances_meant
-from pelagos.services.infrastructure.values import CompiledInfrastructure
+from pelagos.services.infrastructure.targeting import Narrowed, instances_meant
 
 if TYPE_CHECKING:
     from pelagos.services.infrastructure.maintainer import Maintainer
@@ -106,6 +105,7 @@ class Reconfiguring:
             made_from=sources,
             wanted=wanted,
             moved=moved,
+            held=run.parameters.held if run is not None and not run.parameters.going_back else (),
             infrastructure_id=maintainer.id,
         )
         for instance in living:
@@ -116,6 +116,8 @@ class Reconfiguring:
         row = instance.row
         mark = outlook.replace.get(row.id) or outlook.drifted.get(row.id)
         outdated = _told(mark) if mark is not None else ""
+        if row.id in outlook.drifted:
+            outdated += KEPT_SO
         followed = outlook.followed.get(row.id)
         if followed is not None:
             row.implementation, row.source = followed.implementation, followed.source
@@ -142,7 +144,7 @@ class Reconfiguring:
                 data={"count": len(marks), "reason": _told(marks[0])},
             )
 
-    async def misfit(self, run: RunRow, desired: CompiledInfrastructure) -> ErrorPayload | None:
+    async def misfit(self, run: RunRow, narrowed: Narrowed) -> ErrorPayload | None:
         """Why a saved plan cannot be carried out now; None if it can, or if the run carries out none."""
         exact = run.parameters.exact
         if exact is None:
@@ -151,6 +153,7 @@ class Reconfiguring:
         if exact.generation != maintainer.row.generation:
             return stale_plan(["another change has begun since"])
         reality = maintainer.reality
+        desired = narrowed.compiled
         observed = [instance.observed() for instance in reality.instances.values()]
         digests = sources_needed(desired, observed)
         sources = await maintainer.store.read(
@@ -164,6 +167,7 @@ class Reconfiguring:
                 observed,
                 made_from=sources,
                 wanted=run.parameters.wanted_anew,
+                held=narrowed.held,
                 infrastructure_id=maintainer.id,
             )
         except PelagosError as error:

@@ -18,7 +18,7 @@ from pelagos.services.infrastructure import records, revisions
 from pelagos.services.infrastructure.plan_diff import targets_wanted
 from pelagos.services.infrastructure.reconfiguring import composed, stale_plan, superseded_by
 from pelagos.services.infrastructure.records import NodeRow, RunRow
-from pelagos.services.infrastructure.targeting import moves_made, narrowed
+from pelagos.services.infrastructure.targeting import Narrowed, moves_made, narrowed
 from pelagos.services.infrastructure.values import CompiledInfrastructure, Desired
 
 if TYPE_CHECKING:
@@ -211,9 +211,11 @@ class Running:
             wanted = await self._wanted(run, desired.compiled)
             if wanted is None:
                 return
-            moved = moves_made(wanted, row.compiled)
-            self._want(wanted, old_targets, moved)
-            parameters = msgspec.structs.replace(parameters, moved=composed(parameters.moved, moved))
+            moved = moves_made(wanted.compiled, row.compiled)
+            self._want(wanted.compiled, old_targets, moved)
+            parameters = msgspec.structs.replace(
+                parameters, moved=composed(parameters.moved, moved), held=tuple(sorted(wanted.held))
+            )
             what = f"rollback to version {parameters.rollback}" if parameters.rollback else "up"
             maintainer.changes.want(run.scope, desired, f"{what}, run {run.id}", now)
         elif run.kind == "scale":
@@ -231,7 +233,7 @@ class Running:
         if run.kind == "up":
             self._tell_waiting()
 
-    async def _wanted(self, run: RunRow, described: CompiledInfrastructure) -> CompiledInfrastructure | None:
+    async def _wanted(self, run: RunRow, described: CompiledInfrastructure) -> Narrowed | None:
         """What the run wants of the description; None if it cannot be done as things are now."""
         maintainer, parameters = self._maintainer, run.parameters
         first = parameters.creates_infrastructure and not parameters.inherited

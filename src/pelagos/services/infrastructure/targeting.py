@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,7 +18,14 @@ from pelagos.services.infrastructure.graph import topological_order
 from pelagos.services.infrastructure.observed import ObservedInstance
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode, Implementation
 
-__all__ = ["instances_meant", "moves_made", "narrowed"]
+__all__ = ["Narrowed", "instances_meant", "moves_made", "narrowed"]
+
+
+class Narrowed(NamedTuple):
+    """``held``: the nodes that are left as they are, and whose instances are not made anew for others' sake."""
+
+    compiled: CompiledInfrastructure
+    held: frozenset[str] = frozenset()
 
 
 def moves_made(desired: CompiledInfrastructure, previous: CompiledInfrastructure | None) -> dict[str, str]:
@@ -54,12 +62,12 @@ def narrowed(
     old: CompiledInfrastructure | None,
     only: Collection[str] = (),
     without: Collection[str] = (),
-) -> CompiledInfrastructure:
+) -> Narrowed:
     """``new`` where it may be changed, ``old`` elsewhere.
 
     Raises NotFound for names that are in neither, and InvalidInput where what is left would be unsound."""
     if not only and not without:
-        return new
+        return Narrowed(new)
     return _Narrowing(new, old, only, without).result()
 
 
@@ -85,11 +93,12 @@ class _Narrowing:
                     advice=f"There are: {', '.join(dict.fromkeys([*self._after, *self._before]))}.",
                 )
 
-    def result(self) -> CompiledInfrastructure:
+    def result(self) -> Narrowed:
         changed = self._changed()
         there = {self._moves.get(name, name): name for name in self._before}
         kept = {old: self._before[old] for new, old in there.items() if new not in changed and old not in changed}
         self._hold(kept, changed)
+        held = frozenset(kept)
         nodes: list[CompiledNode] = []
         definitions = dict(self._new.definitions)
         for name, node in self._after.items():
@@ -107,12 +116,13 @@ class _Narrowing:
                 advice="Change these nodes together, without --target and --exclude.",
             )
         used = {node.defined_by for node in nodes}
-        return msgspec.structs.replace(
+        compiled = msgspec.structs.replace(
             self._new,
             nodes=tuple(nodes),
             definitions={key: value for key, value in definitions.items() if key in used},
             moved={old: new for old, new in self._new.moved.items() if new in changed or old not in self._before},
         )
+        return Narrowed(compiled, held)
 
     def _changed(self) -> set[str]:
         """The nodes that are made, changed or taken away, by their new names."""

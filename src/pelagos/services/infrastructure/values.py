@@ -227,6 +227,8 @@ class RunParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     without: tuple[str, ...] = ()
     wanted_anew: tuple[str, ...] = ()
     """``NODE`` or ``NODE/`` and the beginning of an instance's id: made anew in any case."""
+    held: tuple[str, ...] = ()
+    """Nodes that it leaves as they are."""
     exact: ExactPlan | None = None
     on_failure: str = ""
     """In place of what the nodes' policies say."""
