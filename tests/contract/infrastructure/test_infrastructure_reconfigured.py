@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import update
 
 from contract.infrastructure.test_infrastructure_builds import ON_SQLITE
 from pelagos.model.errors import Conflict, InvalidInput, NotFound
 from pelagos.model.states import InfrastructureState, InstanceState, RunState, ServerState
 from pelagos.services.infrastructure.messages import RefreshLive
+from pelagos.store.schema import instances as instance_rows
 from support.infrastructure_world import describe
 
 pytestmark = pytest.mark.anyio
+
+
+def void(_):
+    """A transaction answers something that can be kept, or nothing."""
 
 
 async def ids(program, node):
@@ -107,6 +113,19 @@ async def test_who_was_told_an_address_is_told_the_new_one_in_order(make_site):
     gone = [h.name.split("-")[3] for h in history if h.state is ServerState.DELETING]
     assert gone.index("store") > gone.index("web"), "the old one serves until all are told of the new one"
     assert not (await program.plan(sources=shop("large"))).changes
+
+
+async def test_instances_of_which_it_is_not_known_what_they_are_made_from(site):
+    """Made by a version that did not keep it."""
+    program = await site.program()
+    await program.build(describe("shop", {"web": {}}))
+    before = await ids(program, "web")
+    await site.run(lambda connection: void(connection.execute(update(instance_rows).values(source=None))))
+    assert not (await program.plan(sources=describe("shop", {"web": {}}))).changes
+    plan = await program.plan(sources=describe("shop", {"web": {"flavor": "large"}}))
+    assert [(a.action, a.instances, a.changes) for a in plan.actions] == [("replace", tuple(before), ())]
+    await program.build(describe("shop", {"web": {"flavor": "large"}}))
+    assert await ids(program, "web") != before
 
 
 async def test_a_policy_keeps_instances_and_marks_them(site):
