@@ -128,6 +128,26 @@ async def test_instances_of_which_it_is_not_known_what_they_are_made_from(site):
     assert await ids(program, "web") != before
 
 
+async def test_scaling_makes_nobody_else_anew_and_healing_does_with_the_next_up(site):
+    program = await site.program()
+    told = {"after": ["web"], "text": "serve {{ getipall('web') | join(',') }}"}
+    sources = describe("shop", {"web": {"scaling": (2, 4)}, "lb": told})
+    await program.build(sources)
+    lb = await ids(program, "lb")
+    await program.run("scale", scale={"web": "4"})
+    assert not (await program.plan(sources=sources)).changes
+    await program.run("scale", scale={"web": "2"})
+    assert not (await program.plan(sources=sources)).changes
+    more = describe("shop", {"web": {"scaling": (3, 4)}, "lb": told})
+    await program.build(more)
+    assert await ids(program, "lb") == lb
+    (first, *_) = await site.provider_ids("web", await program.status())
+    site.east.vanish(first)
+    await program.run("maintain")
+    (replaced,) = [a for a in (await program.plan(sources=more)).actions if a.action == "replace"]
+    assert replaced.node == "lb" and replaced.changes[0].path == "getipall('web')"
+
+
 async def test_a_policy_keeps_instances_and_marks_them(site):
     program = await site.program()
     await program.build(describe("shop", {"web": {"policy": "{change: keep}"}}))

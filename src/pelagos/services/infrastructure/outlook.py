@@ -3,6 +3,7 @@
 Plan and maintainer both ask :func:`look_ahead`, so that the plan cannot promise what the maintainer does not do. An
 instance is made anew if its source differs from the description's (:mod:`~pelagos.services.infrastructure.made_from`),
 if what other nodes told it at its creation will no longer be true once they have changed, or if somebody asks for it.
+That a node has more instances than then, or fewer, makes nobody else anew.
 
 What will be true is found by going through the graph from dependees to dependents with the instances that will be there
 then; those that are still to be made stand in it with addresses that nobody has. So a change of one node reaches those
@@ -159,7 +160,7 @@ class _Looking:
                 answer = self._functions.answer(question.function, question.node)
             except Unresolvable:
                 continue  # nothing better could be told
-            if msgspec.to_builtins(answer) != msgspec.to_builtins(question.answer):
+            if _another(msgspec.to_builtins(question.answer), msgspec.to_builtins(answer)):
                 shown = _UNKNOWN if _UNKNOWN in str(answer) else answer
                 changes.append(
                     DescriptionChange(change="changed", path=str(question), old=question.answer, new=shown)
@@ -207,6 +208,15 @@ def look_ahead(
     ``held``: nodes whose instances stay as they are, if they are not ``wanted``."""
     looking = _Looking(desired, targets, observed, made_from or {}, wanted, moved or {}, held, infrastructure_id)
     return looking.look()
+
+
+def _another(then: Any, now: Any) -> bool:
+    """Whether an answer is another one. A node that merely has more instances, or fewer, is the same: scaling makes
+    nobody else anew."""
+    if isinstance(then, list) and isinstance(now, list):
+        old, new = {str(item) for item in then}, {str(item) for item in now}
+        return not (old <= new or old >= new)
+    return bool(then != now)
 
 
 def _info(instance: ObservedInstance, node: CompiledNode | None) -> InstanceInfo:
