@@ -1,7 +1,7 @@
 """How a run that failed or was cancelled is taken back: at once, by going back, or only so far as it is half-made.
 
-What was made while nothing was removed is taken back by removing it. Once something was removed that was there before, the
-former description is wanted again, and what is not like it is made anew, within the same bounds as the change itself.
+What was made while nothing was removed is taken back by removing it. Once something was removed that was there before,
+the former description is wanted again, and what is not like it is made anew, within the bounds of the change itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pelagos.model.errors import ErrorPayload
 from pelagos.model.states import InfrastructureState, RunState
 from pelagos.services.infrastructure.desiring import lacking, with_retired
 from pelagos.services.infrastructure.records import NodeRow, RunRow
-from pelagos.services.infrastructure.values import Desired
+from pelagos.services.infrastructure.values import Desired, RunParameters
 
 if TYPE_CHECKING:
     from pelagos.services.infrastructure.maintainer import Maintainer
@@ -59,12 +59,15 @@ class TakingBack:
                 instance.row.run_id = None
                 maintainer.changes.instance(instance.row)
         parameters = msgspec.structs.replace(run.parameters, stopping=True)
+        self._take_back(run, parameters, error)
+        maintainer.event("run.stopping", error=error)
+        maintainer.reconfiguring.restore()
+
+    def _take_back(self, run: RunRow, parameters: RunParameters, error: ErrorPayload) -> None:
         self._running.current = msgspec.structs.replace(
             run, state=RunState.ROLLING_BACK, parameters=parameters, error=error
         )
-        maintainer.changes.run(run.id, state=RunState.ROLLING_BACK, parameters=parameters, error=error)
-        maintainer.event("run.stopping", error=error)
-        maintainer.reconfiguring.restore()
+        self._maintainer.changes.run(run.id, state=RunState.ROLLING_BACK, parameters=parameters, error=error)
 
     def _go_back(self, run: RunRow, previous: Desired, error: ErrorPayload) -> None:
         """Want again what was there before, and make anew what is not like that."""
@@ -72,10 +75,7 @@ class TakingBack:
         self._want_again(run, previous, error)
         back = {new: old for old, new in run.parameters.moved.items()}
         parameters = msgspec.structs.replace(run.parameters, going_back=True, anew=None, moved=back)
-        self._running.current = msgspec.structs.replace(
-            run, state=RunState.ROLLING_BACK, parameters=parameters, error=error
-        )
-        maintainer.changes.run(run.id, state=RunState.ROLLING_BACK, parameters=parameters, error=error)
+        self._take_back(run, parameters, error)
         maintainer.event("run.rolling_back", error=error)
         self._running.fatal = None
 
