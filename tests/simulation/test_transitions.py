@@ -33,7 +33,7 @@ FINAL = {
     "attempt": {"done", "refused", "absent"},
     "server": {GONE},
     "instance": {GONE},
-    "run": {"succeeded", "failed", "cancelled"},
+    "run": {"succeeded", "failed", "cancelled", "superseded"},
     "infrastructure": {GONE},
 }
 # From here a good end is another record's: an instance that leaves is replaced by one in its slot, a run that is rolled

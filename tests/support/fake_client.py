@@ -28,6 +28,8 @@ from pelagos.wire.infrastructures import (
     DefinitionView,
     EventView,
     ExplainView,
+    GraphRequest,
+    GraphView,
     InfrastructureSummary,
     InstanceStatus,
     LogView,
@@ -194,6 +196,7 @@ class FakeServer:
     known: tuple[InfrastructureSummary, ...] = ()
     tombstones: tuple[InfrastructureSummary, ...] = ()
     explained: ExplainView | None = None
+    graph: GraphView = field(default_factory=lambda: GraphView(name="shop", id=SHOP, nodes=()))
     consoles: tuple[LogView, ...] = ()
     definitions: tuple[DefinitionView, ...] = ()
     facts: DoctorView | None = None
@@ -229,6 +232,9 @@ class FakeClient:
     async def plan(self, request: PlanRequest) -> PlanView:
         self._server.planned.append(request)
         return _answer(self._server.plan)
+
+    async def graph(self, request: GraphRequest) -> GraphView:
+        return GraphView(name="described", id=None, nodes=self._server.graph.nodes)
 
     async def events(
         self, infrastructure: str | None = None, *, after: int = 0, follow: bool = False
@@ -266,6 +272,11 @@ class FakeInfrastructures:
         if self._server.explained is None:
             raise NotFound(f"there is no infrastructure {ref!r}")
         return self._server.explained
+
+    async def graph(self, ref: str) -> GraphView:
+        if ref not in ("shop", SHOP):
+            raise NotFound(f"there is no infrastructure {ref!r}")
+        return self._server.graph
 
     async def logs(self, ref: str, node: str | None = None) -> tuple[LogView, ...]:
         return self._server.consoles

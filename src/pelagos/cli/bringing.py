@@ -1,6 +1,6 @@
 """Bring an infrastructure to a description: show the plan, ask, carry it out or leave it to the background.
 
-What up and rollback share; they differ in where the description comes from.
+What up, rollback and apply share; they differ in where the description comes from.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pelagos.cli.exits import Exit
+from pelagos.cli.selecting import failing_option
 
 if TYPE_CHECKING:
     from pelagos.cli.invocation import Invocation
     from pelagos.cli.session import Session
-    from pelagos.wire.infrastructures import PlanRequest, RunRequest, RunView
+    from pelagos.wire.infrastructures import PlanRequest, PlanView, RunRequest, RunView
 
-__all__ = ["bring", "bringing_options", "map_clouds_option"]
+__all__ = ["bring", "bringing_options", "carry", "map_clouds_option"]
 
 map_clouds_option = click.option(
     "--map-clouds",
@@ -37,6 +38,7 @@ _OPTIONS = (
     ),
     click.option("--yes", is_flag=True, help="Do not ask before something is destroyed."),
     click.option("--keep", is_flag=True, help="When it fails or is cancelled, keep what it made."),
+    failing_option,
     click.option("--detach", is_flag=True, help="Return when the run is accepted; it goes on in the background."),
 )
 
@@ -48,45 +50,57 @@ def bringing_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def bring(invocation: Invocation, wanted: PlanRequest, *, yes: bool, keep: bool, detach: bool) -> int:
+def bring(
+    invocation: Invocation, wanted: PlanRequest, *, yes: bool, keep: bool, detach: bool, on_failure: str | None = None
+) -> int:
     """Answers the exit code."""
+    from pelagos.wire.infrastructures import RunRequest
+
+    request = RunRequest(
+        kind="up",
+        request_id=invocation.world.new_id(),
+        sources=wanted.sources,
+        entries=wanted.entries,
+        infrastructure=wanted.infrastructure,
+        revision=wanted.revision,
+        strategy=wanted.strategy,
+        only=wanted.only,
+        without=wanted.without,
+        replace=wanted.replace,
+        keep=keep,
+        on_failure=on_failure or "",  # type: ignore[arg-type]  # click has checked it
+    )
+    return carry(invocation, request, wanted, yes=yes, detach=detach)
+
+
+def carry(invocation: Invocation, request: RunRequest, plan: PlanRequest | PlanView, *, yes: bool, detach: bool) -> int:
+    """Show the plan (asked for first, if it is a request), ask, and carry ``request`` out; answers the exit code."""
     from pelagos.cli.asking import agreed, show_plan
     from pelagos.cli.changing import change
     from pelagos.cli.results import show_success
     from pelagos.model.states import InfrastructureState
-    from pelagos.wire.infrastructures import RunRequest
+    from pelagos.wire.infrastructures import PlanView
 
-    handed_over: list[tuple[RunRequest, Path]] = []
+    handed_over: list[Path] = []
 
     async def work(session: Session) -> int:
-        plan = await session.client.plan(wanted)
-        show_plan(plan, invocation)
-        if plan.id is not None and not plan.changes and plan.state is InfrastructureState.READY:
-            await show_success(invocation, session, await session.client.infrastructures.status(plan.id), None)
+        view = plan if isinstance(plan, PlanView) else await session.client.plan(plan)
+        show_plan(view, invocation)
+        if view.id is not None and not view.changes and view.state is InfrastructureState.READY:
+            await show_success(invocation, session, await session.client.infrastructures.status(view.id), None)
             return Exit.OK
-        if not await agreed(plan, invocation, yes=yes):
+        if not await agreed(view, invocation, yes=yes):
             return Exit.FAILED
-        request = RunRequest(
-            kind="up",
-            request_id=invocation.world.new_id(),
-            sources=wanted.sources,
-            entries=wanted.entries,
-            infrastructure=wanted.infrastructure,
-            revision=wanted.revision,
-            map_clouds=wanted.map_clouds,
-            strategy=wanted.strategy,
-            keep=keep,
-        )
         if not detach:
-            return await change(invocation, session, request, plan)
+            return await change(invocation, session, request, view)
         if session.home is not None:
-            handed_over.append((request, session.home))
+            handed_over.append(session.home)
         else:
             _show_detached(invocation, await session.client.runs.start(request), None)
         return Exit.OK
 
     code = invocation.run(work)
-    for request, home in handed_over:  # after our own services have gone: the background process has its own
+    for home in handed_over:  # after our own services have gone: the background process has its own
         from pelagos.cli.detached import start_detached
 
         _show_detached(invocation, *start_detached(invocation, request, home))

@@ -25,6 +25,7 @@ _COMMANDS = "pelagos.cli.commands"
 ENTRIES = {
     "up": Entry(f"{_COMMANDS}.up:up", "Build an infrastructure, or change it to what its files say.", _BUILD),
     "plan": Entry(f"{_COMMANDS}.plan:plan", "Show what up would change, and how long it would take.", _BUILD),
+    "apply": Entry(f"{_COMMANDS}.apply:apply", "Carry out a saved plan, exactly as it stands.", _BUILD),
     "rollback": Entry(f"{_COMMANDS}.rollback:rollback", "Bring it back to an earlier version.", _BUILD),
     "scale": Entry(f"{_COMMANDS}.scale:scale", "Change how many instances a node has.", _BUILD),
     "down": Entry(f"{_COMMANDS}.down:down", "Destroy an infrastructure.", _BUILD),
@@ -34,6 +35,7 @@ ENTRIES = {
     "explain": Entry(f"{_COMMANDS}.explain:explain", "Say why it is not ready: what waits for what.", _LOOK),
     "history": Entry(f"{_COMMANDS}.history:history", "Show the versions of its description.", _LOOK),
     "diff": Entry(f"{_COMMANDS}.history:diff", "Show what changed between two versions.", _LOOK),
+    "graph": Entry(f"{_COMMANDS}.graph:graph", "Draw who depends on whom.", _LOOK),
     "logs": Entry(f"{_COMMANDS}.logs:logs", "Show the instances' console output.", _LOOK),
     "events": Entry(f"{_COMMANDS}.events:events", "Show what happened, and what happens.", _LOOK),
     "maintain": Entry(f"{_COMMANDS}.maintain:maintain", "Check health, heal and scale until stopped.", _KEEP),

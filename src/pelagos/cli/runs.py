@@ -99,6 +99,9 @@ def tell_failure(outcome: Outcome, invocation: Invocation) -> None:
         return
     if run.error is not None:
         show_error(from_payload(run.error), invocation)
+    if run.state is RunState.SUPERSEDED:
+        invocation.note(f"Follow the newer one: pelagos events {run.infrastructure} --follow")
+        return
     for line in outcome.trail.failed[:5]:
         invocation.note(f"  {line}")
     if run.kind == "up":

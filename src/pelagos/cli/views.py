@@ -8,6 +8,7 @@ import click
 
 from pelagos.cli.texts import age, clean, count, duration, join, printable, short, state, table
 from pelagos.wire.infrastructures import (
+    DescriptionChange,
     ExplainView,
     InfrastructureSummary,
     LogView,
@@ -19,6 +20,8 @@ from pelagos.wire.times import from_rfc3339
 
 __all__ = ["explanation", "infrastructures", "log_lines", "plan_text", "status_line", "status_table"]
 
+_KEYS = 12
+_LONGEST = 60
 _MARKS = {
     "create": ("+", "green", "to create"),
     "destroy": ("-", "red", "to destroy"),
@@ -36,18 +39,65 @@ def plan_text(plan: PlanView) -> str:
     told = [f"{number} {_MARKS[action][2]}" for action, number in totals.items() if number]
     new = "a new infrastructure, " if plan.id is None else ""
     if not plan.changes:
-        return f"{plan.name}: nothing to do" + (
-            f" ({count(totals['keep'], 'instance')} stay)" if totals["keep"] else ""
-        )
+        stay = f" ({count(totals['keep'], 'instance')} stay)" if totals["keep"] else ""
+        width = max((len(action.node) for action in plan.actions), default=0)
+        kept = [
+            line
+            for action in plan.actions
+            if action.instances
+            for line in (_action(action, width), *_changes(action.changes))
+        ]
+        return "\n".join([f"{plan.name}: nothing to do{stay}", *kept])
     lines = [f"{plan.name}: {new}{join(told)}"]
     width = max(len(action.node) for action in plan.actions)
-    lines.extend(_action(action, width) for action in plan.actions if action.action != "keep")
+    for action in plan.actions:
+        if action.action != "keep" or action.instances:
+            lines.append(_action(action, width))
+            lines.extend(_changes(action.changes))
     if plan.critical_path:
         path = " -> ".join(plan.critical_path)
         estimate = plan.estimated_seconds
         time = "no estimate before a first build" if estimate is None else f"about {duration(estimate)}"
         lines.append(f"Critical path: {path} ({time})")
+    lines.extend(_spending(plan))
     return "\n".join(lines)
+
+
+def _changes(changes: Sequence[DescriptionChange]) -> list[str]:
+    """The keys that differ, a line each."""
+    lines = []
+    for change in changes[:_KEYS]:
+        match change.change:
+            case "added":
+                told = f"now {_value(change.new)}"
+            case "removed":
+                told = f"was {_value(change.old)}"
+            case _ if change.old is None and change.new is None:
+                continue
+            case _:
+                told = f"{_value(change.old)} -> {_value(change.new)}"
+        lines.append(f"      {clean(change.path)}: {told}")
+    if len(changes) > _KEYS:
+        lines.append(f"      and {count(len(changes) - _KEYS, 'more key')}")
+    return lines
+
+
+def _value(value: object) -> str:
+    text = clean(value if isinstance(value, str) else repr(value))
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _spending(plan: PlanView) -> list[str]:
+    """What it takes of limits, and what it costs."""
+    lines = []
+    for need in plan.quota:
+        over = need.needed > need.left
+        told = f"Quota: {need.needed} more {need.resource} needed at most, {need.left} of {need.limit} left"
+        lines.append(click.style(f"{told}; it will be exceeded", fg="red") if over else told)
+    for cost in plan.cost:
+        told = f"Cost: {cost.before:.4g} -> {cost.after:.4g} {cost.currency} an hour".rstrip()
+        lines.append(told + (f" (no price known of {join(list(plan.unpriced))})" if plan.unpriced else ""))
+    return lines
 
 
 def _action(action: PlanAction, width: int) -> str:
@@ -72,7 +122,8 @@ def status_table(status: StatusView, now: float) -> str:
     for name, node in status.nodes.items():
         for identifier, one in node.instances.items():
             old = age(now - from_rfc3339(one.created_at)) if one.created_at else ""
-            rows.append([name, short(identifier), state(one.state), one.address, one.cloud, old, clean(one.reason)])
+            why = one.reason or (f"not as described: {one.outdated}" if one.outdated else "")
+            rows.append([name, short(identifier), state(one.state), one.address, one.cloud, old, clean(why)])
         if not node.instances:
             rows.append([name, "", f"none of {node.scaling.target}", "", "", "", ""])
     return table(["NODE", "INSTANCE", "STATE", "ADDRESS", "CLOUD", "AGE", "REASON"], rows)

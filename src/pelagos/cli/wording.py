@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pelagos.cli.texts import clean, duration, join, short
+from pelagos.cli.texts import clean, count, duration, join, short
 from pelagos.wire.infrastructures import EventView
 
 __all__ = ["sentence", "subject"]
@@ -46,10 +46,19 @@ def _names(value: object) -> str:
     return join([str(item) for item in value]) if isinstance(value, list | tuple) else str(value or "")
 
 
+def _instances(data: Data) -> str:
+    number = data.get("count")
+    return count(number, "instance") if isinstance(number, int) else "instances"
+
+
 _SENTENCES: dict[str, Callable[[Data], str]] = {
     "run.accepted": lambda data: "run accepted",
     "run.started": lambda data: "run started",
     "run.waiting": _waiting_run,
+    "run.superseded": lambda data: _with("run superseded", _error(data)),
+    "run.stopping": lambda data: _with("stopping: what is half-made goes, what is ready stays", _error(data)),
+    "node.replacing": lambda data: _with(f"{_instances(data)} to be made anew", data.get("reason")),
+    "node.moved": lambda data: f"was {data.get('was', 'another')} and is {data.get('name', 'this')} now",
     "run.rolling_back": lambda data: _with("rolling back what this run made", _error(data)),
     "run.succeeded": lambda data: "run succeeded",
     "run.failed": lambda data: _with("run failed", _error(data)),

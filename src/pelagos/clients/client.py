@@ -15,7 +15,7 @@ from pelagos.clients.resources import Clouds, Definitions, Infrastructures, Runs
 from pelagos.model.errors import InvalidInput
 from pelagos.model.world import SystemWorld, World
 from pelagos.wire.doctor import DoctorView, HealthView
-from pelagos.wire.infrastructures import EventView, PlanRequest, PlanView
+from pelagos.wire.infrastructures import EventView, GraphRequest, GraphView, PlanRequest, PlanView
 
 __all__ = ["Client", "connect"]
 
@@ -48,6 +48,10 @@ class Client:
         if request.infrastructure or not (request.sources or request.entries):
             check_reference(request.infrastructure)
         return await self._connection.request("POST", "/plan", PlanView, body=request, repeatable=True)
+
+    async def graph(self, request: GraphRequest) -> GraphView:
+        """Who depends on whom in a description that need not be built."""
+        return await self._connection.request("POST", "/graph", GraphView, body=request, repeatable=True)
 
     async def events(
         self, infrastructure: str | None = None, *, after: int = 0, follow: bool = False

@@ -35,6 +35,7 @@ from pelagos.wire.infrastructures import (
     DiffView,
     EventView,
     ExplainView,
+    GraphView,
     InfrastructureSummary,
     LogView,
     RevisionFiles,
@@ -84,6 +85,10 @@ class Infrastructures:
     async def explain(self, ref: str, node: str | None = None) -> ExplainView:
         """Why it, or one node, is not ready."""
         return await self._connection.get(_one(ref, "explain"), ExplainView, params=_node(node))
+
+    async def graph(self, ref: str) -> GraphView:
+        """Its nodes, what they depend on, and how many instances are ready."""
+        return await self._connection.get(_one(ref, "graph"), GraphView)
 
     async def logs(self, ref: str, node: str | None = None) -> tuple[LogView, ...]:
         """The instances' console output."""

@@ -57,11 +57,12 @@ TRANSITIONS: Mapping[str, Mapping[str | None, frozenset[str]]] = {
     "run": {
         None: frozenset({"pending"}),
         "pending": frozenset({"running", "succeeded", "failed", "cancelled"}),
-        "running": frozenset({"rolling_back", "succeeded", "failed", "cancelled"}),
+        "running": frozenset({"rolling_back", "succeeded", "failed", "cancelled", "superseded"}),
         "rolling_back": frozenset({"failed", "cancelled"}),
         "succeeded": frozenset(),
         "failed": frozenset(),
         "cancelled": frozenset(),
+        "superseded": frozenset(),
     },
     "infrastructure": {
         None: frozenset({"building"}),

@@ -119,6 +119,7 @@ class _Queries:
 
     list_infrastructures = staticmethod(queries.list_infrastructures)
     resolve = staticmethod(queries.resolve)
+    graph = staticmethod(queries.graph)
     run = staticmethod(queries.run)
     runs = staticmethod(queries.runs)
     history = staticmethod(queries.history)

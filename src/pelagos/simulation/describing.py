@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import msgspec
 
-__all__ = ["Description", "NodeShape", "describe", "varied"]
+__all__ = ["Description", "NodeShape", "adorned", "changed", "describe", "varied"]
 
 
 class NodeShape(msgspec.Struct, frozen=True):
-    """``choices``: accounts of its implementations, in order."""
+    """``choices``: accounts of its implementations, in order; ``told``: nodes whose addresses it is told."""
 
     name: str
     least: int
@@ -18,6 +19,18 @@ class NodeShape(msgspec.Struct, frozen=True):
     depends_on: tuple[str, ...]
     choices: tuple[str, ...]
     flavor: str = "small"
+    told: tuple[str, ...] = ()
+    change: str = "replace"
+    max_unavailable: int = 0
+    on_failure: str = "rollback"
+    health: str = "ok"
+
+    @property
+    def policy(self) -> str:
+        """As YAML; nothing if it is the default."""
+        values = (("change", "replace"), ("max_unavailable", 0), ("on_failure", "rollback"))
+        told = [f"{name}: {getattr(self, name)}" for name, default in values if getattr(self, name) != default]
+        return f"{{{', '.join(told)}}}" if told else ""
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -36,12 +49,21 @@ class Description(msgspec.Struct, frozen=True):
                 f"    type: {node.name}_node",
                 f"    scaling: {{min: {node.least}, max: {node.most}}}",
             ]
+            lines += [f"    policy: {node.policy}"] if node.policy else []
+            health = f", health: {node.health}" if node.health != "ok" else ""
             definitions.append(f"'node_def:{node.name}_node':")
             for account in node.choices:
                 definitions += [
-                    f"  - resource: {{type: simulated, name: {account}, flavor: {node.flavor}}}",
+                    f"  - resource: {{type: simulated, name: {account}, flavor: {node.flavor}{health}}}",
                     "    health_check: {ports: [80], timeout: 20, failures: 2}",
                 ]
+                if node.told:
+                    asked = " ".join(f"{{{{ getipall('{name}') | join(' ') }}}}" for name in node.told)
+                    definitions += [
+                        "    contextualisation:",
+                        "      type: cloudinit",
+                        f'      context_template: "#!/bin/sh {asked}"',
+                    ]
         edges = [(node.name, dependee) for node in self.nodes for dependee in node.depends_on]
         if edges:
             lines.append("dependencies:")
@@ -54,6 +76,31 @@ class Description(msgspec.Struct, frozen=True):
 
     def node(self, name: str) -> NodeShape:
         return next(node for node in self.nodes if node.name == name)
+
+
+def adorned(rng: random.Random, old: Description) -> Description:  # noqa: TID251
+    """The same with policies, and with nodes that are told of those they depend on."""
+    nodes = [
+        msgspec.structs.replace(
+            node,
+            told=tuple(name for name in node.depends_on if rng.random() < 0.7),
+            change="keep" if rng.random() < 0.15 else "replace",
+            max_unavailable=rng.choice((0, 0, 0, 1, 2)),
+            on_failure=rng.choice(("rollback", "rollback", "stop", "keep")),
+        )
+        for node in old.nodes
+    ]
+    return Description(old.name, tuple(nodes))
+
+
+def changed(rng: random.Random, old: Description, **changes: Any) -> Description:  # noqa: TID251
+    """One node described differently: by ``changes``, else by another flavor."""
+    index = rng.randrange(len(old.nodes))
+    node = old.nodes[index]
+    wanted = changes or {"flavor": rng.choice([f for f in ("small", "large", "huge") if f != node.flavor])}
+    nodes = list(old.nodes)
+    nodes[index] = msgspec.structs.replace(node, **wanted)
+    return Description(old.name, tuple(nodes))
 
 
 _NAMES = ("store", "web", "lb", "cache", "mail")
@@ -77,7 +124,11 @@ def varied(rng: random.Random, old: Description, accounts: tuple[str, ...]) -> D
     if len(nodes) > 1 and rng.random() < 0.4:
         gone = rng.choice(nodes).name
         nodes = [
-            msgspec.structs.replace(node, depends_on=tuple(d for d in node.depends_on if d != gone))
+            msgspec.structs.replace(
+                node,
+                depends_on=tuple(d for d in node.depends_on if d != gone),
+                told=tuple(name for name in node.told if name != gone),
+            )
             for node in nodes
             if node.name != gone
         ]

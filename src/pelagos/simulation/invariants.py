@@ -72,6 +72,7 @@ class Invariants:
         leaving = [c for c in changes if c.table == "instances" and c.new == "destroying" and c.old != c.new]
         if leaving:
             self._order(leaving)
+            self._available([change for change in leaving if change.old == "ready"])
         self.look_at_clouds()
         for number in self._recorder.lost_acks:
             self.broken(f"transaction {number} was acknowledged and is not in the store")
@@ -124,15 +125,52 @@ class Invariants:
                 node,
             )
             for target, count in rows:
-                if count > target:
+                if count > target + (self._surge(infrastructure, node) if count > target else 0):
                     self.broken(f"{count} instances of {node} after one was made, its target is {target}")
+
+    def _surge(self, infrastructure: str, node: str) -> int:
+        """How many more than its target the node may have while instances of it are made anew."""
+        anew = self._recorder.query(
+            "SELECT count(*) FROM instances WHERE infrastructure_id = ? AND node = ? AND outdated IS NOT NULL"
+            " AND deleted_at IS NULL",
+            infrastructure,
+            node,
+        )
+        described = self._compiled(infrastructure).node(node)
+        return described.policy.surge if anew[0][0] and described is not None else 0
+
+    def _compiled(self, infrastructure: str) -> CompiledInfrastructure:
+        (blob,) = self._recorder.query("SELECT compiled_blob FROM infrastructures WHERE id = ?", infrastructure)[0]
+        return msgspec.msgpack.decode(blob, type=CompiledInfrastructure)
+
+    def _available(self, leaving: list[Change]) -> None:
+        """A change of the description takes no ready instance away where fewer than its policy says would be left."""
+        for change in leaving:
+            infrastructure, _, node = change.detail.partition("/")
+            (reason,) = self._recorder.query("SELECT reason FROM instances WHERE id = ?", change.id)[0]
+            described = self._compiled(infrastructure).node(node)
+            if reason.startswith(_NOT_BY_A_CHANGE) or described is None or described.retired:
+                continue
+            if self._recorder.query(_LAST_HEALTH, change.id)[0][0] != "instance.ready":
+                continue  # in this very commit it was found ill
+            ((target, ready),) = self._recorder.query(
+                "SELECT n.target, (SELECT count(*) FROM instances i WHERE i.infrastructure_id = n.infrastructure_id AND"
+                " i.node = n.name AND i.deleted_at IS NULL AND i.state = 'ready') FROM infrastructure_nodes n"
+                " WHERE n.infrastructure_id = ? AND n.name = ?",
+                infrastructure,
+                node,
+            )
+            if ready < target - described.policy.max_unavailable:
+                self.broken(
+                    f"{ready} ready instances of {node} are left of {target}, its policy lets"
+                    f" {described.policy.max_unavailable} be unavailable: {reason}"
+                )
 
     def _order(self, leaving: list[Change]) -> None:
         """Taken down, an instance goes only when nothing is left of what depends on its node: no record, no server."""
         down = {row[0] for row in self._recorder.query(_GOING_DOWN)}
         for infrastructure in sorted({change.detail.partition("/")[0] for change in leaving} & down):
-            (blob,) = self._recorder.query("SELECT compiled_blob FROM infrastructures WHERE id = ?", infrastructure)[0]
-            compiled = msgspec.msgpack.decode(blob, type=CompiledInfrastructure)
+            compiled = self._compiled(infrastructure)
             alive: dict[str, list[str]] = {}
             for instance, node, server in self._recorder.query(
                 "SELECT id, node, server_id FROM instances WHERE infrastructure_id = ?", infrastructure
@@ -200,6 +238,11 @@ class Invariants:
         return {"commits": self.commits, "events": self._position, "transitions": len(self.transitions)}
 
 
+_NOT_BY_A_CHANGE = ("taken down", "rolled back", "removed on request", "it failed", "its server")
+_LAST_HEALTH = (
+    "SELECT kind FROM events WHERE instance_id = ? AND kind IN ('instance.ready', 'instance.temp_failed',"
+    " 'instance.failed', 'instance.shutdown') ORDER BY position DESC LIMIT 1"
+)
 _GOING_DOWN = "SELECT infrastructure_id FROM runs WHERE kind = 'down' AND state = 'running'"
 _REMAINS = (
     ("open attempt", "SELECT token, state FROM attempts WHERE closed_at IS NULL"),

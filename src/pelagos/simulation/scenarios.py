@@ -10,6 +10,7 @@ import msgspec
 from pelagos.clouds.errors import ServerNotFound
 from pelagos.clouds.simulated import Faults
 from pelagos.model.states import RunState
+from pelagos.simulation.changing import fails, plans, reconfigure, supersede
 from pelagos.simulation.describing import varied
 from pelagos.simulation.story import FEW_FAULTS, MANY_FAULTS, NO_FAULTS, REFUSALS, Story
 from pelagos.simulation.universe import Died, Incarnation, Violated
@@ -352,6 +353,11 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("cancel", _cancel),
         Scenario("cancel-in-faults", _cancel, faults=FEW_FAULTS),
         Scenario("rename", _rename),
+        Scenario("reconfigure", reconfigure),
+        Scenario("reconfigure-in-faults", reconfigure, faults=FEW_FAULTS),
+        Scenario("supersede", supersede),
+        Scenario("fails", fails),
+        Scenario("plans", plans),
         Scenario("faults", _faults, faults=MANY_FAULTS),
         Scenario("chaos", _chaos, faults=FEW_FAULTS),
         Scenario("chaos-in-faults", _chaos, faults=MANY_FAULTS),

@@ -20,7 +20,7 @@ from pelagos.simulation.describing import Description, describe
 from pelagos.simulation.loop import VirtualLoop
 from pelagos.simulation.universe import Died, Incarnation, Universe, Violated
 from pelagos.simulation.world import SimulatedWorld
-from pelagos.wire.infrastructures import RunRequest
+from pelagos.wire.infrastructures import PlanRequest, RunRequest, SavedPlan
 
 __all__ = ["FEW_FAULTS", "MANY_FAULTS", "NO_FAULTS", "REFUSALS", "Story", "random_clouds"]
 
@@ -131,6 +131,18 @@ class Story:
 
     async def maintain(self, by: Incarnation) -> str:
         return await self._run(by, RunRequest(kind="maintain", infrastructure=self.description.name), "")
+
+    async def plan(self, by: Incarnation, **options: Any) -> SavedPlan:
+        """The plan of the description, saved. Raises Died, and what the service refuses with."""
+        sources, entries = self.description.sources, self.description.entries
+        request = PlanRequest(sources=sources, entries=entries, save=True, **options)
+        view = await by.call(lambda commands: commands.plan(request))
+        self.universe.note(f"p{by.number} plans {[(a.action, a.node, a.count) for a in view.actions]}")
+        saved: SavedPlan = view.saved
+        return saved
+
+    async def apply(self, by: Incarnation, plan: SavedPlan, request_id: str = "") -> str:
+        return await self._run(by, RunRequest(kind="up", plan=plan), request_id)
 
     async def cancel(self, by: Incarnation, run_id: str, *, keep: bool = False) -> None:
         self.universe.note(f"p{by.number} cancels {run_id[:8]}{' keeping' if keep else ''}")

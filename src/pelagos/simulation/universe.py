@@ -78,9 +78,10 @@ class _Prober:
 
     async def check(self, check: HealthCheck, target: ProbeTarget) -> HealthVerdict:
         await asyncio.sleep(self._rng.uniform(0.001, 0.05))
-        for cloud in self._universe.clouds.values():
-            if cloud.probe(target.address):
-                return HealthVerdict(healthy=True)
+        # Two clouds may have servers at one address: the one is asked whose server it is.
+        (account,) = self._universe.query("SELECT account FROM servers WHERE id = ?", target.server_id)[0]
+        if self._universe.clouds[account].probe(target.address):
+            return HealthVerdict(healthy=True)
         return HealthVerdict(healthy=False, reason=f"{target.address} does not answer")
 
 

@@ -23,6 +23,7 @@ from pelagos.store.schema import (
     attempts,
     events,
     infrastructures,
+    instance_sources,
     instances,
     operations,
     quota_reservations,
@@ -45,7 +46,7 @@ def prune(connection: Connection, before: float, batch: int = 500) -> int:
                 _prune_details(connection, list(found))
             connection.execute(delete(table).where(key.in_(found)))
             gone += len(found)
-    return gone + _prune_records(connection, before, batch)
+    return gone + _prune_records(connection, before, batch) + _prune_sources(connection, batch)
 
 
 def _prune_records(connection: Connection, before: float, batch: int) -> int:
@@ -55,6 +56,23 @@ def _prune_records(connection: Connection, before: float, batch: int) -> int:
     found = [(project, request) for project, request in connection.execute(some)]
     if found:
         connection.execute(delete(request_records).where(tuple_(*key).in_(found)))
+    return len(found)
+
+
+def _prune_sources(connection: Connection, batch: int) -> int:
+    """What no living instance is made from any more. It has no age: it serves to compare with what lives."""
+    key = (instance_sources.c.infrastructure_id, instance_sources.c.digest)
+    used = exists().where(
+        instances.c.infrastructure_id == instance_sources.c.infrastructure_id,
+        instances.c.source == instance_sources.c.digest,
+        instances.c.deleted_at.is_(None),
+    )
+    found = [
+        (infrastructure, digest)
+        for infrastructure, digest in connection.execute(select(*key).where(not_(used)).order_by(*key).limit(batch))
+    ]
+    if found:
+        connection.execute(delete(instance_sources).where(tuple_(*key).in_(found)))
     return len(found)
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "events",
     "infrastructure_nodes",
     "infrastructures",
+    "instance_sources",
     "instances",
     "leases",
     "metadata",
@@ -149,7 +150,19 @@ instances = Table(
     Column("failing_since", Float, nullable=True, comment="first failed health check in a row"),
     Column("check_failures", Integer, nullable=False, default=0, comment="failed health checks in a row"),
     Column("deleted_at", Float, nullable=True),
+    Column("source", String(64), nullable=True, comment="digest of what it was made from; null: not known"),
+    Column("outdated", Text, nullable=True, comment="in what it is not as described; null: it is"),
+    Column("inputs_blob", LargeBinary, nullable=True, comment="tuple[Asked, ...]: what it was told of other nodes"),
     Index(None, "infrastructure_id", "deleted_at"),
+)
+
+instance_sources = Table(
+    "instance_sources",
+    metadata,
+    Column("infrastructure_id", ID, ForeignKey("infrastructures.id", ondelete="CASCADE"), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("source_blob", LargeBinary, nullable=False, comment="what instances are made from"),
+    PrimaryKeyConstraint("infrastructure_id", "digest"),
 )
 
 runs = Table(

@@ -14,6 +14,8 @@ from pelagos.model.errors import ErrorPayload
 from pelagos.model.states import InfrastructureState, InstanceState, RunState, ServerState
 
 __all__ = [
+    "CostEstimate",
+    "DefinitionTexts",
     "DefinitionView",
     "DefinitionsRequest",
     "DescriptionChange",
@@ -21,6 +23,9 @@ __all__ = [
     "EventView",
     "ExplainStep",
     "ExplainView",
+    "GraphNode",
+    "GraphRequest",
+    "GraphView",
     "InfrastructureSummary",
     "InstanceStatus",
     "LogView",
@@ -28,10 +33,12 @@ __all__ = [
     "PlanAction",
     "PlanRequest",
     "PlanView",
+    "QuotaNeed",
     "RevisionFiles",
     "RevisionView",
     "RunRequest",
     "RunView",
+    "SavedPlan",
     "ScalingStatus",
     "ServerView",
     "StatusView",
@@ -39,6 +46,7 @@ __all__ = [
 
 RunKind = Literal["up", "down", "scale", "maintain"]
 Strategy = Literal["parallel", "sequential"]
+OnFailure = Literal["", "stop", "rollback", "keep"]
 
 
 class PlanRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -57,6 +65,14 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Instead of ``sources``: what ``infrastructure`` was described by then, as :class:`RevisionView` numbers it."""
     map_clouds: str = ""
     """The account, or its driver, that stands in for all described clouds, such as ``simulated``."""
+    only: tuple[str, ...] = ()
+    """Change these nodes, and what they depend on; leave the others as they are."""
+    without: tuple[str, ...] = ()
+    """Leave these nodes as they are, and what cannot be changed without them."""
+    replace: tuple[str, ...] = ()
+    """Make these anew, whether or not they are as described: ``NODE``, or ``NODE/`` and the beginning of an id."""
+    save: bool = False
+    """Answer also with the plan as something to be carried out later, exactly."""
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -84,16 +100,86 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     first digits of its id, ``HEAD~2`` or ``@2026-01-31``."""
     map_clouds: str = ""
     """For ``up``: the account, or its driver, that stands in for all described clouds, such as ``simulated``."""
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    replace: tuple[str, ...] = ()
+    """For ``up``: as of :class:`PlanRequest`."""
+    on_failure: OnFailure = ""
+    """What a failure leaves, in place of what the nodes' policies say."""
+    plan: SavedPlan | None = None
+    """For ``up``, instead of a description: carry out this and nothing else. Raises Stale if it no longer fits."""
+
+
+class DescriptionChange(msgspec.Struct, frozen=True, kw_only=True):
+    """``path`` is a place in the description, as ``nodes["web"].scaling.min``; null is a value that is not there."""
+
+    change: Literal["added", "removed", "changed"]
+    path: str
+    old: Any = None
+    new: Any = None
 
 
 class PlanAction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """``create`` and ``keep`` count instances; ``destroy`` and ``replace`` also name them."""
+    """``create``, ``keep`` and ``update`` count instances; ``destroy`` and ``replace`` also name them. A ``keep`` that
+    names them is of instances that are not as described, which their node's policy keeps."""
 
     action: Literal["create", "destroy", "replace", "keep", "update"]
     node: str
     count: int
     instances: tuple[str, ...] = ()
     reason: str = ""
+    changes: tuple[DescriptionChange, ...] = ()
+    """The keys that differ: those that force a ``replace``, or that an ``update`` changes in place."""
+
+
+class DefinitionTexts(msgspec.Struct, frozen=True, kw_only=True):
+    """A node definition of the project's as it was: the file that defines it, and all texts it needs."""
+
+    file: str
+    sources: dict[str, str]
+
+
+class SavedPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A plan to be carried out exactly, complete in itself. It holds the description's texts, secrets included.
+
+    ``checksum`` is over all the rest; ``generation`` and ``position`` say what it was made against, ``digest`` what
+    the texts were compiled to."""
+
+    version: int
+    name: str
+    infrastructure: str | None
+    """Id; None: it makes the first one of that name."""
+    generation: int
+    position: int
+    made_at: str
+    digest: str
+    entries: tuple[str, ...]
+    sources: dict[str, str]
+    definitions: dict[str, DefinitionTexts]
+    strategy: Strategy
+    only: tuple[str, ...]
+    without: tuple[str, ...]
+    replace: tuple[str, ...]
+    targets: dict[str, int]
+    actions: tuple[PlanAction, ...]
+    checksum: str = ""
+
+
+class QuotaNeed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan takes of a limit. ``needed`` is the most that it takes at any time beyond what is held now."""
+
+    resource: str
+    needed: int
+    left: int
+    limit: int
+
+
+class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What the infrastructure's servers cost an hour, as far as their clouds tell prices."""
+
+    currency: str
+    before: float
+    after: float
 
 
 class PlanView(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +192,12 @@ class PlanView(msgspec.Struct, frozen=True, kw_only=True):
     estimated_seconds: float | None
     """None while nothing was ever built from which to learn."""
     warnings: tuple[Diagnostic, ...] = ()
+    quota: tuple[QuotaNeed, ...] = ()
+    """Where the project has limits."""
+    cost: tuple[CostEstimate, ...] = ()
+    unpriced: tuple[str, ...] = ()
+    """Nodes with servers of which no price is known."""
+    saved: SavedPlan | None = None
 
     @property
     def changes(self) -> bool:
@@ -156,15 +248,6 @@ class RevisionFiles(msgspec.Struct, frozen=True, kw_only=True):
     """Type -> texts, of node definitions that were the project's."""
 
 
-class DescriptionChange(msgspec.Struct, frozen=True, kw_only=True):
-    """``path`` is a place in the description, as ``nodes["web"].scaling.min``; null is a value that is not there."""
-
-    change: Literal["added", "removed", "changed"]
-    path: str
-    old: Any = None
-    new: Any = None
-
-
 class DiffView(msgspec.Struct, frozen=True, kw_only=True):
     """From one revision to another. Secrets are hidden, also where they differ."""
 
@@ -175,6 +258,36 @@ class DiffView(msgspec.Struct, frozen=True, kw_only=True):
     """Name -> unified diff, for those that differ."""
 
 
+class GraphRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The graph of a description."""
+
+    sources: dict[str, str]
+    entries: tuple[str, ...]
+
+
+class GraphNode(msgspec.Struct, frozen=True, kw_only=True):
+    """``ready`` and ``instances`` count what there is; None: nothing is asked about, it is only described."""
+
+    name: str
+    type: str
+    clouds: tuple[str, ...]
+    """Of its implementations, the preferred first: the account, else the resource type."""
+    min: int
+    max: int
+    target: int
+    depends_on: tuple[str, ...]
+    ready: int | None = None
+    instances: int | None = None
+
+
+class GraphView(msgspec.Struct, frozen=True, kw_only=True):
+    """Who depends on whom. ``id`` is None for a description that was only looked at."""
+
+    name: str
+    id: str | None
+    nodes: tuple[GraphNode, ...]
+
+
 class ScalingStatus(msgspec.Struct, frozen=True, kw_only=True):
     min: int
     max: int
@@ -182,13 +295,15 @@ class ScalingStatus(msgspec.Struct, frozen=True, kw_only=True):
     actual: int
 
 
-class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
+class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: InstanceState
     address: str
     cloud: str
     server_id: str | None
     created_at: str
     reason: str
+    outdated: str = ""
+    """In what it is not as described; left out where it is."""
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -192,8 +192,8 @@ async def test_cancelling_rolls_back_the_runs_own_and_a_second_run_goes_on(site)
     await program.build(describe("shop", {"store": {}}))
     first = await program.up(describe("shop", {"store": {}, "slow": {"boot_seconds": 9}, "quick": {}}))
     await site.until_event("instance.ready", node="quick")
-    second = await program.up(describe("shop", {"store": {}, "web": {}}))
     await program.cancel(first)
+    second = await program.up(describe("shop", {"store": {}, "web": {}}))
     assert (await program.finish(first.id)).state is RunState.CANCELLED
     assert (await program.finish(second.id)).state is RunState.SUCCEEDED
     assert site.alive() == ["store", "web"] and len(spans(site.east)["store"]) == 1

@@ -94,7 +94,7 @@ async def test_a_run_cancelled_before_it_began_changes_nothing(site):
     program = await site.program()
     slow = await program.up(describe("shop", {"web": {"boot_seconds": 0.4}}))
     await site.until_event("instance.pending")
-    waiting = await program.up(describe("shop", {"web": {"boot_seconds": 0.4}, "more": {}}))
+    waiting = await program.start_run("scale", infrastructure="shop", scale={"web": "1"})
     assert (await program.cancel(waiting)).cancel_requested
     assert (await program.finish(waiting.id)).state is RunState.CANCELLED
     assert (await program.finish(slow.id)).state is RunState.SUCCEEDED

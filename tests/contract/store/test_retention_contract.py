@@ -3,11 +3,21 @@
 from functools import partial
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from pelagos.model.scope import DEFAULT_SCOPE
 from pelagos.store import append, prune
-from pelagos.store.schema import attempts, events, infrastructures, instances, metadata, operations, runs, servers
+from pelagos.store.schema import (
+    attempts,
+    events,
+    infrastructures,
+    instance_sources,
+    instances,
+    metadata,
+    operations,
+    runs,
+    servers,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -94,6 +104,23 @@ async def test_what_lives_keeps_what_it_needs(make_store):
         "attempts": ["t-alive-server.create"],
         "events": ["infrastructure.alive", "instance.alive"],
     }
+
+
+async def test_what_living_instances_are_made_from_stays(make_store):
+    store = await make_store()
+
+    def made(connection):
+        for name, deleted in (("alive", False), ("gone", True)):
+            infrastructure(connection, name, deleted)
+            for digest in (f"{name}-used", f"{name}-former"):
+                add(connection, instance_sources, infrastructure_id=f"i-{name}", digest=digest)
+            used = update(instances).where(instances.c.id == f"n-{name}").values(source=f"{name}-used")
+            connection.execute(used)
+
+    await store.run(made)
+    await prune_all(store)
+    left = await store.read(lambda connection: connection.execute(select(instance_sources.c.digest)).scalars().all())
+    assert left == ["alive-used"]
 
 
 async def test_what_has_not_ended_stays_with_its_surroundings(make_store):

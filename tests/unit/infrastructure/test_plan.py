@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from pelagos.model.diagnostics import Position
 from pelagos.model.states import InstanceState, ServerState
-from pelagos.services.infrastructure.plan import ObservedInstance, Verdict, choose_surplus, make_plan, verdict
+from pelagos.services.infrastructure.observed import ObservedInstance, Verdict, choose_surplus, verdict
+from pelagos.services.infrastructure.plan import make_plan
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode
 
 NAMES = ("a", "b", "c", "d")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pelagos.model.states import InstanceState, ServerState
-from pelagos.services.infrastructure.plan import Verdict, verdict
+from pelagos.services.infrastructure.observed import Verdict, verdict
 from pelagos.services.infrastructure.reality import Create, Destroy, Mode, Reality
 from pelagos.services.infrastructure.records import InstanceRow, NodeRow
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode

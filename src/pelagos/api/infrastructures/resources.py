@@ -12,6 +12,7 @@ from pelagos.api.infrastructures.bodies import YAML, Bundle, read_bundle_body
 from pelagos.services.infrastructure.messages import LogsRequest, RefreshLive, SetMaintained
 from pelagos.wire.infrastructures import (
     ExplainView,
+    GraphView,
     InfrastructureSummary,
     RunRequest,
     StatusView,
@@ -103,6 +104,11 @@ async def explain(call: Call) -> ExplainView:
     return await call.read(lambda connection: call.edge.queries.explain(connection, call.scope, reference, node))
 
 
+async def graph(call: Call) -> GraphView:
+    reference = call.path("infrastructure")
+    return await call.read(lambda connection: call.edge.queries.graph(connection, call.scope, reference))
+
+
 async def logs(call: Call) -> LogList:
     found = await call.edge.commands.logs(
         LogsRequest(infrastructure=call.path("infrastructure"), node=call.query.node or "")
@@ -189,6 +195,14 @@ ENDPOINTS = (
         tag=TAG,
         answer=ExplainView,
         query=NodeQuery,
+    ),
+    Endpoint(
+        method="GET",
+        path=f"{ONE}/graph",
+        handler=graph,
+        summary="Its nodes and what they depend on",
+        tag=TAG,
+        answer=GraphView,
     ),
     Endpoint(
         method="GET",

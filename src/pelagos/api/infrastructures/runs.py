@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from pelagos.api.binding import Call, Endpoint, Reply
 from pelagos.api.problems import rejected
 from pelagos.services.infrastructure.messages import CancelRun
-from pelagos.wire.infrastructures import PlanRequest, PlanView, RunRequest, RunView
+from pelagos.wire.infrastructures import GraphRequest, GraphView, PlanRequest, PlanView, RunRequest, RunView
 from pelagos.wire.pages import RunCancel
 
 __all__ = ["ENDPOINTS"]
@@ -22,6 +22,10 @@ async def plan(call: Call) -> PlanView:
             advice="Name files of `sources` in `entries`, or an `infrastructure` with `scale` or `down`.",
         )
     return await call.edge.commands.plan(request)
+
+
+async def graph(call: Call) -> GraphView:
+    return await call.edge.commands.graph(await call.body(GraphRequest))
 
 
 async def start(call: Call) -> Reply:
@@ -52,6 +56,15 @@ ENDPOINTS = (
         tag="runs",
         answer=PlanView,
         body=PlanRequest,
+    ),
+    Endpoint(
+        method="POST",
+        path="/graph",
+        handler=graph,
+        summary="The nodes of a description and what they depend on",
+        tag="runs",
+        answer=GraphView,
+        body=GraphRequest,
     ),
     Endpoint(
         method="POST",

@@ -10,6 +10,7 @@ from pelagos.cli.bringing import bringing_options
 from pelagos.cli.exits import COMMON, Exit
 from pelagos.cli.invocation import Invocation, pass_invocation
 from pelagos.cli.lazy import command
+from pelagos.cli.selecting import selecting_options
 
 if TYPE_CHECKING:
     from pelagos.cli.session import Session
@@ -28,6 +29,7 @@ __all__ = ["rollback"]
 @click.argument("infrastructure", metavar="INFRA")
 @click.argument("revision", metavar="REV")
 @click.option("--plan", "only_plan", is_flag=True, help="Show what it would do, and do nothing.")
+@selecting_options
 @bringing_options
 @pass_invocation
 def rollback(
@@ -38,7 +40,11 @@ def rollback(
     strategy: Literal["parallel", "sequential"],
     yes: bool,
     keep: bool,
+    on_failure: str | None,
     detach: bool,
+    only: tuple[str, ...],
+    without: tuple[str, ...],
+    replace: tuple[str, ...],
 ) -> int:
     """Bring an infrastructure back to an earlier version of its description.
 
@@ -50,9 +56,16 @@ def rollback(
     from pelagos.cli.bringing import bring
     from pelagos.wire.infrastructures import PlanRequest
 
-    wanted = PlanRequest(infrastructure=infrastructure, revision=revision, strategy=strategy)
+    wanted = PlanRequest(
+        infrastructure=infrastructure,
+        revision=revision,
+        strategy=strategy,
+        only=only,
+        without=without,
+        replace=replace,
+    )
     if not only_plan:
-        return bring(invocation, wanted, yes=yes, keep=keep, detach=detach)
+        return bring(invocation, wanted, yes=yes, keep=keep, detach=detach, on_failure=on_failure)
 
     async def work(session: Session) -> int:
         from pelagos.cli.results import show_planned

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pelagos.clouds.values import CommandResult, ServerSpec
+from pelagos.clouds.values import CloudFlavor, CommandResult, ServerSpec
 from pelagos.model.errors import ErrorPayload
 from pelagos.model.scope import Fence
 from pelagos.model.states import OperationState
@@ -19,6 +19,8 @@ __all__ = [
     "DeleteServers",
     "ExecuteRequest",
     "Executed",
+    "Flavors",
+    "FlavorsRequest",
     "ListenerCheck",
     "ListenerVerdict",
     "OperationRef",
@@ -123,6 +125,16 @@ class ExecuteRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 class Executed(msgspec.Struct, frozen=True):
     result: CommandResult
+
+
+class FlavorsRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What sizes of servers has the account, and at what price? Raises NotFound, Unsupported, CloudError."""
+
+    account: str
+
+
+class Flavors(msgspec.Struct, frozen=True):
+    items: tuple[CloudFlavor, ...]
 
 
 class ListenerCheck(msgspec.Struct, frozen=True, kw_only=True):

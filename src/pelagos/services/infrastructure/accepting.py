@@ -5,6 +5,7 @@ Accepting changes nothing that is running: the desired state is written when the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,11 +15,12 @@ from pelagos.model.errors import Ambiguous, Conflict, InvalidInput, NotFound
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState, RunState
 from pelagos.services.infrastructure import queries, records, revisions
+from pelagos.services.infrastructure.desiring import scaled_target
 from pelagos.services.infrastructure.records import InfrastructureRow, NodeRow, RunHead, encode
-from pelagos.services.infrastructure.running import scaled_target
 from pelagos.services.infrastructure.values import (
     CompiledInfrastructure,
     Desired,
+    ExactPlan,
     RunParameters,
     StoredBundle,
 )
@@ -113,13 +115,15 @@ def accept_run(
     bundle: StoredBundle | None = None,
     *,
     rollback: int = 0,
+    exact: ExactPlan | None = None,
+    check: Callable[[Connection], None] | None = None,
     run_id: str,
     infrastructure_id: str,
     now: float,
 ) -> RunView:
     """``compiled`` of ``bundle`` is what an ``up`` wants; ``rollback`` is the number of the revision it was, 0 for
-    none. ``run_id`` and ``infrastructure_id`` are new ids, used if a
-    new run or infrastructure is to be made.
+    none; ``exact`` is the saved plan it carries out. ``check`` raises if a new run cannot be as it is asked for.
+    ``run_id`` and ``infrastructure_id`` are new ids, used if a new run or infrastructure is to be made.
 
     Raises NotFound, Ambiguous, Conflict, InvalidInput."""
     request_id = request.request_id or run_id
@@ -134,11 +138,18 @@ def accept_run(
         scale=request.scale,
         rollback=rollback,
         maintained=request.maintained,
+        only=request.only,
+        without=request.without,
+        wanted_anew=request.replace,
+        on_failure=request.on_failure,
+        exact=exact,
     )
     if request.kind == "up":
         assert compiled is not None and bundle is not None
         revisions.description_of(compiled.compiled.name, bundle)  # raises for what the maintainer could not store
         target_id = _target_of_up(connection, scope, request, compiled.compiled)
+        if check is not None:
+            check(connection)
         desired = Desired(compiled=compiled.compiled, bundle=bundle, targets={})
         parameters = msgspec.structs.replace(
             parameters,

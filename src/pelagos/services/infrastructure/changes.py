@@ -15,6 +15,7 @@ from pelagos.model.errors import ErrorPayload
 from pelagos.model.scope import Fence, Scope
 from pelagos.model.states import RunState
 from pelagos.services.infrastructure import records, revisions
+from pelagos.services.infrastructure.made_from import Source
 from pelagos.services.infrastructure.records import InstanceRow, NodeRow, RunRow
 from pelagos.services.infrastructure.values import Desired
 from pelagos.store.events import append_many, event_row
@@ -32,6 +33,7 @@ class Changes:
         self._new: dict[str, InstanceRow] = {}
         self._instances: dict[str, InstanceRow] = {}
         self._nodes: dict[str, NodeRow] = {}
+        self._sources: dict[str, Source] = {}
         self._events: list[dict[str, Any]] = []
         self._runs: dict[str, dict[str, Any]] = {}
         self._infrastructure: dict[str, Any] = {}
@@ -40,6 +42,10 @@ class Changes:
 
     def new(self, row: InstanceRow) -> None:
         self._new[row.id] = row
+
+    def source(self, digest: str, source: Source) -> None:
+        """What instances of that digest are made from."""
+        self._sources[digest] = source
 
     def instance(self, row: InstanceRow) -> None:
         if row.id not in self._new:
@@ -97,7 +103,7 @@ class Changes:
 
     def __bool__(self) -> bool:
         written = self._new or self._instances or self._nodes or self._events or self._runs or self._infrastructure
-        return bool(written or self._wanted) or self._drop_at is not None
+        return bool(written or self._wanted or self._sources) or self._drop_at is not None
 
     async def flush(self, store: Store, fence: Fence, scope: Scope) -> bool:
         """Write and forget; true if the infrastructure is dropped by that.
@@ -108,11 +114,12 @@ class Changes:
         new, changed = list(self._new.values()), list(self._instances.values())
         nodes, events = list(self._nodes.values()), self._events
         runs, infrastructure, drop_at = self._runs, self._infrastructure, self._drop_at
-        wanted = self._wanted
+        wanted, sources = self._wanted, self._sources
 
         def write(connection: Connection) -> bool:
             check_fence(connection, fence)
             records.upsert_nodes(connection, self.infrastructure_id, nodes)
+            records.insert_sources(connection, self.infrastructure_id, sources)
             records.insert_instances(connection, self.infrastructure_id, scope, new)
             records.update_instances(connection, changed)
             for run_id, values in runs.items():
@@ -125,7 +132,7 @@ class Changes:
             return drop_at is not None and _drop(connection, self.infrastructure_id, scope, drop_at)
 
         dropped = await store.run(write)
-        self._new, self._instances, self._nodes = {}, {}, {}
+        self._new, self._instances, self._nodes, self._sources = {}, {}, {}, {}
         self._events, self._runs, self._infrastructure, self._wanted = [], {}, {}, []
         self._drop_at = None
         return dropped

@@ -23,6 +23,7 @@ from pelagos.services.compute.messages import (
     ServerRef,
 )
 from pelagos.services.infrastructure.reality import Instance
+from pelagos.services.infrastructure.records import encode
 
 if TYPE_CHECKING:
     from pelagos.services.infrastructure.maintainer import Maintainer
@@ -106,11 +107,14 @@ class Commanding:
         sent: list[Instance] = []
         for instance in batch:
             try:
-                spec = maintainer.renderer.server_spec(maintainer.row, maintainer.reality, instance)
+                spec, asked = maintainer.renderer.server_spec(maintainer.row, maintainer.reality, instance)
             except PelagosError as error:
                 del self._creates[instance.row.id]
                 maintainer.fail(instance, error.message, error.payload())
                 continue
+            if asked:
+                instance.row.inputs = encode(asked)
+                maintainer.changes.instance(instance.row)
             sent.append(instance)
             items.append(
                 ServerCreate(

@@ -19,7 +19,7 @@ from pelagos.repository import Added, Changed, Link, Removed, compare
 from pelagos.services.infrastructure.values import StoredBundle
 from pelagos.wire.infrastructures import DescriptionChange
 
-__all__ = ["changes_between", "file_diffs", "shown_files"]
+__all__ = ["changes_between", "differences", "file_diffs", "shown_files"]
 
 _KEY = re.compile(r'\["((?:[^"\\]|\\.)*)"\]')
 _CONTEXT = 3
@@ -54,8 +54,12 @@ def file_diffs(old: StoredBundle, new: StoredBundle) -> dict[str, str]:
 
 def changes_between(old: StoredBundle, new: StoredBundle) -> tuple[DescriptionChange, ...]:
     """The places that differ, in the order of their paths. Empty if the texts say the same in other words."""
+    return differences(_places(old), _places(new))
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[DescriptionChange, ...]:
+    """Where two mappings of plain values differ, in the order of their paths."""
     changes: list[DescriptionChange] = []
-    before, after = _places(old), _places(new)
     for found in compare(before, after, _no_links):
         path = _KEY.sub(_plain_key, found.path).removeprefix(".") or "."
         match found:

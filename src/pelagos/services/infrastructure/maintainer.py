@@ -28,11 +28,14 @@ from pelagos.services.compute.messages import RefreshAccounts, Refreshed
 from pelagos.services.infrastructure import records
 from pelagos.services.infrastructure.changes import Changes
 from pelagos.services.infrastructure.commanding import Commanding, Compute
+from pelagos.services.infrastructure.desiring import lacking, not_as_described
 from pelagos.services.infrastructure.health import Prober
+from pelagos.services.infrastructure.made_from import Sources
 from pelagos.services.infrastructure.reality import Create, Decision, Destroy, Instance, Mode, Node, Reality
+from pelagos.services.infrastructure.reconfiguring import Reconfiguring
 from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow
 from pelagos.services.infrastructure.rendering import Renderer
-from pelagos.services.infrastructure.running import Running, lacking
+from pelagos.services.infrastructure.running import Running
 from pelagos.services.infrastructure.settings import MaintainerSettings
 from pelagos.services.infrastructure.values import Implementation
 from pelagos.services.infrastructure.watching import HealthWatch
@@ -75,6 +78,7 @@ class Maintainer:
         self.resident = resident
         self.changes = Changes(infrastructure_id)
         self.running = Running(self)
+        self.reconfiguring = Reconfiguring(self)
         self.commanding = Commanding(self, compute)
         self.renderer = renderer
         self._accounts = accounts
@@ -86,6 +90,8 @@ class Maintainer:
         self._reality: Reality | None = None
         self.health = HealthWatch(self, prober, self._wake.set)
         self._failed_at: dict[str, float] = {}
+        self._sources: Sources | None = None
+        self._kept_sources: set[str] = set()
         self.reload = False
         """What is remembered no longer fits what the step in progress writes."""
         self._next_pass = 0.0
@@ -121,6 +127,7 @@ class Maintainer:
             "unsatisfied": reality.unsatisfied if reality else 0,
             "growing": reality.growing if reality else 0,
             "leaving": reality.leaving if reality else 0,
+            "anew": len(reality.marked) if reality else 0,
             "probes": self.health.probing.snapshot(),
         }
 
@@ -171,9 +178,11 @@ class Maintainer:
         if row is None or row.deleted_at is not None:
             return
         self._reality = Reality(row.compiled, nodes, living)
+        self._sources = None
         self.commanding.reset({fact.id for fact in facts})
         for fact in facts:
             self._take_in(fact)
+        self.reconfiguring.restore()
 
     @property
     def reality(self) -> Reality:
@@ -194,7 +203,7 @@ class Maintainer:
         run = self.running.current
         if run is not None:
             if run.state is RunState.ROLLING_BACK:
-                return Mode.ROLLBACK
+                return Mode.BUILD if run.parameters.going_back else Mode.ROLLBACK
             if self.running.holds:
                 return Mode.HOLD
             return Mode.DOWN if run.kind == "down" else Mode.BUILD
@@ -399,7 +408,7 @@ class Maintainer:
         replace_at_once = row.ready_at is not None and record.failures <= 1
         record.retry_at = None if replace_at_once else now + delay
         if error is not None or hopeless or record.failures >= self.settings.attempts:
-            self.running.give_up(msgspec.structs.replace(payload, message=f"node {row.node!r}: {payload.message}"))
+            self.running.give_up(node, payload)
 
     @staticmethod
     def _fall_back(node: Node, failed: int) -> bool:
@@ -455,6 +464,7 @@ class Maintainer:
             self._cannot(node, error.payload(), now)
             return
         run = self.running.current
+        source = self.keep_source(node, index)
         for ordinal in node.free_ordinals(count):
             row = InstanceRow(
                 id=self.world.new_id(),
@@ -465,6 +475,7 @@ class Maintainer:
                 account=account,
                 implementation=index,
                 fingerprint=node.compiled.fingerprint,
+                source=source,
                 run_id=run.id if run else None,
                 created_at=now,
                 updated_at=now,
@@ -486,6 +497,16 @@ class Maintainer:
             section=implementation.resource,
         )
 
+    def keep_source(self, node: Node, index: int) -> str:
+        """The digest of what the node's instances are made from; the source itself is kept by the next transaction."""
+        if self._sources is None:
+            self._sources = Sources(self.reality.compiled)
+        digest = self._sources.digest(node.compiled, index)
+        if digest not in self._kept_sources:
+            self._kept_sources.add(digest)
+            self.changes.source(digest, self._sources.value(node.compiled, index))
+        return digest
+
     def _cannot(self, node: Node, error: ErrorPayload, now: float) -> None:
         """A node that cannot be created at all as the pool is."""
         record = node.record
@@ -493,7 +514,7 @@ class Maintainer:
         record.error = error
         record.retry_at = now + min(self.settings.backoff * 2**record.failures, self.settings.backoff_max)
         self.changes.node(record)
-        self.running.give_up(msgspec.structs.replace(error, message=f"node {node.name!r}: {error.message}"))
+        self.running.give_up(node, error)
 
     def _destroy(self, instance: Instance, reason: str) -> None:
         self.set_state(instance, InstanceState.DESTROYING, reason)
@@ -532,6 +553,9 @@ class Maintainer:
         if run is None and not self.row.maintained and before is InfrastructureState.SUSPENDED:
             return before, self.row.reason
         if self.reality.unsatisfied == 0:
-            return InfrastructureState.READY, ""
+            unlike = self.reality.unlike()
+            return (
+                (InfrastructureState.DEGRADED, not_as_described(unlike)) if unlike else (InfrastructureState.READY, "")
+            )
         missing = [node.name for node in self.reality.nodes.values() if not node.satisfied]
         return InfrastructureState.DEGRADED, lacking(missing)

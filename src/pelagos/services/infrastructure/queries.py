@@ -23,6 +23,7 @@ from pelagos.wire.infrastructures import (
     DiffView,
     EventView,
     ExplainView,
+    GraphView,
     InfrastructureSummary,
     NodeStatus,
     RevisionFiles,
@@ -38,6 +39,7 @@ __all__ = [
     "diff",
     "events",
     "explain",
+    "graph",
     "history",
     "infrastructure",
     "last_position",
@@ -211,6 +213,14 @@ def status(connection: Connection, scope: Scope, name_or_id: str, *, known: Know
         observed_at=rfc3339(observed_at if observed_at is not None else row.updated_at),
         nodes=nodes,
     )
+
+
+def graph(connection: Connection, scope: Scope, name_or_id: str) -> GraphView:
+    """Who depends on whom, and how many are ready. Raises as :func:`resolve`."""
+    from pelagos.services.infrastructure.drawing import graph_of
+
+    row = infrastructure(connection, scope, name_or_id)
+    return graph_of(row.compiled, status(connection, scope, row.id))
 
 
 def explain(connection: Connection, scope: Scope, name_or_id: str, node: str | None = None) -> ExplainView:

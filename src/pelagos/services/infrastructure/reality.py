@@ -13,16 +13,17 @@ Memory is never the truth: it is loaded from the store when the lease is taken, 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
 from pelagos.model.states import InstanceState, ServerState
-from pelagos.services.infrastructure.plan import ObservedInstance, Verdict, choose_surplus, verdict
+from pelagos.services.infrastructure.observed import ObservedInstance, Verdict, choose_surplus, verdict
 from pelagos.services.infrastructure.records import InstanceRow, NodeRow
+from pelagos.services.infrastructure.rolling import Bounds, Old, Step, next_step
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode, Implementation
 
-__all__ = ["Create", "Decision", "Destroy", "Instance", "Mode", "Node", "Reality"]
+__all__ = ["KEPT_SO", "Create", "Decision", "Destroy", "Instance", "Mode", "Node", "Reality"]
 
 
 class Mode(enum.Enum):
@@ -36,6 +37,10 @@ class Mode(enum.Enum):
     """Remove everything."""
     HOLD = "hold"
     """Only look."""
+
+
+KEPT_SO = " (kept)"
+"""Ends what is said of an instance that is not as described and is to stay so."""
 
 
 class Create(msgspec.Struct, frozen=True):
@@ -92,7 +97,20 @@ class Instance:
     def observed(self) -> ObservedInstance:
         row = self.row
         return ObservedInstance(
-            id=row.id, node=row.node, state=row.state, created_at=row.created_at, server=self.server
+            id=row.id,
+            node=row.node,
+            state=row.state,
+            created_at=row.created_at,
+            server=self.server,
+            reason=row.reason,
+            ordinal=row.ordinal,
+            account=row.account,
+            implementation=row.implementation,
+            fingerprint=row.fingerprint,
+            source=row.source,
+            asked=row.asked,
+            addresses=self.address_list,
+            private_addresses=self.private_list,
         )
 
 
@@ -148,6 +166,12 @@ class Reality:
         self.growing = 0
         """Instances being created: pending or uncertain."""
         self.leaving = 0
+        self.marked: dict[str, str] = {}
+        """Instances that the present run makes anew, and why. Without a run nothing is."""
+        self.bounds: Bounds | None = None
+        """What the present run may do, if it carries out a saved plan."""
+        self._outdated: dict[str, None] = {}
+        """Instances that are not as described."""
         self._dirty: dict[str, None] = {}
         self._backing_off: dict[str, None] = {}
         """Nodes that a decision has found waiting for their next try; some may wait no more."""
@@ -182,12 +206,12 @@ class Reality:
 
     def implementation(self, node: Node, index: int) -> Implementation:
         """The implementation of that index in the node's definition."""
-        return self.compiled.definitions[node.compiled.type][index]
+        return self.compiled.definitions[node.compiled.defined_by][index]
 
     def implementation_of(self, instance: Instance) -> Implementation | None:
         """The one an instance was made from; None for a node that is no longer described."""
         node = self.nodes[instance.row.node]
-        choices = self.compiled.definitions.get(node.compiled.type, ())
+        choices = self.compiled.definitions.get(node.compiled.defined_by, ())
         index = instance.row.implementation
         return choices[index] if index < len(choices) else None
 
@@ -205,6 +229,8 @@ class Reality:
     def _add(self, instance: Instance) -> None:
         self.instances[instance.row.id] = instance
         self.by_server[instance.row.server_id] = instance
+        if instance.row.outdated:
+            self._outdated[instance.row.id] = None
         self.nodes[instance.row.node].instances[instance.row.id] = instance
 
     def add(self, row: InstanceRow) -> Instance:
@@ -225,10 +251,16 @@ class Reality:
         self.leaving += (state is InstanceState.DESTROYING) - (before is InstanceState.DESTROYING)
         self.nodes[instance.row.node].ready += (state is InstanceState.READY) - (before is InstanceState.READY)
         self._touch(instance.row.node)
+        if state is InstanceState.DESTROYING:
+            self._unmark(instance)
+        elif self.marked:
+            self._tell_neighbours(instance.row.node)  # they may wait for its new instances
 
     def remove(self, instance: Instance) -> None:
         """It is gone."""
         node = self.nodes[instance.row.node]
+        self._unmark(instance)
+        self._outdated.pop(instance.row.id, None)
         del self.instances[instance.row.id]
         self.by_server.pop(instance.row.server_id, None)
         del node.instances[instance.row.id]
@@ -238,6 +270,47 @@ class Reality:
         self._touch(node.name)
         for dependee in node.dependees:
             self.mark(dependee.name)
+
+    def make_anew(self, marked: Mapping[str, str], bounds: Bounds | None) -> None:
+        """These instances, as far as they are there, are made anew (id -> why), within ``bounds``."""
+        self.marked = {
+            key: why for key, why in marked.items() if key in self.instances and not self.instances[key].leaving
+        }
+        self.bounds = bounds
+        self.mark_all()
+
+    def _unmark(self, instance: Instance) -> None:
+        if self.marked.pop(instance.row.id, None) is not None:
+            self._tell_neighbours(instance.row.node)
+            if not self.marked:
+                self.mark_all()  # what was kept until all else is in place may go now
+
+    def _tell_neighbours(self, name: str) -> None:
+        node = self.nodes[name]
+        for other in (*node.dependents, *node.dependees):
+            self.mark(other.name)
+
+    def unlike(self) -> list[str]:
+        """Nodes with instances that should have been made anew and were not."""
+        found = [self.instances[key] for key in self._outdated if not self.instances[key].leaving]
+        return sorted({i.row.node for i in found if not i.row.outdated.endswith(KEPT_SO)})
+
+    def note_outdated(self, instance: Instance, what: str) -> None:
+        """In what the instance is not as described; nothing: it is."""
+        instance.row.outdated = what
+        if what:
+            self._outdated[instance.row.id] = None
+        else:
+            self._outdated.pop(instance.row.id, None)
+
+    def staying(self, node: Node) -> list[Instance]:
+        """The node's instances that have an address and are not to go, or all with an address if each is."""
+        shown = [i for i in node.instances.values() if i.address_list and not i.leaving]
+        excess = len(shown) - node.target
+        if excess <= 0 or node.compiled.retired:
+            return shown
+        gone = set(choose_surplus([i.observed() for i in shown], excess, self.marked))
+        return [i for i in shown if i.row.id not in gone and i.row.id not in self.marked] or shown
 
     def set_target(self, name: str, target: int) -> None:
         self.nodes[name].record.target = target
@@ -261,11 +334,39 @@ class Reality:
     def converged(self) -> bool:
         """Every node is as it should be, and nothing is on its way in or out."""
         return (
-            self.unsatisfied == 0
+            self.settled
             and self.growing == 0
             and self.leaving == 0
             and all(len(node.instances) == node.target for node in self.nodes.values())
         )
+
+    @property
+    def settled(self) -> bool:
+        """All that is wanted is in place: what is too many may go."""
+        return self.unsatisfied == 0 and not self.marked
+
+    def done(self, run_id: str) -> bool:
+        """All that the bounds allow has been done by the run."""
+        bounds = self.bounds
+        if bounds is None:
+            return self.converged()
+        if self.marked or any(key in self.instances for key in bounds.destroys):
+            return False
+        mine = [i for i in self.instances.values() if i.row.run_id == run_id]
+        made: dict[str, int] = {}
+        for instance in mine:
+            made[instance.row.node] = made.get(instance.row.node, 0) + instance.ready
+        return all(i.ready for i in mine) and all(made.get(n, 0) >= count for n, count in bounds.creates.items())
+
+    def outside(self, run_id: str) -> Instance | None:
+        """An instance that went wrong while a saved plan was carried out, of which the plan says nothing."""
+        if self.bounds is None:
+            return None
+        for instance in self.instances.values():
+            foreign = instance.row.run_id != run_id and instance.row.id not in self.bounds.destroys
+            if foreign and verdict(instance.row.state, instance.server)[0] is Verdict.REPLACE:
+                return instance
+        return None
 
     # -- decisions ---------------------------------------------------------------------------------------------
 
@@ -277,13 +378,15 @@ class Reality:
             case Mode.HOLD:
                 return []
             case Mode.BUILD:
-                return list(self._build(dirty, now, budget))
+                return list(self._build(dirty, now, budget, run_id))
             case Mode.DOWN:
                 return list(self._clear(dirty, None))
             case Mode.ROLLBACK:
                 return list(self._clear(dirty, run_id))
 
-    def _build(self, dirty: dict[str, None], now: float, budget: int | None) -> Iterator[Decision]:
+    def _build(
+        self, dirty: dict[str, None], now: float, budget: int | None, run_id: str | None
+    ) -> Iterator[Decision]:  # fmt: skip
         for name in dirty:
             node = self.nodes[name]
             if node.compiled.retired:
@@ -294,18 +397,25 @@ class Reality:
                 what, why = verdict(instance.row.state, instance.server)
                 if what is Verdict.KEEP:
                     kept.append(instance)
-                elif what is Verdict.REPLACE:
+                elif what is Verdict.REPLACE and self._may_go(instance, run_id):
                     yield Destroy(instance.row.id, why)
+            anew = [i for i in kept if i.row.id in self.marked] if self.marked else []
             missing = node.target - len(kept)
-            if missing > 0 and self._waits(node, now):
+            if (missing > 0 or anew) and self._waits(node, now):
                 self._backing_off[name] = None
                 continue
-            if missing < 0:
+            if anew:
+                step = self._step(node, anew, kept)
+                for instance_id in step.destroy:
+                    yield Destroy(instance_id, self.marked[instance_id], surplus=True)
+                missing = step.create
+            elif missing < 0 and self.settled:
                 # What is too many goes only when all else is in place, so that a change that fails has cost nothing.
-                if self.unsatisfied == 0:
-                    for instance_id in choose_surplus([i.observed() for i in kept], -missing):
+                for instance_id in choose_surplus([i.observed() for i in kept], -missing):
+                    if self._may_go(self.instances[instance_id], run_id):
                         yield Destroy(instance_id, f"target is {node.target}", surplus=True)
-            elif missing > 0 and node.unmet == 0:
+            missing = min(missing, self._may_come(node, run_id, missing))
+            if missing > 0 and node.unmet == 0:
                 count = missing if budget is None else min(missing, budget)
                 if count < missing:
                     self.mark(name)
@@ -314,14 +424,51 @@ class Reality:
                         budget -= count
                     yield Create(name, count)
 
+    def _step(self, node: Node, anew: list[Instance], kept: list[Instance]) -> Step:
+        """The next step of making a node's instances anew; first those of what it depends on are."""
+        if node.unmet or any(self._is_old(dependee) for dependee in node.dependees):
+            return Step(create=max(0, node.target - len(kept)))
+        policy = node.compiled.policy
+        fresh = [i for i in kept if i.row.id not in self.marked]
+        return next_step(
+            target=node.target,
+            unavailable=policy.max_unavailable,
+            surge=policy.surge,
+            old=[Old(i.row.id, i.ready) for i in sorted(anew, key=lambda i: (i.row.ordinal, i.row.id))],
+            new=len(fresh),
+            new_ready=sum(i.ready for i in fresh),
+            leaving=sum(1 for i in node.instances.values() if i.leaving and i.refused_at is None),
+            awaited=any(i in self.marked for dependent in node.dependents for i in dependent.instances),
+        )
+
+    def _is_old(self, node: Node) -> bool:
+        """Not all instances that it shall have are there in their new form."""
+        if not any(key in self.marked for key in node.instances):
+            return False
+        return sum(i.ready for key, i in node.instances.items() if key not in self.marked) < node.target
+
+    def _may_go(self, instance: Instance, run_id: str | None) -> bool:
+        bounds = self.bounds
+        return bounds is None or instance.row.id in bounds.destroys or instance.row.run_id == run_id
+
+    def _may_come(self, node: Node, run_id: str | None, wanted: int) -> int:
+        if self.bounds is None:
+            return wanted
+        made = sum(
+            1
+            for i in node.instances.values()
+            if i.row.run_id == run_id and verdict(i.row.state, i.server)[0] is Verdict.KEEP
+        )
+        return self.bounds.creates.get(node.name, 0) - made
+
     @staticmethod
     def _waits(node: Node, now: float) -> bool:
         return node.record.retry_at is not None and node.record.retry_at > now
 
     def _retire(self, node: Node) -> Iterator[Decision]:
-        if self.unsatisfied == 0 and not any(dependent.instances for dependent in node.dependents):
+        if self.settled and not any(dependent.instances for dependent in node.dependents):
             for instance in node.instances.values():
-                if not instance.leaving:
+                if not instance.leaving and self._may_go(instance, None):
                     yield Destroy(instance.row.id, "no longer described", surplus=True)
 
     def _clear(self, dirty: dict[str, None], run_id: str | None) -> Iterator[Decision]:

@@ -5,7 +5,7 @@ Statements that the maintainer repeats are built once here; a pass over ten thou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,8 +15,9 @@ from pelagos.model.diagnostics import Diagnostic
 from pelagos.model.errors import ErrorPayload
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState, InstanceState, RunState
+from pelagos.services.infrastructure.asking import Asked
 from pelagos.services.infrastructure.values import CompiledInfrastructure, RunParameters
-from pelagos.store.schema import infrastructure_nodes, infrastructures, instances, runs
+from pelagos.store.schema import infrastructure_nodes, infrastructures, instance_sources, instances, runs
 
 __all__ = [
     "InfrastructureRow",
@@ -27,12 +28,14 @@ __all__ = [
     "decode",
     "encode",
     "insert_instances",
+    "insert_sources",
     "living_instances",
     "load_infrastructure",
     "node_rows",
     "open_runs",
     "run_head",
     "run_heads",
+    "sources_of",
     "update_infrastructure",
     "update_instances",
     "update_run",
@@ -86,6 +89,17 @@ class InstanceRow(msgspec.Struct, kw_only=True):
     failing_since: float | None = None
     check_failures: int = 0
     deleted_at: float | None = None
+    source: str = ""
+    """Digest of what it was made from; empty: not known."""
+    inputs: bytes = b""
+    """What it was told of other nodes, encoded: see :attr:`asked`."""
+    outdated: str = ""
+    """In what it is not as described; empty: it is, as far as is known."""
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """What its templates asked of other nodes, with the answers."""
+        return decode(self.inputs, type=tuple[Asked, ...]) if self.inputs else ()
 
 
 class RunHead(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,20 +145,28 @@ _INSTANCE_COLUMNS = (
     instances.c.failing_since,
     instances.c.check_failures,
     instances.c.deleted_at,
+    instances.c.source,
+    instances.c.inputs_blob,
+    instances.c.outdated,
 )
 _LIVING = select(*_INSTANCE_COLUMNS).where(
     instances.c.infrastructure_id == bindparam("infrastructure"), instances.c.deleted_at.is_(None)
 )
 _MUTABLE = (
+    "node",
     "state",
     "reason",
     "address",
+    "implementation",
     "run_id",
     "updated_at",
     "ready_at",
     "failing_since",
     "check_failures",
     "deleted_at",
+    "source",
+    "inputs_blob",
+    "outdated",
 )
 _UPDATE_INSTANCE = (
     update(instances)
@@ -161,6 +183,11 @@ _UPSERT_NODE = text(
     f"ON CONFLICT ({', '.join(_NODE_KEY)}) "
     f"DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _NODE_VALUES)}"
 ).bindparams(bindparam("error_blob", type_=LargeBinary))
+_INSERT_SOURCE = text(
+    "INSERT INTO instance_sources (infrastructure_id, digest, source_blob) "
+    "VALUES (:infrastructure_id, :digest, :source_blob) ON CONFLICT DO NOTHING"
+).bindparams(bindparam("source_blob", type_=LargeBinary))
+_CHUNK = 500
 _STATES = {state.value: state for state in InstanceState}
 
 
@@ -186,6 +213,9 @@ def living_instances(connection: Connection, infrastructure_id: str) -> list[Ins
             failing_since=row[14],
             check_failures=row[15],
             deleted_at=row[16],
+            source=row[17] or "",
+            inputs=row[18] or b"",
+            outdated=row[19] or "",
         )
         for row in rows
     ]
@@ -202,14 +232,56 @@ def insert_instances(connection: Connection, infrastructure_id: str, scope: Scop
         }
         connection.execute(
             _INSERT_INSTANCE,
-            [{**owner, **msgspec.structs.asdict(row), "state": row.state.value} for row in rows],
+            [{**owner, **_columns(row)} for row in rows],
         )
+
+
+def _columns(row: InstanceRow) -> dict[str, Any]:
+    values = msgspec.structs.asdict(row)
+    inputs = values.pop("inputs")
+    return {
+        **values,
+        "state": row.state.value,
+        "source": row.source or None,
+        "outdated": row.outdated or None,
+        "inputs_blob": inputs or None,
+    }
+
+
+def insert_sources(connection: Connection, infrastructure_id: str, sources: Mapping[str, Any]) -> None:
+    """Keep what instances are made from, by digest; what is known already stays."""
+    if sources:
+        connection.execute(
+            _INSERT_SOURCE,
+            [
+                {"infrastructure_id": infrastructure_id, "digest": digest, "source_blob": encode(source)}
+                for digest, source in sources.items()
+            ],
+        )
+
+
+def sources_of(connection: Connection, infrastructure_id: str, digests: Iterable[str]) -> dict[str, Any]:
+    """Digest -> what instances of it were made from, for those that are known."""
+    table = instance_sources
+    found: dict[str, Any] = {}
+    wanted = sorted(set(digests) - {""})
+    for start in range(0, len(wanted), _CHUNK):
+        query = select(table.c.digest, table.c.source_blob).where(
+            table.c.infrastructure_id == infrastructure_id, table.c.digest.in_(wanted[start : start + _CHUNK])
+        )
+        found.update({row.digest: decode(row.source_blob) for row in connection.execute(query)})
+    return found
 
 
 def update_instances(connection: Connection, rows: Iterable[InstanceRow]) -> None:
     values = [
         {
             "instance": row.id,
+            "new_node": row.node,
+            "new_implementation": row.implementation,
+            "new_source": row.source or None,
+            "new_inputs_blob": row.inputs or None,
+            "new_outdated": row.outdated or None,
             "new_state": row.state.value,
             "new_reason": row.reason,
             "new_address": row.address,

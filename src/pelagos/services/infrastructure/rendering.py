@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,6 +11,8 @@ import msgspec
 from pelagos.clouds.errors import CloudRejected
 from pelagos.clouds.values import ServerSpec
 from pelagos.model.names import unique_server_name
+from pelagos.services.infrastructure.asking import Asked
+from pelagos.services.infrastructure.names import hostname_of
 from pelagos.services.infrastructure.reality import Instance, Node, Reality
 from pelagos.services.infrastructure.records import InfrastructureRow
 from pelagos.services.infrastructure.values import HealthCheck, Implementation
@@ -19,7 +20,7 @@ from pelagos.services.infrastructure.values import HealthCheck, Implementation
 if TYPE_CHECKING:  # Jinja is imported at the first rendering, not before
     from pelagos.services.infrastructure.templates import InstanceInfo, TemplateData
 
-__all__ = ["Renderer", "Resources", "hostname_of"]
+__all__ = ["Renderer", "Resources"]
 
 
 class Resources(Protocol):
@@ -33,12 +34,6 @@ class Resources(Protocol):
     def description(self, name: str, /) -> dict[str, Any]: ...
 
 
-def hostname_of(node: Node, ordinal: int) -> str:
-    """An RFC 1123 label: the node's name; numbered where the node may have several instances."""
-    label = re.sub(r"[^a-z0-9-]+", "-", node.name.lower()).strip("-") or "instance"
-    return label if node.compiled.max == 1 else f"{label[:50]}-{ordinal}"
-
-
 class _Instances(Mapping[str, Sequence["InstanceInfo"]]):
     """Node -> its instances as templates see them, made on look-up: ready ones first, then by number."""
 
@@ -49,14 +44,14 @@ class _Instances(Mapping[str, Sequence["InstanceInfo"]]):
         from pelagos.services.infrastructure.templates import InstanceInfo
 
         node = self._reality.nodes[name]
-        shown = [i for i in node.instances.values() if i.address_list and not i.leaving]
+        shown = self._reality.staying(node)
         shown.sort(key=lambda i: (not i.ready, i.row.ordinal, i.row.id))
         return [
             InstanceInfo(
                 node_id=i.row.id,
                 addresses=i.address_list,
                 private_addresses=i.private_list,
-                data={"name": name, "hostname": hostname_of(node, i.row.ordinal), "cloud": i.row.account},
+                data={"name": name, "hostname": hostname_of(node.compiled, i.row.ordinal), "cloud": i.row.account},
             )
             for i in shown
         ]
@@ -75,8 +70,10 @@ class Renderer:
         self._resources = resources
         self._run_command = run_command
 
-    def server_spec(self, row: InfrastructureRow, reality: Reality, instance: Instance) -> ServerSpec:
-        """What to create for an instance.
+    def server_spec(
+        self, row: InfrastructureRow, reality: Reality, instance: Instance
+    ) -> tuple[ServerSpec, tuple[Asked, ...]]:
+        """What to create for an instance, and what that was told of other nodes.
 
         Raises DescriptionError for a template that cannot be rendered, CloudRejected for options that the driver does
         not take once they are rendered."""
@@ -86,9 +83,9 @@ class Renderer:
         implementation = reality.implementation(node, instance.row.implementation)
         rendered = render_implementation(implementation, self._data(row, reality, node, instance))
         options = self._options(node, implementation, rendered.options)
-        return ServerSpec(
+        spec = ServerSpec(
             name=unique_server_name(row.name, row.id, node.name, instance.row.id),
-            hostname=hostname_of(node, instance.row.ordinal),
+            hostname=hostname_of(node.compiled, instance.row.ordinal),
             group=row.id,
             user_data=rendered.user_data,
             env=_environment(rendered.env, node, implementation),
@@ -97,6 +94,7 @@ class Renderer:
             options=options,
             account=self._resources.description(instance.row.account),
         )
+        return spec, rendered.asked
 
     def _options(self, node: Node, implementation: Implementation, rendered: Mapping[str, Any]) -> dict[str, Any]:
         if implementation.built_on:

@@ -12,39 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pelagos.model.errors import ErrorPayload, Retry
+from pelagos.model.errors import ErrorPayload, PelagosError, Retry
 from pelagos.model.states import InfrastructureState, InstanceState, RunState
 from pelagos.services.infrastructure import records, revisions
+from pelagos.services.infrastructure.desiring import scaled_target, with_retired
+from pelagos.services.infrastructure.plan_diff import targets_wanted
+from pelagos.services.infrastructure.reconfiguring import composed, stale_plan, superseded_by
 from pelagos.services.infrastructure.records import NodeRow, RunRow
+from pelagos.services.infrastructure.taking_back import TakingBack
+from pelagos.services.infrastructure.targeting import Narrowed, moves_made, narrowed
 from pelagos.services.infrastructure.values import CompiledInfrastructure, Desired
 
 if TYPE_CHECKING:
     from pelagos.services.infrastructure.maintainer import Maintainer
+    from pelagos.services.infrastructure.reality import Node
 
-__all__ = ["Running", "lacking", "scaled_target", "with_retired"]
-
-
-def with_retired(new: CompiledInfrastructure, old: CompiledInfrastructure, alive: set[str]) -> CompiledInfrastructure:
-    """``new`` with the nodes of ``old`` that it no longer describes but of which instances live, as retired ones."""
-    described = {node.name for node in new.nodes}
-    retired = tuple(
-        msgspec.structs.replace(node, retired=True, min=0, max=0, implementations=(), mappings=())
-        for node in old.nodes
-        if node.name not in described and node.name in alive
-    )
-    return msgspec.structs.replace(new, nodes=new.nodes + retired) if retired else new
-
-
-def scaled_target(text: str, current: int) -> int:
-    """``3``, ``+1`` or ``-1`` applied to the current target. Raises ValueError for anything else."""
-    value = int(text)
-    return current + value if text.strip()[:1] in "+-" else value
-
-
-def lacking(nodes: list[str]) -> str:
-    """Why an infrastructure is degraded."""
-    shown = ", ".join(nodes[:5]) + (", …" if len(nodes) > 5 else "")
-    return f"not as many ready instances as wanted: {shown}"
+__all__ = ["Running"]
 
 
 class Running:
@@ -52,12 +35,15 @@ class Running:
 
     def __init__(self, maintainer: Maintainer) -> None:
         self._maintainer = maintainer
+        self._taking_back = TakingBack(self, maintainer)
         self.current: RunRow | None = None
         self.hinted = True
         """Runs changed in the store: look."""
         self.verdict: tuple[InfrastructureState, str] | None = None
         """The state the last run left the infrastructure in, until the step that notes it."""
-        self._fatal: ErrorPayload | None = None
+        self.fatal: ErrorPayload | None = None
+        self.fatal_policy = "rollback"
+        """Of the node because of which the run fails."""
 
     def budget(self) -> int | None:
         """How many more instances the run may create now; None: any number."""
@@ -70,31 +56,38 @@ class Running:
         limit = run.parameters.max_parallel
         return max(0, limit - growing) if limit > 0 else None
 
-    def give_up(self, error: ErrorPayload) -> None:
-        """A building run cannot succeed; the first reason counts."""
+    def give_up(self, node: Node, error: ErrorPayload) -> None:
+        """A building run cannot succeed because of this node; the first reason counts."""
         run = self.current
-        if run is not None and run.kind in ("up", "scale") and self._fatal is None:
-            self._fatal = error
+        if run is not None and run.kind in ("up", "scale") and self.fatal is None:
+            self.fatal = msgspec.structs.replace(error, message=f"node {node.name!r}: {error.message}")
+            self.fatal_policy = node.compiled.policy.on_failure
 
     def commit(self) -> None:
-        """The run begins to remove what was there before, since all that it made is in place. From here on there is no
-        way back that does not lose something: cancelled or failed, it ends and leaves what is."""
+        """The run begins to remove what was there before, since what takes its place is there, or may be missing. From
+        here on nothing is taken back by removing what the run made: cancelled, it ends and leaves what is; failed, it
+        goes back by making anew what was there before, if that is what is to be done."""
         run = self.current
         if run is not None and run.kind in ("up", "scale") and not run.parameters.committed:
-            parameters = msgspec.structs.replace(run.parameters, committed=True, previous=None)
+            parameters = msgspec.structs.replace(run.parameters, committed=True)
             self.current = msgspec.structs.replace(run, parameters=parameters)
             self._maintainer.changes.run(run.id, parameters=parameters)
 
     async def look(self) -> None:
         """Take in what changed of the runs in the store; begin the next one if none is at work."""
-        if not self.hinted:
-            return
+        if self.hinted:
+            await self._look_at_runs()
+        await self._maintainer.reconfiguring.look()
+
+    async def _look_at_runs(self) -> None:
         self.hinted = False
         maintainer = self._maintainer
         rows = await maintainer.store.read(lambda connection: records.open_runs(connection, maintainer.id))
         waiting = [row for row in rows if row.state is RunState.PENDING]
         if self.current is not None:
-            self._take_in(rows, waiting)
+            newer = self._take_in(rows, waiting)
+            if newer is not None:
+                await self._begin(newer)
             return
         interrupted = [row for row in rows if row.state is not RunState.PENDING]
         # What was to be taken back is taken back before anything newer begins, or it would be part of what that finds.
@@ -103,24 +96,25 @@ class Running:
         carried_on = candidates[-1] if candidates else None
         for row in interrupted:
             if row is not carried_on:
-                self._end(row, RunState.FAILED, _interrupted(row))
+                self.end(row, RunState.FAILED, _interrupted(row))
         if carried_on is not None:
             await self._carry_on(carried_on)
             return
         down = next((row for row in waiting if row.kind == "down" and not row.cancel_requested), None)
         for row in waiting:
             if down is not None and row is not down:
-                self._end(row, RunState.CANCELLED, _overtaken())
+                self.end(row, RunState.CANCELLED, _overtaken())
             elif row.cancel_requested:
-                self._end(row, RunState.CANCELLED, None)
+                self.end(row, RunState.CANCELLED, None)
                 if row.parameters.creates_infrastructure:
-                    self._drop_infrastructure()
+                    self.drop_infrastructure()
                     return  # whether anything is left to begin is seen when that is written
             else:
                 await self._begin(row)
                 return
 
-    def _take_in(self, rows: list[RunRow], waiting: list[RunRow]) -> None:
+    def _take_in(self, rows: list[RunRow], waiting: list[RunRow]) -> RunRow | None:
+        """What was asked of the current run; the run that takes its place now, if one does."""
         current = self.current
         assert current is not None
         stored = next((row for row in rows if row.id == current.id), None)
@@ -131,12 +125,49 @@ class Running:
         if current.kind != "down" and any(row.kind == "down" and not row.cancel_requested for row in waiting):
             # What it made is taken down anyway.
             self.current = msgspec.structs.replace(current, cancel_requested=True, keep=True)
+            return None
+        newer = next((row for row in waiting if row.kind == "up" and not row.cancel_requested), None)
+        if newer is None or current.state is not RunState.RUNNING or current.cancel_requested or self.fatal:
+            return None
+        return self._superseded(current, newer) if self._differs(current, newer) else None
+
+    @staticmethod
+    def _differs(current: RunRow, newer: RunRow) -> bool:
+        """Whether the newer change wants something else than the current run is about."""
+        if current.kind not in ("up", "scale"):
+            return False
+        wanted, other = current.parameters.desired, newer.parameters.desired
+        if wanted is None or other is None or newer.parameters.exact is not None:
+            return wanted is None
+        p, q = current.parameters, newer.parameters
+        same = (p.only, p.without, p.wanted_anew) == (q.only, q.without, q.wanted_anew)
+        return not same or wanted.compiled != other.compiled
+
+    def _superseded(self, current: RunRow, newer: RunRow) -> RunRow:
+        """The newer run takes over what the current one has made and what it would have gone back to."""
+        maintainer = self._maintainer
+        old = current.parameters
+        parameters = msgspec.structs.replace(
+            newer.parameters,
+            previous=old.previous,
+            creates_infrastructure=newer.parameters.creates_infrastructure or old.creates_infrastructure,
+            committed=old.committed,
+            moved=old.moved,
+            inherited=True,
+        )
+        for instance in maintainer.reality.instances.values():
+            if instance.row.run_id == current.id:
+                instance.row.run_id = newer.id
+                maintainer.changes.instance(instance.row)
+        maintainer.changes.run(newer.id, parameters=parameters)
+        self.end(current, RunState.SUPERSEDED, superseded_by(newer))
+        return msgspec.structs.replace(newer, parameters=parameters)
 
     async def _carry_on(self, row: RunRow) -> None:
         self.current = row
-        self._maintainer.reality.mark_all()
-        if row.kind == "maintain":
-            await self._look_around()
+        self._maintainer.reconfiguring.restore()
+        if row.kind != "down":
+            await self._look_around()  # what befell servers while nobody looked would be waited for in vain
 
     async def _begin(self, run: RunRow) -> None:
         """Write what the run wants as the desired state, then see what there is."""
@@ -149,15 +180,23 @@ class Running:
         previous = Desired(compiled=row.compiled, revision=revision, targets=old_targets)
         if parameters.maintained is not None and parameters.maintained != row.maintained:
             maintainer.note_row(maintained=parameters.maintained)
-        if run.kind == "up" and parameters.desired is not None:
-            self._want(parameters.desired.compiled, old_targets)
+        desired = parameters.desired
+        if run.kind == "up" and desired is not None:
+            wanted = await self._wanted(run, desired.compiled)
+            if wanted is None:
+                return
+            moved = moves_made(wanted.compiled, row.compiled)
+            self._want(wanted.compiled, old_targets, moved)
+            parameters = msgspec.structs.replace(
+                parameters, moved=composed(parameters.moved, moved), held=tuple(sorted(wanted.held))
+            )
             what = f"rollback to version {parameters.rollback}" if parameters.rollback else "up"
-            maintainer.changes.want(run.scope, parameters.desired, f"{what}, run {run.id}", now)
+            maintainer.changes.want(run.scope, desired, f"{what}, run {run.id}", now)
         elif run.kind == "scale":
             self._scale(parameters.scale, old_targets)
-        if not parameters.creates_infrastructure and run.kind in ("up", "scale"):
+        if not (parameters.creates_infrastructure or parameters.inherited) and run.kind in ("up", "scale"):
             parameters = msgspec.structs.replace(parameters, previous=previous)
-        self._fatal = None
+        self.fatal = None
         self.current = msgspec.structs.replace(run, state=RunState.RUNNING, started_at=now, parameters=parameters)
         maintainer.changes.run(run.id, state=RunState.RUNNING, started_at=now, parameters=parameters)
         maintainer.event("run.started", run_kind=run.kind)
@@ -167,6 +206,30 @@ class Running:
             await self._look_around()
         if run.kind == "up":
             self._tell_waiting()
+
+    async def _wanted(self, run: RunRow, described: CompiledInfrastructure) -> Narrowed | None:
+        """What the run wants of the description; None if it cannot be done as things are now."""
+        maintainer, parameters = self._maintainer, run.parameters
+        first = parameters.creates_infrastructure and not parameters.inherited
+        there = None if first else maintainer.row.compiled
+        try:
+            wanted = narrowed(described, there, parameters.only, parameters.without)
+        except PelagosError as error:
+            misfit: ErrorPayload | None = error.payload()
+        else:
+            misfit = await maintainer.reconfiguring.misfit(run, wanted)
+        if misfit is None:
+            return wanted
+        self._not_begun(run, misfit)
+        return None
+
+    def _not_begun(self, run: RunRow, error: ErrorPayload) -> None:
+        """It cannot be done as things are now; nothing is changed."""
+        maintainer = self._maintainer
+        maintainer.changes.run(run.id, state=RunState.RUNNING, started_at=maintainer.world.now())
+        self.end(run, RunState.FAILED, error)
+        if run.parameters.creates_infrastructure and not maintainer.reality.instances:
+            self.drop_infrastructure()
 
     def _tell_waiting(self) -> None:
         """Which nodes cannot begin yet, and what they wait for."""
@@ -189,24 +252,27 @@ class Running:
         await maintainer.load()
 
     async def _look_around(self) -> None:
-        """What do the clouds say now? A maintenance run also probes everything once."""
+        """What do the clouds say now? A maintenance run also probes everything once, others what is ill: it would be
+        waited for in vain if nobody probed it."""
         maintainer = self._maintainer
         assert self.current is not None
         maintainer.health.unchecked.clear()
         await maintainer.refresh(max_age=0.0)
-        if self.current.kind == "maintain":
-            maintainer.health.probe_all(maintainer.world.now())
+        maintainer.health.probe_all(maintainer.world.now(), ill=self.current.kind != "maintain")
 
-    def _want(self, new: CompiledInfrastructure, targets: dict[str, int]) -> None:
+    def _want(self, new: CompiledInfrastructure, targets: dict[str, int], moved: dict[str, str]) -> None:
         """A new description: targets stay as they are within the new limits; a new node starts at its minimum."""
         maintainer = self._maintainer
-        alive = {name for name, node in maintainer.reality.nodes.items() if node.instances}
+        self.rename(moved)
+        former = {name: old for old, name in moved.items()}
+        alive = {name for name, node in maintainer.reality.nodes.items() if node.instances and name not in moved}
         compiled = with_retired(new, maintainer.row.compiled, alive)
         known = maintainer.reality.nodes
         rows: list[NodeRow] = []
+        wanted = targets_wanted(new, targets, moved)
         for node in new.nodes:
-            old = known.get(node.name)
-            target = min(max(targets.get(node.name, node.min), node.min), node.max)
+            old = known.get(former.get(node.name, node.name))
+            target = wanted[node.name]
             changed = old is None or old.compiled.fingerprint != node.fingerprint
             rows.append(
                 NodeRow(
@@ -219,6 +285,16 @@ class Running:
         rows += [NodeRow(name=name, target=0) for name in targets if name not in described]
         maintainer.changes.nodes(rows)
         maintainer.note_row(compiled=compiled, generation=maintainer.row.generation + 1)
+
+    def rename(self, moved: dict[str, str]) -> None:
+        """The nodes' instances are the same under their new names; all is read anew after that."""
+        maintainer = self._maintainer
+        for old, new in moved.items():
+            node = maintainer.reality.nodes.get(old)
+            for instance in node.instances.values() if node is not None else ():
+                instance.row.node = new
+                maintainer.changes.instance(instance.row)
+            maintainer.event("node.moved", was=old, name=new)
 
     def _scale(self, scale: dict[str, str], targets: dict[str, int]) -> None:
         for name, text in scale.items():
@@ -252,120 +328,42 @@ class Running:
         if run is None:
             return
         if run.state is RunState.ROLLING_BACK:
-            self._see_to_rollback(run)
+            self._taking_back.see_to(run, now)
         elif run.cancel_requested:
             self._cancel(run, now)
-        elif self._fatal is not None:
-            self._failed(run, self._fatal)
+        elif self.fatal is not None:
+            self._taking_back.failed(run, self.fatal)
         elif run.kind == "down":
             self._see_to_down(run, now)
         elif run.kind == "maintain":
             self._see_to_maintenance(run, now)
-        elif self._maintainer.reality.converged():
-            self._end(run, RunState.SUCCEEDED, None)
+        elif self._maintainer.reality.done(run.id):
+            self.end(run, RunState.SUCCEEDED, None)
+        elif (broken := self._maintainer.reality.outside(run.id)) is not None:
+            what = f"{broken.row.node}/{broken.row.id[:8]} went wrong while it was carried out: {broken.row.reason}"
+            self.fatal = stale_plan([what])
+            self.fatal_policy = self._maintainer.reality.nodes[broken.row.node].compiled.policy.on_failure
+            self._taking_back.failed(run, self.fatal)
         else:
-            self._see_to_refusals(run, now)
+            self.see_to_refusals(run, now)
 
     def _cancel(self, run: RunRow, now: float) -> None:
         if run.kind != "down" and not run.keep and not run.parameters.committed:
-            self._roll_back(run)
+            self._taking_back.roll_back(run)
         elif not (self.holds and self._leaving(now)):  # what is being destroyed already is waited for
-            self._end(run, RunState.CANCELLED, None)
+            self.end(run, RunState.CANCELLED, None)
             if run.kind == "down":
                 self.verdict = (InfrastructureState.DEGRADED, "its destruction was cancelled")
-
-    def _failed(self, run: RunRow, error: ErrorPayload) -> None:
-        if run.keep or run.parameters.committed:
-            self._end(run, RunState.FAILED, error)
-            self._left_failed(error)
-        else:
-            self._roll_back(msgspec.structs.replace(run, error=error))
-
-    def _roll_back(self, run: RunRow) -> None:
-        maintainer = self._maintainer
-        if run.kind == "maintain":
-            # What it has healed took the place of what was there; to destroy it would do harm. What is half-made goes.
-            for instance in maintainer.reality.instances.values():
-                if instance.ready and instance.row.run_id == run.id:
-                    instance.row.run_id = None
-                    maintainer.changes.instance(instance.row)
-        self.current = msgspec.structs.replace(run, state=RunState.ROLLING_BACK)
-        maintainer.changes.run(run.id, state=RunState.ROLLING_BACK, error=run.error)
-        maintainer.event("run.rolling_back", error=run.error)
-        maintainer.reality.mark_all()
-
-    def _see_to_rollback(self, run: RunRow) -> None:
-        maintainer = self._maintainer
-        if not maintainer.reality.cleared(run.id):
-            return
-        previous = run.parameters.previous
-        before: tuple[InfrastructureState, str] | None = None
-        if previous is not None:
-            alive = {name for name, node in maintainer.reality.nodes.items() if node.instances}
-            described = {node.name for node in previous.compiled.nodes}
-            compiled = with_retired(previous.compiled, maintainer.row.compiled, alive - described)
-            maintainer.note_row(compiled=compiled)
-            how = "failed" if run.error is not None else "was cancelled"
-            maintainer.changes.want(
-                run.scope, previous, f"as it was before run {run.id}, which {how}", maintainer.world.now()
-            )
-            maintainer.changes.nodes(self._records_before(previous))
-            maintainer.reload = True
-            before = self._state_after(previous, run.error)
-        if run.error is None:
-            self._end(run, RunState.CANCELLED, None)
-            if run.parameters.creates_infrastructure:
-                self._drop_infrastructure()
-            self.verdict = before
-            return
-        self._end(run, RunState.FAILED, run.error)
-        self.verdict = before
-        if before is None:
-            self._left_failed(run.error)
-
-    def _state_after(self, previous: Desired, error: ErrorPayload | None) -> tuple[InfrastructureState, str]:
-        """Of an infrastructure that is again what it was; the memory of it is still the newer description's."""
-        nodes = self._maintainer.reality.nodes
-        ready = {name: node.ready for name, node in nodes.items()}
-        missing = [name for name, target in previous.targets.items() if ready.get(name, 0) < target]
-        if missing and not self._maintainer.reality.instances:
-            reason = error.message if error is not None else "it was never built: the last run was cancelled"
-            return InfrastructureState.FAILED, reason
-        return (InfrastructureState.DEGRADED, lacking(missing)) if missing else (InfrastructureState.READY, "")
-
-    def _records_before(self, previous: Desired) -> list[NodeRow]:
-        """The nodes' records as the run found them; what it learned of an unchanged node's implementations is kept."""
-        nodes = self._maintainer.reality.nodes
-        rows: list[NodeRow] = []
-        for described in previous.compiled.nodes:
-            if described.name not in previous.targets:
-                continue
-            now = nodes.get(described.name)
-            same = now is not None and now.compiled.fingerprint == described.fingerprint
-            rows.append(
-                NodeRow(
-                    name=described.name,
-                    target=previous.targets[described.name],
-                    implementation=now.record.implementation if same and now is not None else None,
-                )
-            )
-        known = {row.name for row in rows}
-        return rows + [NodeRow(name=name, target=0) for name in nodes if name not in known]
-
-    def _left_failed(self, error: ErrorPayload) -> None:
-        reality = self._maintainer.reality
-        state = InfrastructureState.DEGRADED if reality.instances else InfrastructureState.FAILED
-        self.verdict = (state, error.message)
 
     def _see_to_down(self, run: RunRow, now: float) -> None:
         maintainer = self._maintainer
         if maintainer.reality.cleared(None):
-            self._end(run, RunState.SUCCEEDED, None)
-            self._drop_infrastructure()
+            self.end(run, RunState.SUCCEEDED, None)
+            self.drop_infrastructure()
         else:
-            self._see_to_refusals(run, now)
+            self.see_to_refusals(run, now)
 
-    def _see_to_refusals(self, run: RunRow, now: float) -> None:
+    def see_to_refusals(self, run: RunRow, now: float) -> None:
         """All that is left to wait for is what a cloud refuses to delete: end the run, and list it."""
         maintainer = self._maintainer
         if not maintainer.reality.leaving or (run.kind != "down" and maintainer.reality.unsatisfied):
@@ -387,14 +385,14 @@ class Running:
             status=409,
             details={"remaining": remaining},
         )
-        self._end(run, RunState.FAILED, error)
+        self.end(run, RunState.FAILED, error)
         if run.kind == "down":
             self.verdict = (InfrastructureState.DESTROYING, error.message)
 
     def _see_to_maintenance(self, run: RunRow, now: float) -> None:
         """One pass is over when each instance was looked at and nothing moves that could settle by itself."""
         if not self._maintainer.health.unchecked and not self.settling(now):
-            self._end(run, RunState.SUCCEEDED, None)
+            self.end(run, RunState.SUCCEEDED, None)
 
     @property
     def holds(self) -> bool:
@@ -434,10 +432,12 @@ class Running:
 
     # -- ending ------------------------------------------------------------------------------------------------------
 
-    def _drop_infrastructure(self) -> None:
+    def drop_infrastructure(self) -> None:
+        """Nothing of it is left: its record becomes a tombstone."""
         self._maintainer.changes.drop(self._maintainer.world.now())
 
-    def _end(self, run: RunRow, state: RunState, error: ErrorPayload | None) -> None:
+    def end(self, run: RunRow, state: RunState, error: ErrorPayload | None) -> None:
+        """The run is over; without one, nothing is made anew."""
         maintainer = self._maintainer
         now = maintainer.world.now()
         maintainer.changes.run(run.id, state=state, finished_at=now, error=error)
@@ -447,10 +447,10 @@ class Running:
         maintainer.changes.event(maintainer.row.scope, f"run.{state.value}", at=now, run_id=run.id, data=data)
         if self.current is not None and self.current.id == run.id:
             self.current = None
-            self._fatal = None
+            self.fatal = None
             self.verdict = None
             maintainer.health.unchecked.clear()
-            maintainer.reality.mark_all()
+            maintainer.reality.make_anew({}, None)
         self.hinted = True
 
 

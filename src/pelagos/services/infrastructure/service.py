@@ -19,16 +19,25 @@ import structlog
 from sqlalchemy import Connection, select, update
 
 from pelagos.clouds.pool import Pool
-from pelagos.clouds.values import CommandResult
-from pelagos.model.errors import LeaseHeld, LeaseLost, NotFound, PelagosError, Retry
+from pelagos.clouds.values import CloudFlavor, CommandResult
+from pelagos.model.errors import InvalidInput, LeaseHeld, LeaseLost, NotFound, PelagosError, Retry, from_payload
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState
 from pelagos.process import Context, ServiceProcess, client, current_context, operation, use_context
 from pelagos.services.compute import ComputeService
-from pelagos.services.compute.messages import ConsoleRequest, ExecuteRequest, ListenerCheck, RefreshAccounts
+from pelagos.services.compute.messages import (
+    ConsoleRequest,
+    ExecuteRequest,
+    FlavorsRequest,
+    ListenerCheck,
+    RefreshAccounts,
+)
 from pelagos.services.infrastructure import importing, queries, records, revisions
 from pelagos.services.infrastructure.accepting import accept_run
+from pelagos.services.infrastructure.applying import check_fits, check_names
 from pelagos.services.infrastructure.compiling import Compiler
+from pelagos.services.infrastructure.desiring import lacking
+from pelagos.services.infrastructure.drawing import graph_of
 from pelagos.services.infrastructure.health import NetworkProber, Prober
 from pelagos.services.infrastructure.maintainer import Maintainer
 from pelagos.services.infrastructure.messages import (
@@ -40,9 +49,11 @@ from pelagos.services.infrastructure.messages import (
     RefreshLive,
     SetMaintained,
 )
+from pelagos.services.infrastructure.plan_file import bundle_of, check_plan, digest_of, exact_plan
 from pelagos.services.infrastructure.planning import plan_of
+from pelagos.services.infrastructure.prices import Prices
+from pelagos.services.infrastructure.reconfiguring import stale_plan
 from pelagos.services.infrastructure.rendering import Renderer
-from pelagos.services.infrastructure.running import lacking
 from pelagos.services.infrastructure.settings import MaintainerSettings
 from pelagos.services.infrastructure.standby import RESIDENT, Standby, lease_name
 from pelagos.services.infrastructure.values import StoredBundle
@@ -52,12 +63,15 @@ from pelagos.store.port import Store
 from pelagos.store.schema import infrastructures, runs
 from pelagos.wire.infrastructures import (
     DefinitionView,
+    GraphRequest,
+    GraphView,
     InfrastructureSummary,
     LogView,
     PlanRequest,
     PlanView,
     RunRequest,
     RunView,
+    SavedPlan,
 )
 
 if TYPE_CHECKING:
@@ -84,6 +98,8 @@ _PAGE = 1000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
 _PATIENCE = 5.0
 """Seconds that a command waits for a lease before it looks whether there is work left."""
+_CATALOGUE_PATIENCE = 10.0
+"""Seconds that a plan waits for a cloud's prices."""
 _NET = 5.0
 """Seconds after which events are looked for without a bell."""
 
@@ -128,6 +144,7 @@ class InfrastructureService(ServiceProcess):
 
     async def on_init(self) -> None:
         self._compiler = Compiler(self._pool, self.world)
+        self._prices = Prices(self._pool, self.world, self._flavors)
         if self._prober is None:
             self._prober = self._network_prober = NetworkProber(self.world, self._execute, self._owns_listener)
 
@@ -163,8 +180,13 @@ class InfrastructureService(ServiceProcess):
         """Accept a run and see that somebody works on it. Answers before it begins."""
         scope = current_context().scope
         compiled, bundle, number = None, None, 0
+        exact, check = None, None
         if request.kind == "up":
+            if request.plan is not None:
+                request = self._of_plan(request, request.plan)
+                exact = exact_plan(request.plan) if request.plan is not None else None
             compiled, bundle, number = await self._compile(scope, request)
+            check = await self._check_of(scope, request, compiled)
         accept = partial(
             accept_run,
             scope=scope,
@@ -172,6 +194,8 @@ class InfrastructureService(ServiceProcess):
             compiled=compiled,
             bundle=bundle,
             rollback=number,
+            exact=exact,
+            check=check,
             run_id=self.world.new_id(),
             infrastructure_id=self.world.new_id(),
             now=self.world.now(),
@@ -218,15 +242,28 @@ class InfrastructureService(ServiceProcess):
     async def plan(self, request: PlanRequest) -> PlanView:
         """What would change, after a look at the clouds. Changes nothing."""
         scope = current_context().scope
-        compiled = None
+        if request.save and request.revision:
+            raise InvalidInput(
+                "the plan of an earlier version cannot be saved: it would hold that version's secrets",
+                advice="Use `pelagos rollback`, or save a plan of the description's files.",
+            )
+        compiled, bundle = None, None
         if request.sources or request.entries or request.revision:
-            compiled, _, _ = await self._compile(scope, request)
-        plan = partial(plan_of, scope=scope, request=request, compiled=compiled)
-        first = await self._store.read(plan)
-        if first.id is not None:
-            await self._refresh(scope, first.id)
-            first = await self._store.read(plan)
-        return first
+            compiled, bundle, _ = await self._compile(scope, request)
+        plan = partial(plan_of, scope=scope, request=request, compiled=compiled, bundle=bundle, now=self.world.now())
+        planned = await self._store.read(plan)
+        if planned.view.id is not None:
+            await self._refresh(scope, planned.view.id)
+            planned = await self._store.read(plan)
+        costs = await self._prices.costs(planned)
+        return msgspec.structs.replace(planned.view, cost=costs.estimates, unpriced=costs.unpriced)
+
+    @operation
+    async def graph(self, request: GraphRequest) -> GraphView:
+        """Who depends on whom in a description. Raises DescriptionError."""
+        wanted = PlanRequest(sources=request.sources, entries=request.entries)
+        compiled, _, _ = await self._compile(current_context().scope, wanted)
+        return graph_of(compiled.compiled)
 
     @operation
     async def set_maintained(self, request: SetMaintained) -> InfrastructureSummary:
@@ -345,6 +382,8 @@ class InfrastructureService(ServiceProcess):
         number is the revision's, 0 for none."""
 
         def find(connection: Connection) -> tuple[StoredBundle, int, str]:
+            if isinstance(request, RunRequest) and request.plan is not None:
+                return bundle_of(request.plan), 0, request.map_clouds
             if request.revision:
                 infrastructure_id = queries.resolve(connection, scope, request.infrastructure)
                 info, bundle = revisions.read_revision(connection, scope, infrastructure_id, request.revision)
@@ -356,6 +395,47 @@ class InfrastructureService(ServiceProcess):
         result = await self._compiler.description(bundle.sources, bundle.entries, bundle.definitions, map_clouds)
         used = {type_: bundle.definitions[type_] for type_ in result.used}
         return result, msgspec.structs.replace(bundle, definitions=used), number
+
+    @staticmethod
+    def _of_plan(request: RunRequest, plan: SavedPlan) -> RunRequest:
+        """The request that carries out a saved plan. Raises InvalidInput."""
+        check_plan(plan)
+        return msgspec.structs.replace(
+            request,
+            sources=plan.sources,
+            entries=plan.entries,
+            infrastructure=plan.infrastructure or "",
+            revision="",
+            strategy=plan.strategy,
+            only=plan.only,
+            without=plan.without,
+            replace=plan.replace,
+        )
+
+    async def _check_of(
+        self, scope: Scope, request: RunRequest, compiled: CompileResult
+    ) -> Callable[[Connection], None] | None:  # fmt: skip
+        """What has to hold in the transaction that accepts an ``up``: names are those of nodes, a saved plan fits."""
+        plan = request.plan
+        asked = PlanRequest(
+            sources=request.sources,
+            entries=request.entries,
+            infrastructure=request.infrastructure,
+            only=request.only,
+            without=request.without,
+            replace=request.replace,
+        )
+        if plan is None:
+            if request.new or not (request.only or request.without or request.replace):
+                return None
+            return partial(check_names, scope=scope, request=asked, compiled=compiled)
+        if digest_of(compiled.compiled) != plan.digest:
+            raise from_payload(
+                stale_plan(["the description is compiled to something else than then: the pool of clouds has changed"])
+            )
+        if plan.infrastructure is not None:
+            await self._refresh(scope, plan.infrastructure)
+        return partial(check_fits, scope=scope, plan=plan, request=asked, compiled=compiled)
 
     async def _refresh(self, scope: Scope, infrastructure_id: str) -> dict[str, str]:
         """Account -> error, for those that could not be listed."""
@@ -369,6 +449,10 @@ class InfrastructureService(ServiceProcess):
         except PelagosError as error:
             return dict.fromkeys(accounts, error.message)
         return {account: error.message for account, error in answer.errors.items()}
+
+    async def _flavors(self, account: str) -> tuple[CloudFlavor, ...]:
+        compute = client(ComputeService, self, timeout=_CATALOGUE_PATIENCE)
+        return (await compute.flavors(FlavorsRequest(account=account))).items
 
     async def _execute(self, server_id: str, argv: tuple[str, ...], timeout: float) -> CommandResult:
         compute = client(ComputeService, self, timeout=timeout + 1.0)

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pelagos.model.diagnostics import Position
+from pelagos.services.infrastructure.policies import NodePolicy
+from pelagos.wire.infrastructures import PlanAction
 
 __all__ = [
     "RESOURCE_COMMON",
@@ -21,6 +23,7 @@ __all__ = [
     "CompiledNode",
     "Contextualisation",
     "Desired",
+    "ExactPlan",
     "HealthCheck",
     "Implementation",
     "MysqlCheck",
@@ -146,9 +149,17 @@ class CompiledNode(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     mappings: tuple[AttributeMapping, ...] = ()
     fingerprint: str = ""
     """Changes when anything does that its instances were made from."""
+    policy: NodePolicy = NodePolicy()
+    definition: str = ""
+    """Key in ``definitions``, where it is not the type: of a node that was left as it is while its type changed."""
     retired: bool = False
     """No longer described; kept with its dependencies until its last instance is destroyed, in order."""
     position: Position | None = None
+
+    @property
+    def defined_by(self) -> str:
+        """Its key in ``definitions``."""
+        return self.definition or self.type
 
 
 class CompiledInfrastructure(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,6 +170,8 @@ class CompiledInfrastructure(msgspec.Struct, frozen=True, kw_only=True):
     variables: dict[str, Any] = {}
     nodes: tuple[CompiledNode, ...] = ()
     definitions: dict[str, tuple[Implementation, ...]] = {}
+    moved: dict[str, str] = {}
+    """Former name of a node -> its name now: it is the same node, its instances stay."""
 
     def node(self, name: str) -> CompiledNode | None:
         """The node of that name. A scan: callers with many look-ups make their own table."""
@@ -191,6 +204,29 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     revision: str = ""
 
 
+class ExactPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a run does that carries out a saved plan: this and nothing else."""
+
+    generation: int
+    """Of the infrastructure when the plan was made; 0: there was none."""
+    actions: tuple[PlanAction, ...]
+
+    @property
+    def creates(self) -> dict[str, int]:
+        """Node -> instances that are made."""
+        made: dict[str, int] = {}
+        for action in self.actions:
+            if action.action in ("create", "replace"):
+                made[action.node] = made.get(action.node, 0) + action.count
+        return made
+
+    @property
+    def destroys(self) -> frozenset[str]:
+        """Ids of the instances that go."""
+        gone = (action.instances for action in self.actions if action.action in ("destroy", "replace"))
+        return frozenset(instance for instances in gone for instance in instances)
+
+
 class RunParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How a run works, stored with it. ``desired`` is written when the run is accepted, ``previous`` when it starts:
     what a run that fails or is cancelled goes back to."""
@@ -211,3 +247,22 @@ class RunParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     rollback: int = 0
     """The revision that it goes back to, if that is what was asked for; 0: it wants something new."""
     maintained: bool | None = None
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    wanted_anew: tuple[str, ...] = ()
+    """``NODE`` or ``NODE/`` and the beginning of an instance's id: made anew in any case."""
+    held: tuple[str, ...] = ()
+    """Nodes that it leaves as they are."""
+    exact: ExactPlan | None = None
+    on_failure: str = ""
+    """In place of what the nodes' policies say."""
+    moved: dict[str, str] = {}
+    """Former name of a node -> its name now, for the moves that this run made."""
+    anew: dict[str, str] | None = None
+    """Instances that it makes anew, and why; None while that is not decided."""
+    going_back: bool = False
+    """It failed after it had begun to remove what was there, and brings that back."""
+    stopping: bool = False
+    """It failed, and only what is half-made is taken back."""
+    inherited: bool = False
+    """It superseded another run, and goes back to what that one would have gone back to."""

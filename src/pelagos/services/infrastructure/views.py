@@ -62,4 +62,5 @@ def instance_status(row: InstanceRow, server: ServerState | None) -> InstanceSta
         server_id=row.server_id or None,
         created_at=rfc3339(row.created_at),
         reason=reason,
+        outdated=row.outdated,
     )

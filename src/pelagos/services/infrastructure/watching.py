@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HealthWatch"]
 
+_WELL_ONCE = (InstanceState.READY, InstanceState.TEMP_FAILED)
 _PROBED = (InstanceState.PENDING, InstanceState.READY, InstanceState.TEMP_FAILED)
 
 
@@ -70,9 +71,9 @@ class HealthWatch:
         node = maintainer.reality.nodes[instance.row.node]
         return maintainer.renderer.health_check(maintainer.row, maintainer.reality, node, instance, implementation)
 
-    def probe_all(self, now: float) -> None:
-        """Plan a probe of every instance that has a check and a server: by a maintenance run all now, and the run
-        waits for their verdicts; by a resident maintainer spread over the time between two probes."""
+    def probe_all(self, now: float, *, ill: bool = False) -> None:
+        """Plan a probe of every instance that has a check and a server, or only of the ``ill``: by a run all now, and a
+        maintenance run waits for their verdicts; by a resident maintainer spread over the time between two probes."""
         maintainer = self._maintainer
         run = maintainer.running.current
         spread = maintainer.settings.health_interval if run is None else 0.0
@@ -81,7 +82,7 @@ class HealthWatch:
         waiting = [
             instance
             for instance in maintainer.reality.instances.values()
-            if instance.row.state in (InstanceState.READY, InstanceState.TEMP_FAILED)
+            if instance.row.state in ((InstanceState.TEMP_FAILED,) if ill else _WELL_ONCE)
             and instance.row.id not in self.probing
         ]
         step = spread / len(waiting) if waiting else 0.0

@@ -17,17 +17,19 @@ from pelagos.services.infrastructure.description.fields import (
     require,
     text_at,
 )
+from pelagos.services.infrastructure.description.policies import read_policy
+from pelagos.services.infrastructure.policies import NodePolicy
 from pelagos.services.infrastructure.source.nodes import MAPPING, SCALAR, SEQUENCE, Node, kind_of
 from pelagos.services.infrastructure.source.problems import Problems, did_you_mean, listing
 from pelagos.services.infrastructure.values import AttributeMapping
 
 __all__ = ["MAX_INSTANCES", "TOP_LEVEL", "Draft", "Edge", "InfrastructureReader", "NodeDraft"]
 
-TOP_LEVEL = ("infra_name", "user_id", "nodes", "dependencies", "variables")
+TOP_LEVEL = ("infra_name", "user_id", "nodes", "dependencies", "variables", "moved")
 MAX_INSTANCES = 100_000
 """Most instances of one node; a larger number is taken for a slip."""
 
-_NODE_KEYS = ("name", "type", "scaling", "filter", "variables")
+_NODE_KEYS = ("name", "type", "scaling", "filter", "variables", "policy")
 
 
 @dataclass(slots=True)
@@ -43,6 +45,7 @@ class NodeDraft:
     filter: dict[str, Any] = field(default_factory=dict)
     filter_position: Position | None = None
     variables: dict[str, Any] = field(default_factory=dict)
+    policy: NodePolicy = field(default_factory=NodePolicy)
 
 
 @dataclass(slots=True)
@@ -64,6 +67,8 @@ class Draft:
     variables: dict[str, Any]
     nodes: list[NodeDraft]
     edges: list[Edge]
+    moved: dict[str, str] = field(default_factory=dict)
+    """Former name of a node -> its name now."""
 
 
 class InfrastructureReader:
@@ -106,7 +111,33 @@ class InfrastructureReader:
             for item in items_at(root.get("dependencies"), "'dependencies'", problems)
             if (edge := self._edge(item)) is not None
         ]
-        return Draft(name, user_id, variables, nodes, edges)
+        return Draft(name, user_id, variables, nodes, edges, self._moved(root.get("moved")))
+
+    def _moved(self, found: Node | None) -> dict[str, str]:
+        """Former name -> new one. A move that has been made may stay in the description."""
+        problems = self._problems
+        moved: dict[str, str] = {}
+        for item in items_at(found, "'moved'", problems):
+            entry = mapping_at(item, "an item of 'moved'", problems)
+            if entry is None:
+                if item.kind == SCALAR and item.value is None and item.style != "missing":
+                    problems.error("an item of 'moved' is empty", item.position, "write - {from: a, to: b}")
+                continue
+            check_keys(entry, ("from", "to"), "an item of 'moved'", problems)
+            names = [require(entry, key, "an item of 'moved'", problems) for key in ("from", "to")]
+            old, new = (name_at(node, "a name in 'moved'", problems) if node is not None else "" for node in names)
+            if not old or not new:
+                continue
+            if new not in self._by_name:
+                advice = did_you_mean(new, self._by_name, f"there are: {listing(self._by_name) or 'none'}")
+                problems.error(f"there is no node {new!r} that {old!r} could have become", entry.position, advice)
+            elif old in self._by_name:
+                problems.error(f"the node {old!r} is described, so it has not moved to {new!r}", entry.position)
+            elif old in moved or new in moved.values():
+                problems.error(f"{old!r} or {new!r} is in 'moved' twice", entry.position)
+            else:
+                moved[old] = new
+        return moved
 
     def _node(self, item: Node, inherited: dict[str, Any]) -> NodeDraft | None:
         problems = self._problems
@@ -133,6 +164,7 @@ class InfrastructureReader:
             filter_node.plain() if filter_node is not None else {},
             filter_node.position if filter_node is not None else None,
             _merged(inherited, own) if own else inherited,
+            read_policy(item.get("policy"), what, problems),
         )
         if not name:
             return None

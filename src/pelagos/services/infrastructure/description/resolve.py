@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ from pelagos.services.infrastructure.description.infrastructure import Draft, Ed
 from pelagos.services.infrastructure.description.resources import missing_extra
 from pelagos.services.infrastructure.source.problems import Problems, did_you_mean, listing
 from pelagos.services.infrastructure.templates.environment import FUNCTIONS
-from pelagos.services.infrastructure.templates.facts import Facts, column_of, facts_of
+from pelagos.services.infrastructure.templates.facts import Facts, column_of, facts_of, uses_of
 from pelagos.services.infrastructure.values import (
     AttributeMapping,
     CompiledInfrastructure,
@@ -29,6 +29,7 @@ _NAMES = (
     *("node_id", "name", "type", "infra_id", "infra_name", "user_id", "variables", "scaling", "filter", "mappings"),
     *("resource", "contextualisation", "config_management", "health_check"),
 )
+_MORE = frozenset({"scaling", "mappings", "user_id"})
 _GLOBALS = ("range", "dict", "cycler", "joiner", "namespace")
 _HEALTH_NAMES = ("ip", "instance_data")
 
@@ -71,6 +72,7 @@ class Resolver:
         self._problems = problems
         self._templates: dict[tuple[str, int], list[_Template]] = {}
         self._hashes: dict[tuple[str, int], bytes] = {}
+        self._looks: dict[tuple[str, int], frozenset[str]] = {}
         self._names = {node.name for node in draft.nodes}
         self._depends_on: dict[str, list[str]] = {node.name: [] for node in draft.nodes}
         self._dependents: dict[str, list[str]] = {}
@@ -102,7 +104,8 @@ class Resolver:
                     variables=node.variables,
                     depends_on=tuple(self._depends_on[node.name]),
                     mappings=tuple(mappings.get(node.name, ())),
-                    fingerprint=self._fingerprint(node, choice) if choice else "",
+                    fingerprint=self._fingerprint(node, choice, mappings.get(node.name, ())) if choice else "",
+                    policy=node.policy,
                     position=node.node.position,
                 )
             )
@@ -115,6 +118,7 @@ class Resolver:
             variables=draft.variables,
             nodes=tuple(nodes),
             definitions=used,
+            moved=draft.moved,
         )
 
     # the graph
@@ -203,9 +207,22 @@ class Resolver:
                 )
         return tuple(possible)
 
-    def _fingerprint(self, node: NodeDraft, choice: tuple[int, ...]) -> str:
+    def _fingerprint(self, node: NodeDraft, choice: tuple[int, ...], mappings: Sequence[AttributeMapping]) -> str:
         hashes = [self._hashes[node.type, index] for index in choice]
-        return _digest([node.type, node.filter, node.variables, hashes]).hex()
+        made_from: list[Any] = [node.type, node.filter, node.variables, hashes]
+        looked_at = frozenset().union(*(self._looked_at(node.type, index) for index in choice))
+        if looked_at:
+            more = {"scaling": [node.min, node.max], "mappings": mappings, "user_id": self._draft.user_id}
+            made_from.append([more.get(name, name) for name in sorted(looked_at)])
+        return _digest(made_from).hex()
+
+    def _looked_at(self, type_: str, index: int) -> frozenset[str]:
+        """Of what is neither in definition nor variables, what the implementation's templates may look at."""
+        found = self._looks.get((type_, index))
+        if found is None:
+            names = [uses_of(template.text).names for template in self._templates[type_, index]]
+            found = self._looks[type_, index] = _MORE & frozenset().union(*names)
+        return found
 
     # templates
 

@@ -14,7 +14,7 @@ from jinja2 import TemplateSyntaxError, meta, nodes
 
 from pelagos.services.infrastructure.templates.environment import FUNCTIONS, NODE_FUNCTIONS, environment
 
-__all__ = ["Facts", "NodeReference", "column_of", "facts_of", "is_template"]
+__all__ = ["Facts", "NodeReference", "Uses", "column_of", "facts_of", "is_template", "uses_of"]
 
 _MARKER = re.compile(r"\{\{|\{%|\{#")
 _GUARD_TESTS = ("defined", "undefined")
@@ -44,6 +44,15 @@ class Facts(NamedTuple):
     """Nodes certainly asked for."""
     includes: tuple[int, ...] = ()
     """Lines that include other templates."""
+
+
+class Uses(NamedTuple):
+    """What a template may look at, certainly or not: whatever else changes, its text stays the same."""
+
+    names: frozenset[str] = frozenset()
+    """Names that it does not set itself."""
+    paths: frozenset[tuple[str, ...]] = frozenset()
+    """Paths below ``variables``; the empty one stands for all of them."""
 
 
 def is_template(text: str) -> bool:
@@ -83,6 +92,29 @@ def facts_of(text: str) -> Facts:
         nodes=tuple(walker.references),
         includes=tuple(walker.includes),
     )
+
+
+@functools.lru_cache(maxsize=4096)
+def uses_of(text: str) -> Uses:
+    """What the template may look at. Of one that cannot be compiled: everything."""
+    try:
+        template = environment().parse(text)
+        names = frozenset(meta.find_undeclared_variables(template))
+    except (TemplateSyntaxError, RecursionError):
+        return Uses(frozenset({"variables"}), frozenset({()}))
+    paths: set[tuple[str, ...]] = set()
+    if "variables" in names:
+        _collect_paths(template, paths)
+    return Uses(names, frozenset(paths))
+
+
+def _collect_paths(node: nodes.Node, paths: set[tuple[str, ...]]) -> None:
+    path = _path_of(node)
+    if path is None:
+        for child in node.iter_child_nodes():
+            _collect_paths(child, paths)
+    elif path[0] == "variables":
+        paths.add(path[1:])
 
 
 def _path_of(node: nodes.Node) -> tuple[str, ...] | None:

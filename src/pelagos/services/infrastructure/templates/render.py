@@ -22,9 +22,10 @@ import jinja2
 
 from pelagos.model.diagnostics import Diagnostic, Position
 from pelagos.model.errors import DescriptionError, PelagosError
+from pelagos.services.infrastructure.asking import Asked, InstanceInfo, NodeFunctions, Unresolvable
 from pelagos.services.infrastructure.source.events import events_of
 from pelagos.services.infrastructure.source.nodes import Composer, Node
-from pelagos.services.infrastructure.source.problems import Problems, Source, listing
+from pelagos.services.infrastructure.source.problems import Problems, Source
 from pelagos.services.infrastructure.templates.dump import dump
 from pelagos.services.infrastructure.templates.environment import Runaway, run
 from pelagos.services.infrastructure.templates.facts import is_template
@@ -39,16 +40,6 @@ from pelagos.services.infrastructure.values import (
 __all__ = ["InstanceInfo", "Rendered", "TemplateData", "render_health_check", "render_implementation"]
 
 _MAX_COMMAND_OUTPUT = 64 * 1024
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InstanceInfo:
-    """An instance as templates see it. ``data`` is what ``find_node_id`` shows besides ids and addresses."""
-
-    node_id: str
-    addresses: Sequence[str] = ()
-    private_addresses: Sequence[str] = ()
-    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,6 +113,8 @@ class Rendered:
     command: str | tuple[str, ...]
     health_check: HealthCheck
     """Still templates: see :func:`render_health_check`."""
+    asked: tuple[Asked, ...] = ()
+    """What was asked of other nodes, with the answers."""
 
 
 def render_implementation(implementation: Implementation, data: TemplateData) -> Rendered:
@@ -129,7 +122,8 @@ def render_implementation(implementation: Implementation, data: TemplateData) ->
 
     Raises :class:`DescriptionError` with a diagnostic for each template that cannot be rendered."""
     context = implementation.contextualisation
-    work = _Rendering(implementation, _names(data, implementation))
+    nodes = NodeFunctions(data.instances, data.infra_id)
+    work = _Rendering(implementation, _names(data, implementation, nodes))
     if context.type == "cooked":
         options, config, attributes = implementation.resource, implementation.config_management, context.attributes
     else:
@@ -164,6 +158,7 @@ def render_implementation(implementation: Implementation, data: TemplateData) ->
         env=env,
         command=command,
         health_check=implementation.health_check,
+        asked=nodes.asked,
     )
 
 
@@ -173,7 +168,7 @@ def render_health_check(
     """The check for one instance, no templates left. ``implementation`` gives errors their places.
 
     Raises :class:`DescriptionError` as :func:`render_implementation` does."""
-    names = _names(data, implementation)
+    names = _names(data, implementation, NodeFunctions(data.instances, data.infra_id))
     names["ip"] = ip
     names["instance_data"] = {"node_id": data.node_id, "resource_address": ip, "infra_id": data.infra_id}
     work = _Rendering(implementation, names)
@@ -203,60 +198,19 @@ def _hostname(name: str, node_id: str) -> str:
     return label.strip("-") or "instance"
 
 
-class _Unresolvable(Exception):
-    """A function of ours cannot answer; the text says why."""
-
-
-def _names(data: TemplateData, implementation: Implementation | None) -> dict[str, Any]:
+def _names(data: TemplateData, implementation: Implementation | None, nodes: NodeFunctions) -> dict[str, Any]:
     """The names of reference 4.9."""
-
-    def instances(node: Any) -> Sequence[InstanceInfo]:
-        if not isinstance(node, str):
-            raise _Unresolvable(f"a node is asked for by name, not by {node!r}")
-        if node not in data.instances:
-            known = listing(sorted(data.instances)) or "none"
-            raise _Unresolvable(f"there is no node {node!r}; nodes with instances are: {known}")
-        found = data.instances[node]
-        if not found:
-            raise _Unresolvable(f"the node {node!r} has no instance yet; add a dependency on it")
-        return found
-
-    def address(node: str, instance: InstanceInfo, addresses: Sequence[str]) -> str:
-        if not addresses:
-            raise _Unresolvable(f"the instance {instance.node_id} of node {node!r} has no such address")
-        return addresses[0]
-
-    def getip(node: str) -> str:
-        first = instances(node)[0]
-        return address(node, first, first.addresses)
-
-    def getprivip(node: str) -> str:
-        first = instances(node)[0]
-        return address(node, first, first.private_addresses or first.addresses)
-
-    def getipall(node: str) -> list[str]:
-        return [address(node, instance, instance.addresses) for instance in instances(node)]
-
-    def find_node_id(node: str) -> dict[str, Any]:
-        first = instances(node)[0]
-        return {
-            **first.data,
-            "node_id": first.node_id,
-            "infra_id": data.infra_id,
-            "resource_address": list(first.addresses),
-            "private_address": list(first.private_addresses),
-        }
 
     def cut(text: Any, start: int | None = None, end: int | None = None) -> Any:
         return text[start:end]
 
     def cmd(command: str) -> str:
         if not data.cmd_allowed or data.run_command is None:
-            raise _Unresolvable("cmd() runs commands on the control plane's host and is switched off")
+            raise Unresolvable("cmd() runs commands on the control plane's host and is switched off")
         return data.run_command(shlex.split(command))[:_MAX_COMMAND_OUTPUT]
 
     def ibget(*_: Any, **__: Any) -> None:
-        raise _Unresolvable("ibget() is not offered: templates cannot read the store")
+        raise Unresolvable("ibget() is not offered: templates cannot read the store")
 
     names: dict[str, Any] = {
         "node_id": data.node_id,
@@ -269,10 +223,7 @@ def _names(data: TemplateData, implementation: Implementation | None) -> dict[st
         "scaling": data.scaling,
         "filter": data.filter,
         "mappings": data.mappings,
-        "getip": getip,
-        "getprivip": getprivip,
-        "getipall": getipall,
-        "find_node_id": find_node_id,
+        **nodes.names(),
         "cut": cut,
         "cmd": cmd,
         "ibget": ibget,
@@ -345,7 +296,7 @@ class _Rendering:
     def _text(self, text: str, path: str) -> str:
         try:
             return run(text, self.names)
-        except _Unresolvable as error:
+        except Unresolvable as error:
             self._fail(path, _line_of(error), str(error))
         except jinja2.TemplateSyntaxError as error:
             self._fail(path, error.lineno, f"the template has a syntax error: {error.message}")

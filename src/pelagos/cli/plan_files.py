@@ -1,0 +1,45 @@
+"""Files of saved plans: written for the owner alone, since they hold the description as it is; read with a check."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pelagos.model.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from pelagos.wire.infrastructures import SavedPlan
+
+__all__ = ["load_plan", "write_plan"]
+
+_LARGEST = 256 << 20
+
+
+def write_plan(plan: SavedPlan, path: Path) -> None:
+    """Write it, in place of what is there, all or nothing. Raises OSError."""
+    from pelagos.wire.plans import written
+
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(written(plan))
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+
+
+def load_plan(path: Path) -> SavedPlan:
+    """Raises InvalidInput for a file that cannot be read, or is no plan as it was written."""
+    from pelagos.wire.plans import read_plan
+
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error
+    if len(content) > _LARGEST:
+        raise InvalidInput(f"{path} is larger than any plan")
+    return read_plan(content, str(path))

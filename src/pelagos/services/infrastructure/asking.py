@@ -1,0 +1,127 @@
+"""What templates ask of other nodes: addresses and ids, answered and written down.
+
+What an instance was told of others is part of what it was made from, but no part of its description: it changes when
+they do. So every question of a rendering is kept with its answer (:class:`Asked`), and whether an instance is still
+told the truth is found by asking again, without rendering anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from pelagos.services.infrastructure.source.problems import listing
+
+__all__ = ["Asked", "InstanceInfo", "Instances", "NodeFunctions", "Unresolvable"]
+
+
+class Unresolvable(Exception):
+    """A question cannot be answered; the text says why."""
+
+
+class Asked(msgspec.Struct, frozen=True, array_like=True):
+    """``function`` (``getip``, ...) was called with the name of ``node``."""
+
+    function: str
+    node: str
+    answer: Any
+
+    def __str__(self) -> str:
+        return f"{self.function}({self.node!r})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InstanceInfo:
+    """An instance as templates see it. ``data`` is what ``find_node_id`` shows besides ids and addresses."""
+
+    node_id: str
+    addresses: Sequence[str] = ()
+    private_addresses: Sequence[str] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+Instances = Mapping[str, Sequence[InstanceInfo]]
+"""Node -> its instances in a stable order."""
+
+
+class NodeFunctions:
+    """The functions of reference 4.9 whose argument is a node's name. ``asked`` grows with each answer."""
+
+    def __init__(self, instances: Instances, infra_id: str) -> None:
+        self._instances = instances
+        self._infra_id = infra_id
+        self._asked: dict[tuple[str, str], Any] = {}
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """Each question once, in order, with its last answer."""
+        return tuple(Asked(function, node, answer) for (function, node), answer in self._asked.items())
+
+    def names(self) -> dict[str, Callable[[str], Any]]:
+        """By the names that templates have for them."""
+
+        def recorded(name: str, function: Callable[[str], Any]) -> Callable[[str], Any]:
+            def call(node: str) -> Any:
+                answer = function(node)
+                self._asked[name, node] = answer
+                return answer
+
+            return call
+
+        return {name: recorded(name, function) for name, function in self._functions().items()}
+
+    def answer(self, function: str, node: str) -> Any:
+        """One answer, not written down. Raises Unresolvable."""
+        found = self._functions().get(function)
+        if found is None:
+            raise Unresolvable(f"there is no function {function}()")
+        return found(node)
+
+    def _functions(self) -> dict[str, Callable[[str], Any]]:
+        return {
+            "getip": self._getip,
+            "getprivip": self._getprivip,
+            "getipall": self._getipall,
+            "find_node_id": self._find_node_id,
+        }
+
+    def _of(self, node: Any) -> Sequence[InstanceInfo]:
+        if not isinstance(node, str):
+            raise Unresolvable(f"a node is asked for by name, not by {node!r}")
+        if node not in self._instances:
+            known = listing(sorted(self._instances)) or "none"
+            raise Unresolvable(f"there is no node {node!r}; nodes with instances are: {known}")
+        found = self._instances[node]
+        if not found:
+            raise Unresolvable(f"the node {node!r} has no instance yet; add a dependency on it")
+        return found
+
+    def _getip(self, node: str) -> str:
+        first = self._of(node)[0]
+        return _address(node, first, first.addresses)
+
+    def _getprivip(self, node: str) -> str:
+        first = self._of(node)[0]
+        return _address(node, first, first.private_addresses or first.addresses)
+
+    def _getipall(self, node: str) -> list[str]:
+        return [_address(node, instance, instance.addresses) for instance in self._of(node)]
+
+    def _find_node_id(self, node: str) -> dict[str, Any]:
+        first = self._of(node)[0]
+        return {
+            **first.data,
+            "node_id": first.node_id,
+            "infra_id": self._infra_id,
+            "resource_address": list(first.addresses),
+            "private_address": list(first.private_addresses),
+        }
+
+
+def _address(node: str, instance: InstanceInfo, addresses: Sequence[str]) -> str:
+    if not addresses:
+        raise Unresolvable(f"the instance {instance.node_id} of node {node!r} has no such address")
+    return addresses[0]

@@ -1,0 +1,241 @@
+"""What a description means for the instances there are: which are made anew, and why, key by key. Pure.
+
+Plan and maintainer both ask :func:`look_ahead`, so that the plan cannot promise what the maintainer does not do. An
+instance is made anew if its source differs from the description's (:mod:`~pelagos.services.infrastructure.made_from`),
+if what other nodes told it at its creation will no longer be true once they have changed, or if somebody asks for it.
+That a node has more instances than then, or fewer, makes nobody else anew.
+
+What will be true is found by going through the graph from dependees to dependents with the instances that will be there
+then; those that are still to be made stand in it with addresses that nobody has. So a change of one node reaches those
+that were told its address, and theirs, and no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from pelagos.services.infrastructure.asking import Asked, InstanceInfo, NodeFunctions, Unresolvable
+from pelagos.services.infrastructure.graph import topological_order
+from pelagos.services.infrastructure.made_from import Source, Sources, digest_of, renamed
+from pelagos.services.infrastructure.names import hostname_of
+from pelagos.services.infrastructure.observed import ObservedInstance, Verdict, choose_surplus, verdict
+from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode
+from pelagos.wire.infrastructures import DescriptionChange
+
+__all__ = ["ASKED", "DESCRIBED_ANEW", "Followed", "Mark", "Outlook", "look_ahead"]
+
+DESCRIBED_ANEW = "described anew"
+TOLD_ANEW = "what it was told of others changes"
+ASKED = "asked for"
+_UNKNOWN = "(known when it is there)"
+
+
+KEPT = "kept by its policy"
+HELD = "left out of this change"
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """Why an instance is not as described. ``changes`` are the keys that differ; ``kept`` says why it stays so."""
+
+    reason: str
+    changes: tuple[DescriptionChange, ...] = ()
+    kept: str = ""
+
+
+class Followed(msgspec.Struct, frozen=True):
+    """An instance that is as described, under another index, or after nodes were renamed: what its record says now."""
+
+    implementation: int
+    source: str
+    asked: tuple[Asked, ...]
+
+
+class Outlook(msgspec.Struct, frozen=True):
+    """Instances by id. Those in none of them are as described."""
+
+    replace: dict[str, Mark] = {}
+    drifted: dict[str, Mark] = {}
+    """Not as described, and kept so."""
+    followed: dict[str, Followed] = {}
+
+
+class _Looking:
+    def __init__(
+        self,
+        desired: CompiledInfrastructure,
+        targets: Mapping[str, int],
+        observed: Sequence[ObservedInstance],
+        made_from: Mapping[str, Source],
+        wanted: Collection[str],
+        moved: Mapping[str, str],
+        held: Collection[str],
+        infrastructure_id: str,
+    ) -> None:
+        self._targets = targets
+        self._made_from = made_from
+        self._wanted = wanted
+        self._moved = moved
+        self._held = held
+        self._book = Sources(desired)
+        self._by_node: dict[str, list[ObservedInstance]] = {}
+        for instance in observed:
+            if verdict(instance.state, instance.server)[0] is Verdict.KEEP:
+                self._by_node.setdefault(instance.node, []).append(instance)
+        self._nodes = {node.name: node for node in desired.nodes if not node.retired}
+        self._infos: dict[str, Sequence[InstanceInfo]] = {}
+        if any(instance.asked for instance in observed):
+            for name, found in self._by_node.items():
+                found.sort(key=lambda instance: (instance.ordinal, instance.id))
+                self._infos[name] = [_info(instance, self._nodes.get(name)) for instance in found]
+        self._functions = NodeFunctions(self._infos, infrastructure_id)
+        self.outlook = Outlook(replace={}, drifted={}, followed={})
+
+    def look(self) -> Outlook:
+        nodes = self._nodes
+        edges = {name: [d for d in node.depends_on if d in nodes] for name, node in nodes.items()}
+        for name in topological_order(edges):
+            node = nodes[name]
+            kept = self._by_node.get(name, [])
+            for instance in kept:
+                self._judge(node, instance)
+            if self._infos:
+                self._foresee(node, kept)
+        return self.outlook
+
+    def _judge(self, node: CompiledNode, instance: ObservedInstance) -> None:
+        outlook = self.outlook
+        changes, followed = self._described(node, instance)
+        asked = followed.asked if followed is not None else instance.asked
+        told = self._told(asked)
+        reasons = [DESCRIBED_ANEW] if changes is not None else []
+        reasons += [TOLD_ANEW] if told else []
+        mark = Mark("; ".join(reasons), (*(changes or ()), *told))
+        if instance.id in self._wanted:
+            outlook.replace[instance.id] = Mark(ASKED, mark.changes)
+        elif reasons and (node.policy.change == "keep" or node.name in self._held):
+            kept = HELD if node.name in self._held else KEPT
+            outlook.drifted[instance.id] = msgspec.structs.replace(mark, kept=kept)
+        elif reasons:
+            outlook.replace[instance.id] = mark
+        if followed is not None and changes is None:
+            outlook.followed[instance.id] = followed
+
+    def _described(
+        self, node: CompiledNode, instance: ObservedInstance
+    ) -> tuple[tuple[DescriptionChange, ...] | None, Followed | None]:
+        """The keys in which the description differs from what it was made from, None if it does not; and what the
+        record of one that does not is to say, None if what it says is right."""
+        choices = node.implementations
+        if instance.fingerprint == node.fingerprint and instance.implementation in choices and not self._moved:
+            return None, None
+        if not instance.source:  # made before sources were kept
+            return (None if instance.fingerprint == node.fingerprint or not node.fingerprint else ()), None
+        asked = instance.asked
+        digest, source = instance.source, self._made_from.get(instance.source)
+        if self._moved and source is not None:
+            asked = tuple(Asked(a.function, self._moved.get(a.node, a.node), a.answer) for a in asked)
+            source = renamed(source, self._moved)
+            digest = digest_of(source)
+        likely = sorted(choices, key=lambda index: index != instance.implementation)
+        for index in likely:
+            if self._book.digest(node, index) == digest:
+                now = Followed(index, digest, asked)
+                before = Followed(instance.implementation, instance.source, instance.asked)
+                return None, (now if now != before else None)
+        if source is None or not likely:
+            return (), None
+        from pelagos.services.infrastructure.comparing import differences
+
+        found = [differences(source, self._book.value(node, index)) for index in likely]
+        return min(found, key=len), None
+
+    def _told(self, asked: Sequence[Asked]) -> tuple[DescriptionChange, ...]:
+        """The answers that will be others."""
+        changes: list[DescriptionChange] = []
+        for question in asked:
+            try:
+                answer = self._functions.answer(question.function, question.node)
+            except Unresolvable:
+                continue  # nothing better could be told
+            if _another(msgspec.to_builtins(question.answer), msgspec.to_builtins(answer)):
+                shown = _UNKNOWN if _UNKNOWN in str(answer) else answer
+                changes.append(
+                    DescriptionChange(change="changed", path=str(question), old=question.answer, new=shown)
+                )  # fmt: skip
+        return tuple(changes)
+
+    def _foresee(self, node: CompiledNode, kept: list[ObservedInstance]) -> None:
+        """The node's instances as they will be: those that stay, and those that take the others' places."""
+        target = self._targets.get(node.name, node.min)
+        doomed = self.outlook.replace
+        gone = set(choose_surplus(kept, max(0, len(kept) - target), doomed))
+        gone.update(instance.id for instance in kept if instance.id in doomed)
+        if not gone and len(kept) >= target and node.name in self._infos:
+            return
+        taken = {instance.ordinal for instance in kept}
+        infos = {i.ordinal: _info(i, node) for i in kept if i.id not in gone}
+        leaving = sorted((i.ordinal for i in kept if i.id in gone), reverse=True)
+        first_down = node.policy.max_unavailable > 0
+        for _ in range(max(0, target - len(infos))):
+            if first_down and leaving:
+                taken.discard(leaving.pop())
+            ordinal = next(number for number in range(1, len(taken) + 2) if number not in taken)
+            taken.add(ordinal)
+            if not first_down and leaving and len(taken) > target:
+                taken.discard(leaving.pop())
+            infos[ordinal] = _to_come(node, ordinal)
+        self._infos[node.name] = [infos[ordinal] for ordinal in sorted(infos)]
+
+
+def look_ahead(
+    desired: CompiledInfrastructure,
+    targets: Mapping[str, int],
+    observed: Sequence[ObservedInstance],
+    *,
+    made_from: Mapping[str, Source] | None = None,
+    wanted: Collection[str] = (),
+    moved: Mapping[str, str] | None = None,
+    held: Collection[str] = (),
+    infrastructure_id: str = "",
+) -> Outlook:
+    """What becomes of ``observed``, whose nodes have their new names.
+
+    ``made_from``: digest -> source, for the digests that instances have. ``wanted``: ids of instances that are to be
+    made anew in any case. ``moved``: former name of a node -> its name now, for moves that this change makes.
+    ``held``: nodes whose instances stay as they are, if they are not ``wanted``."""
+    looking = _Looking(desired, targets, observed, made_from or {}, wanted, moved or {}, held, infrastructure_id)
+    return looking.look()
+
+
+def _another(then: Any, now: Any) -> bool:
+    """Whether an answer is another one. A node that merely has more instances, or fewer, is the same: scaling makes
+    nobody else anew."""
+    if isinstance(then, list) and isinstance(now, list):
+        old, new = {str(item) for item in then}, {str(item) for item in now}
+        return not (old <= new or old >= new)
+    return bool(then != now)
+
+
+def _info(instance: ObservedInstance, node: CompiledNode | None) -> InstanceInfo:
+    data: dict[str, Any] = {}
+    if node is not None:
+        data = {"name": node.name, "hostname": hostname_of(node, instance.ordinal), "cloud": instance.account}
+    return InstanceInfo(
+        node_id=instance.id,
+        addresses=instance.addresses,
+        private_addresses=instance.private_addresses,
+        data=data,
+    )
+
+
+def _to_come(node: CompiledNode, ordinal: int) -> InstanceInfo:
+    address = (_UNKNOWN,)
+    return InstanceInfo(
+        node_id=_UNKNOWN,
+        addresses=address,
+        private_addresses=address,
+        data={"name": node.name, "hostname": hostname_of(node, ordinal), "cloud": _UNKNOWN},
+    )

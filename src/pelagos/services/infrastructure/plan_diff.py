@@ -1,0 +1,116 @@
+"""What a wanted description means for what there is, and how two plans of it differ. Pure.
+
+Planning (from the store) and the maintainer (from its memory) put together the same values here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from pelagos.services.infrastructure.made_from import Source
+from pelagos.services.infrastructure.observed import ObservedInstance
+from pelagos.services.infrastructure.outlook import Outlook, look_ahead
+from pelagos.services.infrastructure.targeting import instances_meant, moves_made
+from pelagos.services.infrastructure.values import CompiledInfrastructure
+from pelagos.wire.infrastructures import PlanAction
+
+__all__ = ["Foreseen", "foresee", "plans_differ", "sources_needed", "targets_wanted"]
+
+
+class Foreseen(NamedTuple):
+    """``observed`` have their nodes' new names."""
+
+    targets: dict[str, int]
+    observed: list[ObservedInstance]
+    outlook: Outlook
+
+
+def targets_wanted(
+    desired: CompiledInfrastructure, known: Mapping[str, int], moved: Mapping[str, str]
+) -> dict[str, int]:  # fmt: skip
+    """Node -> its target: what it is, within the new limits; a new node's minimum."""
+    former = {new: old for old, new in moved.items()}
+    return {
+        node.name: min(max(known.get(former.get(node.name, node.name), node.min), node.min), node.max)
+        for node in desired.nodes
+        if not node.retired
+    }
+
+
+def sources_needed(desired: CompiledInfrastructure, observed: Sequence[ObservedInstance]) -> set[str]:
+    """Digests of the sources that :func:`foresee` compares."""
+    fingerprints = {node.name: node.fingerprint for node in desired.nodes}
+    if desired.moved:
+        return {instance.source for instance in observed}
+    return {i.source for i in observed if fingerprints.get(i.node, i.fingerprint) != i.fingerprint}
+
+
+def foresee(
+    desired: CompiledInfrastructure,
+    previous: CompiledInfrastructure | None,
+    targets: Mapping[str, int],
+    observed: Sequence[ObservedInstance],
+    *,
+    made_from: Mapping[str, Source],
+    wanted: Sequence[str] = (),
+    held: Collection[str] = (),
+    infrastructure_id: str = "",
+) -> Foreseen:
+    """What becomes of ``observed`` when ``desired`` takes the place of ``previous``.
+
+    ``targets``: as they are now; ``wanted``: ``NODE`` or ``NODE/INSTANCE`` to be made anew; ``held``: nodes that are
+    left as they are. Raises NotFound, Ambiguous for what is wanted and not there."""
+    moved = moves_made(desired, previous)
+    renamed = [msgspec.structs.replace(i, node=moved[i.node]) if i.node in moved else i for i in observed]
+    wanted_targets = targets_wanted(desired, targets, moved)
+    outlook = look_ahead(
+        desired,
+        wanted_targets,
+        renamed,
+        made_from=made_from,
+        wanted=instances_meant(wanted, renamed, desired.name),
+        moved=moved,
+        held=held,
+        infrastructure_id=infrastructure_id,
+    )
+    return Foreseen(wanted_targets, renamed, outlook)
+
+
+def plans_differ(saved: Sequence[PlanAction], now: Sequence[PlanAction]) -> list[str]:
+    """What is said by one and not by the other, as sentences; empty if both do the same."""
+    then, there = _effects(saved), _effects(now)
+    told: list[str] = []
+    for (node, instance), what in then.items():
+        other = there.get((node, instance))
+        if other != what:
+            subject = f"{node}/{instance[:8]}" if instance else node
+            told.append(f"{subject}: the plan says {_said(what)}, now it would be {_said(other)}")
+    for (node, instance), what in there.items():
+        if (node, instance) not in then:
+            subject = f"{node}/{instance[:8]}" if instance else node
+            told.append(f"{subject}: the plan says nothing, now it would be {_said(what)}")
+    return told
+
+
+def _effects(actions: Sequence[PlanAction]) -> dict[tuple[str, str], tuple[str, int]]:
+    """(node, instance or nothing) -> what is done with it, and to how many."""
+    effects: dict[tuple[str, str], tuple[str, int]] = {}
+    for action in actions:
+        match action.action:
+            case "destroy" | "replace":
+                for instance in action.instances:
+                    effects[action.node, instance] = (action.action, 1)
+            case "create":
+                effects[action.node, ""] = ("create", action.count)
+            case _:
+                pass
+    return effects
+
+
+def _said(what: tuple[str, int] | None) -> str:
+    if what is None:
+        return "left as it is"
+    return f"{what[0]} {what[1]}" if what[0] == "create" else what[0]

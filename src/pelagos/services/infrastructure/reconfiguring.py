@@ -1,0 +1,226 @@
+"""Changes under way: what a run makes anew, whom it supersedes, and how a failed one goes back.
+
+What is made anew is decided once, when the description it is wanted by has been written and the clouds have been looked
+at, and stored with the run: whoever carries it on after a crash makes the same instances anew, and a saved plan can be
+held against it. Without a run nothing is made anew, so a maintainer that only heals never goes on with a change that
+somebody has stopped.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pelagos.model.errors import Conflict, ErrorPayload, PelagosError
+from pelagos.model.states import RunState
+from pelagos.services.infrastructure import records
+from pelagos.services.infrastructure.outlook import Mark, Outlook, look_ahead
+from pelagos.services.infrastructure.plan import make_plan
+from pelagos.services.infrastructure.plan_diff import foresee, plans_differ, sources_needed
+from pelagos.services.infrastructure.reality import KEPT_SO, Instance
+from pelagos.services.infrastructure.records import RunRow, encode
+from pelagos.services.infrastructure.rolling import Bounds
+from pelagos.services.infrastructure.targeting import Narrowed, instances_meant
+
+if TYPE_CHECKING:
+    from pelagos.services.infrastructure.maintainer import Maintainer
+
+__all__ = ["Reconfiguring", "composed", "stale_plan", "superseded_by"]
+
+_KEYS_SHOWN = 5
+
+
+class Reconfiguring:
+    """What a maintainer's run makes anew."""
+
+    def __init__(self, maintainer: Maintainer) -> None:
+        self._maintainer = maintainer
+        self.remark = False
+        """The description was taken back: see anew which instances are as described."""
+
+    @property
+    def undecided(self) -> bool:
+        """The present run has not yet found what it makes anew."""
+        run = self._maintainer.running.current
+        if run is None or run.parameters.anew is not None or run.cancel_requested:
+            return False
+        return run.parameters.going_back or (run.kind == "up" and run.state is RunState.RUNNING)
+
+    async def look(self) -> None:
+        """Find what is made anew, or only which instances are not as described."""
+        run = self._maintainer.running.current
+        if self.undecided and run is not None:
+            outlook = await self._outlook(run)
+            anew = {key: _told(mark) for key, mark in outlook.replace.items()}
+            parameters = msgspec.structs.replace(run.parameters, anew=anew)
+            self._maintainer.running.current = msgspec.structs.replace(run, parameters=parameters)
+            self._maintainer.changes.run(run.id, parameters=parameters)
+            self._tell(outlook)
+            self.restore()
+        elif self.remark and run is None:
+            await self._outlook(None)
+        self.remark = False
+
+    def restore(self) -> None:
+        """After a load: what the present run makes anew, and its bounds."""
+        run = self._maintainer.running.current
+        parameters = run.parameters if run is not None else None
+        if run is None or parameters is None or not parameters.anew or self._maintainer.running.holds:
+            anew: dict[str, str] = {}
+        elif run.state is RunState.RUNNING or parameters.going_back:
+            anew = parameters.anew
+        else:
+            anew = {}
+        bounds = None
+        if run is not None and parameters is not None and parameters.exact is not None and not parameters.going_back:
+            bounds = Bounds(creates=parameters.exact.creates, destroys=parameters.exact.destroys)
+        self._maintainer.reality.make_anew(anew, bounds)
+
+    async def _outlook(self, run: RunRow | None) -> Outlook:
+        """Look, and write into the instances' records what was found."""
+        maintainer = self._maintainer
+        reality = maintainer.reality
+        living = [instance for instance in reality.instances.values() if not instance.leaving]
+        observed = [instance.observed() for instance in living]
+        moved = run.parameters.moved if run is not None else {}
+        digests = {i.source for i in observed} if moved else sources_needed(reality.compiled, observed)
+        sources = await maintainer.store.read(
+            partial(records.sources_of, infrastructure_id=maintainer.id, digests=digests)
+        )
+        wanted: frozenset[str] = frozenset()
+        if run is not None and not run.parameters.going_back:
+            for text in run.parameters.wanted_anew:
+                try:
+                    wanted |= instances_meant((text,), observed, maintainer.row.name)
+                except PelagosError:
+                    continue  # it went since the run was accepted
+            made_meanwhile = {i.row.id for i in living if i.row.run_id == run.id}
+            wanted -= made_meanwhile
+        outlook = look_ahead(
+            reality.compiled,
+            {name: node.target for name, node in reality.nodes.items()},
+            observed,
+            made_from=sources,
+            wanted=wanted,
+            moved=moved,
+            held=run.parameters.held if run is not None and not run.parameters.going_back else (),
+            infrastructure_id=maintainer.id,
+        )
+        for instance in living:
+            self._note(instance, outlook)
+        return outlook
+
+    def _note(self, instance: Instance, outlook: Outlook) -> None:
+        row = instance.row
+        mark = outlook.replace.get(row.id) or outlook.drifted.get(row.id)
+        outdated = _told(mark) if mark is not None else ""
+        if row.id in outlook.drifted:
+            outdated += KEPT_SO
+        followed = outlook.followed.get(row.id)
+        if followed is not None:
+            row.implementation, row.source = followed.implementation, followed.source
+            row.inputs = encode(followed.asked) if followed.asked else b""
+            node = self._maintainer.reality.nodes[row.node]
+            self._maintainer.keep_source(node, row.implementation)
+        if followed is not None or outdated != row.outdated:
+            self._maintainer.reality.note_outdated(instance, outdated)
+            self._maintainer.changes.instance(row)
+
+    def _tell(self, outlook: Outlook) -> None:
+        """What is made anew of each node, as an event."""
+        maintainer, run = self._maintainer, self._maintainer.running.current
+        by_node: dict[str, list[Mark]] = {}
+        for key, mark in outlook.replace.items():
+            by_node.setdefault(maintainer.reality.instances[key].row.node, []).append(mark)
+        for node, marks in by_node.items():
+            maintainer.changes.event(
+                maintainer.row.scope,
+                "node.replacing",
+                at=maintainer.world.now(),
+                node=node,
+                run_id=run.id if run is not None else None,
+                data={"count": len(marks), "reason": _told(marks[0])},
+            )
+
+    async def misfit(self, run: RunRow, narrowed: Narrowed) -> ErrorPayload | None:
+        """Why a saved plan cannot be carried out now; None if it can, or if the run carries out none."""
+        exact = run.parameters.exact
+        if exact is None:
+            return None
+        maintainer = self._maintainer
+        if exact.generation != maintainer.row.generation:
+            return stale_plan(["another change has begun since"])
+        reality = maintainer.reality
+        desired = narrowed.compiled
+        observed = [instance.observed() for instance in reality.instances.values()]
+        digests = sources_needed(desired, observed)
+        sources = await maintainer.store.read(
+            partial(records.sources_of, infrastructure_id=maintainer.id, digests=digests)
+        )
+        try:
+            foreseen = foresee(
+                desired,
+                maintainer.row.compiled,
+                {name: node.record.target for name, node in reality.nodes.items()},
+                observed,
+                made_from=sources,
+                wanted=run.parameters.wanted_anew,
+                held=narrowed.held,
+                infrastructure_id=maintainer.id,
+            )
+        except PelagosError as error:
+            return stale_plan([error.message])
+        now = make_plan(
+            name=desired.name,
+            infrastructure_id=maintainer.id,
+            state=None,
+            desired=desired,
+            targets=foreseen.targets,
+            observed=foreseen.observed,
+            previous=maintainer.row.compiled,
+            outlook=foreseen.outlook,
+        )
+        differing = plans_differ(exact.actions, now.actions)
+        return stale_plan(differing) if differing else None
+
+
+def stale_plan(changed: list[str]) -> ErrorPayload:
+    """A saved plan no longer fits what there is."""
+    shown = "; ".join(changed[:_KEYS_SHOWN]) + (f"; and {len(changed) - 5} more" if len(changed) > _KEYS_SHOWN else "")
+    error = Conflict(
+        f"the plan is stale: {shown}",
+        advice="Nothing was changed. Make a new plan: `pelagos plan FILE... --out PLAN`.",
+        details={"stale": True, "changed": changed[:100]},
+    )
+    return error.payload()
+
+
+def superseded_by(newer: RunRow) -> ErrorPayload:
+    """Why a run ended before it was through."""
+    return ErrorPayload(
+        code="superseded",
+        message=f"run {newer.id} ({newer.kind}), which came later, took its place",
+        advice="What it had done so far is part of what the newer one goes on from.",
+        status=409,
+        details={"by": newer.id},
+    )
+
+
+def composed(first: dict[str, str], then: dict[str, str]) -> dict[str, str]:
+    """Two renamings, one after the other, as one."""
+    result = {old: then.get(new, new) for old, new in first.items()}
+    for old, new in then.items():
+        if old not in first.values():
+            result[old] = new
+    return {old: new for old, new in result.items() if old != new}
+
+
+def _told(mark: Mark) -> str:
+    """The keys that differ, else the reason."""
+    keys = list(dict.fromkeys(change.path for change in mark.changes))
+    if not keys:
+        return mark.reason
+    more = f" and {len(keys) - _KEYS_SHOWN} more" if len(keys) > _KEYS_SHOWN else ""
+    return ", ".join(keys[:_KEYS_SHOWN]) + more
