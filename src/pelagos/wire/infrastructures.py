@@ -157,6 +157,7 @@ class SavedPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     sources: dict[str, str]
     definitions: dict[str, DefinitionTexts]
     strategy: Strategy
+    map_clouds: str
     only: tuple[str, ...]
     without: tuple[str, ...]
     replace: tuple[str, ...]

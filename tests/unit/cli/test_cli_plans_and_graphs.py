@@ -62,6 +62,7 @@ def saved(*actions: PlanAction) -> SavedPlan:
         sources={"shop.yaml": "infra_name: shop\n"},
         definitions={},
         strategy="parallel",
+        map_clouds="",
         only=(),
         without=(),
         replace=(),

@@ -53,6 +53,7 @@ def saved_plan(
             for type_, found in bundle.definitions.items()
         },
         strategy=request.strategy,
+        map_clouds=request.map_clouds,
         only=request.only,
         without=request.without,
         replace=request.replace,
@@ -94,6 +95,7 @@ def request_of(plan: SavedPlan) -> PlanRequest:
         entries=plan.entries,
         infrastructure=plan.infrastructure or "",
         strategy=plan.strategy,
+        map_clouds=plan.map_clouds,
         only=plan.only,
         without=plan.without,
         replace=plan.replace,
@@ -101,6 +103,18 @@ def request_of(plan: SavedPlan) -> PlanRequest:
 
 
 def digest_of(compiled: CompiledInfrastructure) -> str:
-    """Of a compiled description."""
-    value: Any = msgspec.msgpack.encode(compiled, order="deterministic")
-    return hashlib.sha256(value).hexdigest()
+    """Of a compiled description, with all its fields: msgspec leaves out those that hold their defaults, and whether
+    one does depends on which object holds it."""
+    return hashlib.sha256(msgspec.msgpack.encode(_whole(compiled), order="deterministic")).hexdigest()
+
+
+def _whole(value: Any) -> Any:
+    match value:
+        case msgspec.Struct():
+            return [_whole(item) for item in msgspec.structs.astuple(value)]
+        case list() | tuple():
+            return [_whole(item) for item in value]
+        case dict():
+            return {key: _whole(item) for key, item in value.items()}
+        case _:
+            return value

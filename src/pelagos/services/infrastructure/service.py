@@ -407,6 +407,7 @@ class InfrastructureService(ServiceProcess):
             infrastructure=plan.infrastructure or "",
             revision="",
             strategy=plan.strategy,
+            map_clouds=plan.map_clouds,
             only=plan.only,
             without=plan.without,
             replace=plan.replace,
