@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from pelagos.clouds.errors import CloudUnreachable
 from pelagos.clouds.pool import Pool
-from pelagos.clouds.port import ListenerOracle
+from pelagos.clouds.port import ListenerOracle, PartsDriver
 from pelagos.clouds.values import CommandResult
 from pelagos.model.errors import (
     Conflict,
@@ -114,6 +114,7 @@ class OperationsEngine:
         """Journal creations; see :func:`pelagos.operations.journal.submit_creates`. Raises NotFound (account) too."""
         for request in requests:
             self._pool.account(request.account)
+        requests = await self._with_parts(requests)
         return await self._submit(
             partial(journal.submit_creates, scope=scope, requests=requests, now=self._world.now(), fence=fence)
         )
@@ -214,6 +215,28 @@ class OperationsEngine:
         return {name: worker.snapshot() for name, worker in self._workers.items()}
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    async def _with_parts(self, requests: Sequence[NewServer]) -> Sequence[NewServer]:
+        """The same, with what each server needs beforehand: their quota is reserved with the servers'. Where the cloud
+        cannot be opened here and now, its worker says so later."""
+        planners: dict[str, PartsDriver | None] = {}
+        unknown: set[str] = set()
+        for account in dict.fromkeys(request.account for request in requests):
+            try:
+                planners[account] = (await self._workers[account].cloud()).parts_driver
+            except PelagosError:
+                unknown.add(account)
+        if not unknown and not any(planners.values()):
+            return requests
+        found = []
+        for request in requests:
+            planner = planners.get(request.account)
+            if request.account in unknown:
+                request = msgspec.structs.replace(request, parts=None)
+            elif planner is not None and (parts := tuple(planner.parts(request.spec))):
+                request = msgspec.structs.replace(request, parts=parts)
+            found.append(request)
+        return found
 
     def _worker(self, account: str) -> AccountWorker:
         self._pool.account(account)
