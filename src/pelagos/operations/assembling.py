@@ -163,6 +163,8 @@ class Assembly:
         match call.kind:
             case "server.create":
                 error = error or _cancelled()
+                # Where the server was there, its reservation is committed, and this changes nothing.
+                ledger.cancels.append(call.operation_id)
                 if cancelled:
                     ledger.end_cancelled(call, error, release=call.counted)
                 else:

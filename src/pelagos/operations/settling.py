@@ -388,8 +388,6 @@ class Ledger:
         if step.effect in (Effect.CREATES, Effect.PLANS):
             self.close(call, "refused", None, failed.error)
             if step.part or call.parts:
-                # The server was counted on until now, if it is not one of its parts that is refused.
-                self.cancels.append(call.operation_id)
                 self._assembly.refused(call, failed.error, cancelled)
                 return
             self.cancels.append(call.operation_id)
