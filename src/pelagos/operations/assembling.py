@@ -2,8 +2,8 @@
 
 The way of a create with parts, by the steps of its kind: (part, ready) once for each part in its order; create, boot,
 finish; and if anything fails, from wherever that is: discard and gone if there is a server, then (unpart, unparted)
-once for each part that was made, the last one first. A delete goes delete, gone, then the same way, past the parts that
-are kept. A server's record is a tombstone only when its parts are gone: so who waits for the record waits for all of it.
+once for each part that was made, the last one first. A delete goes delete, gone, then the same way, past the parts
+that are kept. A server's record is a tombstone only when its parts are gone: so who waits for the record waits for all.
 
 What no operation takes back any more (its cloud refused for good to delete a part; a server vanished and left its
 parts) an observation finds, by its server's tombstone, and journals as ``parts.delete``.

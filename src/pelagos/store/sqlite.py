@@ -12,14 +12,16 @@ failed as a whole.
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.pool import NullPool
 
 from pelagos.model.errors import StoreUnavailable
@@ -61,11 +63,28 @@ def connect_sqlite(target: str, now: Callable[[], float], *, uri: bool = False) 
         raw.execute("PRAGMA foreign_keys=ON")
         return raw
 
-    # Parameters may be user data with secrets in it; an error's text ends up in logs.
-    engine = create_engine("sqlite+pysqlite://", creator=creator, poolclass=NullPool, hide_parameters=True)
-    connection = engine.connect()
+    _opening.creator = creator
+    connection = _engine().connect()
     bind_clock(connection, now)
     return connection
+
+
+@functools.cache
+def _engine() -> Engine:
+    """One for all databases of the process, so that a statement is compiled once, and not once a connection."""
+    # Parameters may be user data with secrets in it; an error's text ends up in logs.
+    return create_engine(
+        "sqlite+pysqlite://", creator=lambda: _opening.creator(), poolclass=NullPool, hide_parameters=True
+    )
+
+
+class _Opening(threading.local):
+    """What the engine connects to in this thread."""
+
+    creator: Callable[[], sqlite3.Connection]
+
+
+_opening = _Opening()
 
 
 def raw_sqlite(connection: Connection) -> sqlite3.Connection:

@@ -62,7 +62,7 @@ async def nothing_left(universe, store):
 async def test_parts_are_made_in_order_before_their_server_which_then_has_them(make_universe):
     universe = await make_universe(**SLOW)
     one = await universe.incarnate()
-    new, done = await build(one, universe)
+    _, done = await build(one, universe)
     assert done.state is OperationState.SUCCEEDED
     made = await living_parts(one.store)
     assert [(p.key, p.kind, p.state) for p in sorted(made, key=lambda p: p.position)] == [
