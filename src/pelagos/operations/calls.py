@@ -19,6 +19,7 @@ from pelagos.clouds.port import CloudDriver, PartsDriver
 from pelagos.clouds.values import Capabilities, CloudPart, CloudServer, ServerSpec
 from pelagos.model.errors import InternalError, PelagosError, Unsupported
 from pelagos.model.errors import Retry as RetryClass
+from pelagos.model.failpoints import Step, through
 from pelagos.model.world import World
 from pelagos.operations.kinds import Effect, step_of
 from pelagos.operations.pacer import Pacer, backoff
@@ -28,6 +29,14 @@ __all__ = ["Backoff", "Cloud", "Listing", "PartListing", "judge"]
 
 T = TypeVar("T")
 
+_STEPS = {
+    "delete": Step.DELETE,
+    "discard": Step.DISCARD,
+    "start": Step.START,
+    "stop": Step.STOP,
+    "reboot": Step.REBOOT,
+    "unpart": Step.UNPART,
+}
 _log = structlog.get_logger("pelagos.operations")
 _decode_spec = msgspec.msgpack.Decoder(ServerSpec).decode
 
@@ -156,14 +165,22 @@ class Cloud:
         """The same of parts. Raises Unsupported if the account has none."""
         return await self._part_listings.get()
 
-    async def read(self, verb: Callable[..., Awaitable[T]], *arguments: Any, timeout: float, **options: Any) -> T:
+    async def read(
+        self,
+        verb: Callable[..., Awaitable[T]],
+        *arguments: Any,
+        timeout: float,
+        step: Step | None = None,
+        **options: Any,
+    ) -> T:
         """A call that only reads: its time-out and its driver's defects certainly did nothing."""
         await self._pacer.turn()
         self.calls += 1
-        return await self._guarded(verb(*arguments, timeout=timeout, **options), timeout, CloudUnreachable)
+        return await self._guarded(verb(*arguments, timeout=timeout, **options), timeout, CloudUnreachable, step)
 
     async def get(self, provider_id: str) -> CloudServer:
-        return await self.read(self._driver.get_server, provider_id, timeout=self.capabilities.call_timeout)
+        timeout = self.capabilities.call_timeout
+        return await self.read(self._driver.get_server, provider_id, timeout=timeout, step=Step.GET)
 
     @property
     def driver(self) -> CloudDriver:
@@ -178,16 +195,19 @@ class Cloud:
         match call.verb:
             case "create":
                 server = await self._guarded(
-                    driver.create_server(_spec_of(call), token=call.token, timeout=timeout), timeout, CloudUncertain
+                    driver.create_server(_spec_of(call), token=call.token, timeout=timeout),
+                    timeout,
+                    CloudUncertain,
+                    Step.CREATE,
                 )
                 return Found(server)
             case "part":
                 assert call.part is not None
                 making = self._parts_verbs().create_part(call.part.spec, token=call.token, timeout=timeout)
-                return Made(await self._guarded(making, timeout, CloudUncertain))
+                return Made(await self._guarded(making, timeout, CloudUncertain, Step.PART))
             case "finish":
                 finishing = self._parts_verbs().finish_server(target, _spec_of(call), timeout=timeout)
-                return Reached(await self._guarded(finishing, timeout, CloudUncertain))
+                return Reached(await self._guarded(finishing, timeout, CloudUncertain, Step.FINISH))
             case "unpart":
                 part = call.stray or (None if call.part is None else call.part.cloud)
                 assert part is not None
@@ -202,7 +222,7 @@ class Cloud:
                 verb = driver.reboot_server(target, timeout=timeout)
             case _:
                 raise InternalError(f"no call carries out {call.verb!r} of {call.kind}")
-        await self._guarded(verb, timeout, CloudUncertain)
+        await self._guarded(verb, timeout, CloudUncertain, _STEPS[call.verb])
         return Done()
 
     async def _look_up(self, call: Call, many: bool) -> Result:
@@ -218,7 +238,7 @@ class Cloud:
             server = next((s for s in listing.servers if s.token == call.token), None)
         else:
             timeout = self.capabilities.call_timeout
-            server = await self.read(self._driver.find_by_token, call.token, timeout=timeout)
+            server = await self.read(self._driver.find_by_token, call.token, timeout=timeout, step=Step.LOOKUP)
         return self._absent(call, began) if server is None else Found(server)
 
     def _absent(self, call: Call, began: float) -> Absent:
@@ -229,21 +249,21 @@ class Cloud:
         return Absent(counts=False, next_at=min(now + pause, max(now, call.not_after) + 0.001))
 
     async def _list(self) -> Listing | PelagosError:
-        return await self._take(self._driver.list_servers, Listing)
+        return await self._take(self._driver.list_servers, Listing, Step.LIST)
 
     async def _list_parts(self) -> PartListing | PelagosError:
         try:
             verb = self._parts_verbs().list_parts
         except Unsupported as error:
             return error
-        return await self._take(verb, PartListing)
+        return await self._take(verb, PartListing, Step.LIST_PARTS)
 
     async def _take(
-        self, verb: Callable[..., Awaitable[Any]], made: Callable[[float, Any, float], T]
+        self, verb: Callable[..., Awaitable[Any]], made: Callable[[float, Any, float], T], step: Step
     ) -> T | PelagosError:
         started, began = self._world.now(), self._world.monotonic()
         try:
-            listed = await self.read(verb, timeout=self.capabilities.call_timeout)
+            listed = await self.read(verb, timeout=self.capabilities.call_timeout, step=step)
         except PelagosError as error:
             self.last_error = (self._world.now(), str(error))
             if error.retry is RetryClass.AFTER and error.retry_after is not None:
@@ -259,10 +279,12 @@ class Cloud:
             )
         return self.parts_driver
 
-    async def _guarded(self, verb: Awaitable[T], timeout: float, otherwise: type[PelagosError]) -> T:
+    async def _guarded(
+        self, verb: Awaitable[T], timeout: float, otherwise: type[PelagosError], step: Step | None = None
+    ) -> T:
         try:
             async with asyncio.timeout(timeout + self._grace):
-                return await verb
+                return await (verb if step is None else through(step, verb))
         except PelagosError:
             raise
         except TimeoutError as error:

@@ -28,6 +28,7 @@ from pelagos.model.errors import (
     Unsupported,
     from_payload,
 )
+from pelagos.model.failpoints import Step, through
 from pelagos.model.scope import DEFAULT_SCOPE, Fence, Scope
 from pelagos.model.states import OperationState
 from pelagos.model.world import World
@@ -250,7 +251,7 @@ class OperationsEngine:
 
     async def _submit(self, transaction: Callable[[Connection], list[OperationRecord]]) -> list[OperationRecord]:
         try:
-            records = await self._store.run(transaction)
+            records = await through(Step.SUBMIT, self._store.run(transaction))
         except IntegrityError:
             # Another process journaled the same request at the same time: now its rows are there to be found.
             records = await self._store.run(transaction)

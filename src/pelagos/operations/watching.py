@@ -17,6 +17,7 @@ import structlog
 from pelagos.clouds.errors import CloudBusy, CloudError, ServerNotFound
 from pelagos.clouds.values import CloudPart, CloudServer, PartKind
 from pelagos.model.errors import PelagosError
+from pelagos.model.failpoints import Step
 from pelagos.model.states import ServerState
 from pelagos.operations.calls import Cloud, Listing, PartListing
 from pelagos.operations.kinds import KINDS
@@ -321,14 +322,15 @@ class Observer:
         vanished, seen = await self._confirm(cloud, changes.absent)
         now = worker.world.now()
         if changes.changed or seen or vanished:
-            await worker.store.run(
+            await worker.write(
+                Step.OBSERVE,
                 partial(
                     write_changes,
                     fence=worker.held.fence,
                     changed=[*changes.changed, *seen],
                     vanished=vanished,
                     now=now,
-                )
+                ),
             )
         if changes.unclaimed:
             await self._sweep(changes.unclaimed, listing.started_at, settle)
@@ -379,7 +381,8 @@ class Observer:
             for stray in found:
                 _log.warning("sweeping a server", account=worker.name, provider_id=stray.provider_id, why=stray.why)
             ids = [worker.world.new_id() for _ in found]
-            await worker.store.run(
+            await worker.write(
+                Step.SWEEP,
                 partial(
                     write_sweeps,
                     fence=worker.held.fence,
@@ -388,18 +391,19 @@ class Observer:
                     ids=ids,
                     settle=settle,
                     now=worker.world.now(),
-                )
+                ),
             )
         fresh = [server for server in unknown if server.provider_id not in self._told]
         if fresh:
-            await worker.store.run(
+            await worker.write(
+                Step.SWEEP,
                 partial(
                     unknown_events,
                     fence=worker.held.fence,
                     account=worker.name,
                     found=fresh,
                     now=worker.world.now(),
-                )
+                ),
             )
             self._told.update(server.provider_id for server in fresh)
 
@@ -424,7 +428,8 @@ class Observer:
         for stray in strays_found:
             _log.warning("sweeping a part", account=worker.name, provider_id=stray.part.provider_id, why=stray.why)
         if vanished or strays_found or left or unknown:
-            await worker.store.run(
+            await worker.write(
+                Step.OBSERVE_PARTS,
                 partial(
                     write_part_changes,
                     fence=worker.held.fence,
@@ -436,7 +441,7 @@ class Observer:
                     ids=[worker.world.new_id() for _ in range(len(strays_found) + len(left))],
                     settle=settle,
                     now=worker.world.now(),
-                )
+                ),
             )
             self._told_parts.update((part.kind.value, part.provider_id) for part in unknown)
             worker.poke()

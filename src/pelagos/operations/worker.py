@@ -27,6 +27,7 @@ from sqlalchemy import Connection
 
 from pelagos.clouds.pool import Account
 from pelagos.model.errors import InternalError, LeaseHeld, LeaseLost, PelagosError, StoreUnavailable, Unavailable
+from pelagos.model.failpoints import Step, through
 from pelagos.model.world import World
 from pelagos.operations.calls import Backoff, Cloud, Listing, PartListing, judge
 from pelagos.operations.claims import Rules, claim, peek, take_over
@@ -167,6 +168,10 @@ class AccountWorker:
             self._cloud = Cloud(driver, capabilities, self._pacer, self._world, self._rng, self._config.pauses)
         return self._cloud
 
+    async def write(self, step: Step, transaction: Callable[[Connection], T]) -> T:
+        """Run a transaction that can be done without, if the store is away."""
+        return await through(step, self._store.run(transaction))
+
     def match(self, listing: Listing) -> None:
         """Let what waits for a listing look at this one."""
         if self._boots is not None:
@@ -296,7 +301,7 @@ class AccountWorker:
         boots = self._boots = Boots(self, cloud)
         part_boots = self._part_boots = PartBoots(self, cloud)
         taken = partial(take_over, fence=held.fence, account=self.name, now=self._world.now())
-        for found in await self._store.run(taken):
+        for found in await through(Step.TAKE_OVER, self._store.run(taken)):
             self._await(found)
         async with asyncio.TaskGroup() as group:
             helpers = [
@@ -360,7 +365,7 @@ class AccountWorker:
         tokens = [self._world.new_id() for _ in range(count)]
         now = self._world.now()
         taken = await self._write(
-            partial(claim, fence=held.fence, account=self.name, rules=rules, now=now, tokens=tokens)
+            Step.CLAIM, partial(claim, fence=held.fence, account=self.name, rules=rules, now=now, tokens=tokens)
         )
         self._counts["claims"] += 1
         assert self._pacer is not None
@@ -401,6 +406,7 @@ class AccountWorker:
                 del self._outcomes[: len(batch)]
                 self._settling = len(batch)
                 settled = await self._write(
+                    Step.SETTLE,
                     partial(
                         settle,
                         fence=self.held.fence,
@@ -408,7 +414,7 @@ class AccountWorker:
                         outcomes=batch,
                         capabilities=cloud.capabilities,
                         now=self._world.now(),
-                    )
+                    ),
                 )
                 self._settling = 0
                 self._counts["settled"] += len(batch)
@@ -434,12 +440,12 @@ class AccountWorker:
             except TimeoutError:
                 _log.warning("outcomes not written", account=self.name, count=len(self._outcomes) + self._settling)
 
-    async def _write(self, transaction: Callable[[Connection], T]) -> T:
+    async def _write(self, step: Step, transaction: Callable[[Connection], T]) -> T:
         """Run a transaction; while the store is away, what is to be written stays in hand."""
         attempt = 0
         while True:
             try:
-                return await self._store.run(transaction)
+                return await through(step, self._store.run(transaction))
             except StoreUnavailable as error:
                 self._note(error)
                 attempt += 1
