@@ -6,7 +6,7 @@ import random
 
 import msgspec
 
-__all__ = ["Description", "NodeShape", "describe", "varied"]
+__all__ = ["Description", "NodeShape", "describe", "varied", "with_parts"]
 
 
 class NodeShape(msgspec.Struct, frozen=True):
@@ -18,6 +18,13 @@ class NodeShape(msgspec.Struct, frozen=True):
     depends_on: tuple[str, ...]
     choices: tuple[str, ...]
     flavor: str = "small"
+    volumes: int = 0
+    address: bool = False
+
+    @property
+    def resource(self) -> str:
+        """More keys of its resource sections."""
+        return (f", volumes: {self.volumes}" if self.volumes else "") + (", address: true" if self.address else "")
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -39,7 +46,7 @@ class Description(msgspec.Struct, frozen=True):
             definitions.append(f"'node_def:{node.name}_node':")
             for account in node.choices:
                 definitions += [
-                    f"  - resource: {{type: simulated, name: {account}, flavor: {node.flavor}}}",
+                    f"  - resource: {{type: simulated, name: {account}, flavor: {node.flavor}{node.resource}}}",
                     "    health_check: {ports: [80], timeout: 20, failures: 2}",
                 ]
         edges = [(node.name, dependee) for node in self.nodes for dependee in node.depends_on]
@@ -54,6 +61,15 @@ class Description(msgspec.Struct, frozen=True):
 
     def node(self, name: str) -> NodeShape:
         return next(node for node in self.nodes if node.name == name)
+
+
+def with_parts(rng: random.Random, description: Description) -> Description:  # noqa: TID251
+    """The same, most of whose nodes need volumes or addresses."""
+    nodes = [
+        msgspec.structs.replace(node, volumes=rng.choice((0, 1, 2)), address=rng.random() < 0.5)
+        for node in description.nodes
+    ]
+    return msgspec.structs.replace(description, nodes=tuple(nodes))
 
 
 _NAMES = ("store", "web", "lb", "cache", "mail")
