@@ -275,6 +275,9 @@ class AccountWorker:
             self._failures = 0
         except* LeaseLost as lost:
             _log.warning("the account's worker stops", account=self.name, error=str(lost.exceptions[0]))
+        except* StoreUnavailable as away:
+            # What was in hand is in the journal.
+            self._note(away.exceptions[0])
         except* Exception as group:  # noqa: BLE001 - the supervisor's edge, logged
             # Whatever failed, the journal knows what was in hand, and the next serving of the account, under a new
             # epoch, begins with it.

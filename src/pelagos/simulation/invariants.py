@@ -34,7 +34,7 @@ class Invariants:
         self._epochs: dict[str, int] = {}
         self._tokens: dict[str, str] = {}
         self._part_tokens: dict[str, str] = {}
-        self._over: dict[tuple[str, str], int] = {}
+        self._held: dict[tuple[str, str], int] = {}
 
     def broken(self, problem: str) -> None:
         """Something does not hold."""
@@ -197,15 +197,12 @@ class Invariants:
 
     def _look_at_quotas(self) -> None:
         """What is held never grows beyond its limit; a limit that was lowered is no growth."""
-        over: dict[tuple[str, str], int] = {}
         for project, resource, held, limit, low in self._recorder.query(_HELD):
             if low < 0:
                 self.broken(f"the holding of {resource} fell below nothing: {low}")
-            if held > limit:
-                over[project, resource] = held
-                if held > self._over.get((project, resource), limit):
-                    self.broken(f"{held} of {resource} are held, and the limit is {limit}")
-        self._over = over
+            if held > limit and held > self._held.get((project, resource), 0):
+                self.broken(f"{held} of {resource} are held, and the limit is {limit}")
+            self._held[project, resource] = held
 
     def _owner(self, token: str) -> str | None:
         known = self._tokens.get(token)

@@ -320,6 +320,7 @@ class Datacenter:
             if part is not None and part.there(at) and part.kind is PartKind.ADDRESS:
                 given.append(part.show(at).address)
         server.given = given
+        self._index_addresses(server)
         self._touch(server)
         return server.truth_at(at)
 
@@ -426,8 +427,11 @@ class Datacenter:
     def _index(self, server: Server) -> None:
         if server.token:
             self._by_token.setdefault(server.token, []).append(server)
-        self._by_address[server.address] = server
-        self._by_address[server.private_address] = server
+        self._index_addresses(server)
+
+    def _index_addresses(self, server: Server) -> None:
+        for address in (server.address, server.private_address, *server.given):
+            self._by_address[address] = server
 
     def _replan(self, server: Server, at: float, *changes: Change) -> None:
         server.plan(at, *changes)
