@@ -53,6 +53,11 @@ class _TransactionLost(sqlite3.OperationalError):
     sqlite_errorcode = 10
 
 
+_CACHE = "PRAGMA cache_size=-65536"
+"""Pages that a connection keeps, in KiB, once it has read so many: ids are random, so a large infrastructure's rows lie
+all over the file, and with the usual 2 MiB each of them is read anew for each statement."""
+
+
 def connect_sqlite(target: str, now: Callable[[], float], *, uri: bool = False) -> Connection:
     """A SQLAlchemy connection on a SQLite database, in autocommit mode: its user sends BEGIN and COMMIT."""
 
@@ -219,6 +224,7 @@ class SqliteDatabase:
             self.journal_mode = raw.execute("PRAGMA journal_mode=WAL").fetchone()[0]
             raw.execute("PRAGMA synchronous=FULL")
             raw.execute("PRAGMA journal_size_limit=67108864")
+            raw.execute(_CACHE)
             for name, value in self._pragmas.items():
                 raw.execute(f"PRAGMA {name}={value}")
         except BaseException:
@@ -296,6 +302,7 @@ class SqliteDatabase:
             if self._reader is None:
                 reader = connect_sqlite(str(self.path), self._now)
                 raw_sqlite(reader).execute("PRAGMA query_only=ON")
+                raw_sqlite(reader).execute(_CACHE)
                 self._reader = reader
             raw = raw_sqlite(self._reader)
             raw.execute("BEGIN")

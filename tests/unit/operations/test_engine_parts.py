@@ -4,13 +4,15 @@ from functools import partial
 
 import pytest
 
+from pelagos.clouds import PartKind
 from pelagos.clouds.errors import CloudAuthFailed
 from pelagos.clouds.simulated import SimulatedPlugin
-from pelagos.model import DEFAULT_SCOPE, OperationState, ServerState
+from pelagos.model import DEFAULT_SCOPE, OperationState, Scope, ServerState
 from pelagos.model.errors import QuotaExceeded
 from pelagos.model.states import PartState
 from pelagos.operations.parts import part_id
 from pelagos.quotas import set_limit
+from pelagos.services.compute import list_parts, parts_of_server
 from pelagos.store.schema import attempts, operations, parts, servers
 from support.operations_world import (
     ACCOUNT,
@@ -86,6 +88,27 @@ async def test_parts_are_made_in_order_before_their_server_which_then_has_them(m
     assert await used(one.store) == EVERYTHING
     assert len(await rows(one.store, attempts)) == 4
     assert await open_attempts(one.store) == []
+
+
+async def test_what_is_asked_of_parts(make_universe):
+    universe = await make_universe(**SLOW)
+    one = await universe.incarnate()
+    new, _ = await build(one, universe)
+    listed = await one.store.read(partial(list_parts, scope=DEFAULT_SCOPE, account=ACCOUNT))
+    assert {part.key for part in listed} == {"volume-1", "volume-2", "address"}
+    volumes = await one.store.read(partial(list_parts, scope=DEFAULT_SCOPE, kind=PartKind.VOLUME, limit=1))
+    following = partial(list_parts, scope=DEFAULT_SCOPE, kind=PartKind.VOLUME, after=volumes[0].id)
+    assert {volumes[0].key, *(part.key for part in await one.store.read(following))} == {"volume-1", "volume-2"}
+    of_server = partial(parts_of_server, scope=DEFAULT_SCOPE, server_id=new.server_id)
+    assert [part.key for part in await one.store.read(of_server)] == ["volume-1", "volume-2", "address"]
+    stranger = Scope("other", "other")
+    assert await one.store.read(partial(list_parts, scope=stranger)) == []
+    assert await one.store.read(partial(parts_of_server, scope=stranger, server_id=new.server_id)) == []
+    (record,) = await one.engine.delete_servers(DEFAULT_SCOPE, universe.on(new.server_id))
+    await one.engine.wait([record.id], 3600)
+    assert await one.store.read(partial(list_parts, scope=DEFAULT_SCOPE)) == []
+    gone = await one.store.read(partial(list_parts, scope=DEFAULT_SCOPE, deleted=True))
+    assert {part.state for part in gone} == {PartState.DELETED} and len(gone) == 3
 
 
 async def test_a_delete_takes_the_server_first_and_its_parts_in_reverse(make_universe):
@@ -292,7 +315,7 @@ async def test_a_cloud_that_cannot_be_opened_yet_is_asked_for_parts_by_its_worke
 
 
 @pytest.mark.parametrize("lookup", ["tag", "idempotent"])
-@pytest.mark.parametrize("edge", range(0, 40, 3))
+@pytest.mark.parametrize("edge", range(0, 40, 4))
 async def test_a_crash_at_any_edge_leaves_one_server_with_its_parts(make_universe, lookup, edge):
     universe = await make_universe(token_lookup=lookup, **SLOW)
     hooks = CrashAt()

@@ -31,7 +31,7 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     uncertain: bool = False
     """Its create call may or may not have had its effect."""
     create_error: ErrorPayload | None = None
-    """Why it was not created, once that is final."""
+    """Why it was not created, once it is certain that it will not be: what was made of it may still be taken back."""
     delete_error: ErrorPayload | None = None
     """What the cloud said last when it was to be deleted."""
     delete_failed: bool = False
@@ -100,7 +100,9 @@ def _facts(
                 addresses=_addresses.decode(addresses),
                 private_addresses=_addresses.decode(private),
                 uncertain=create_state == OperationState.UNCERTAIN.value,
-                create_error=create_error if create_state == OperationState.FAILED.value else None,
+                create_error=create_error
+                if create_state == OperationState.FAILED.value or (create_state and state == ServerState.ERROR.value)
+                else None,
                 delete_error=delete_error,
                 delete_failed=delete_state == OperationState.FAILED.value,
             )
