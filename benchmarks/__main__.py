@@ -50,6 +50,18 @@ def _graph(quick: bool) -> list[Row]:
     return builds.against_the_graph(200 if quick else 1_000)
 
 
+def _crowd(quick: bool) -> list[Row]:
+    from benchmarks import builds
+
+    return builds.against_one_at_a_time(100 if quick else 300)
+
+
+def _takeover(_: bool) -> list[Row]:
+    from benchmarks import takeover
+
+    return takeover.measure()
+
+
 def _instant(quick: bool) -> list[Row]:
     from benchmarks import builds
 
@@ -95,6 +107,8 @@ GROUPS: dict[str, Group] = {
     "plan": _plan,
     "instant": _instant,
     "graph": _graph,
+    "crowd": _crowd,
+    "takeover": _takeover,
 }
 
 

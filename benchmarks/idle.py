@@ -113,8 +113,8 @@ async def measure(scene: Scene, infrastructure_id: str, nodes: int) -> list[Row]
             measured=each / nodes,
             floor=min(floors) / nodes,
             floor_name="bulk read, a node",
-            aim=100e-6,
-            aim_text="<= 100 us",
+            aim=50e-6,
+            aim_text="<= 50 us",
         )
     ]
 

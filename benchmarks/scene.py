@@ -52,26 +52,37 @@ def layered(nodes: int, levels: int = 6, fan: int = 3) -> Edges:
     return edges
 
 
-def description(name: str, edges: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """The bundle: one YAML file with nodes, dependencies and the definition of their type; no health checks."""
+ONE = ("simulated",)
+"""The account of a scene that needs but one."""
+
+
+def description(name: str, edges: Mapping[str, Sequence[str]], clouds: Sequence[str] = ONE) -> dict[str, str]:
+    """The bundle: one YAML file with nodes, dependencies and the definitions of their types, one a cloud, which the
+    nodes take in turn; no health checks."""
     lines = [f"infra_name: {name}", "user_id: bench", "nodes:"]
-    for node in edges:
-        lines += [f"  - name: {node}", "    type: bench"]
+    for index, node in enumerate(edges):
+        lines += [f"  - name: {node}", f"    type: {_type(clouds, index)}"]
     lines.append("dependencies:")
     lines += [f"  - connection: [{node}, {other}]" for node, others in edges.items() for other in others]
-    lines += [
-        "'node_def:bench':",
-        "  - resource:",
-        "      type: simulated",
-        "    contextualisation:",
-        "      type: cloudinit",
-        "      context_template: |",
-        "        #!/bin/sh",
-        "        echo {{infra_name}}",
-        "    health_check:",
-        "      ping: false",
-    ]
+    for index, cloud in enumerate(clouds):
+        lines += [
+            f"'node_def:{_type(clouds, index)}':",
+            "  - resource:",
+            "      type: simulated",
+            f"      name: {cloud}",
+            "    contextualisation:",
+            "      type: cloudinit",
+            "      context_template: |",
+            "        #!/bin/sh",
+            "        echo {{infra_name}}",
+            "    health_check:",
+            "      ping: false",
+        ]
     return {ENTRY: "\n".join(lines) + "\n"}
+
+
+def _type(clouds: Sequence[str], index: int) -> str:
+    return f"bench-{index % len(clouds)}"
 
 
 @dataclass
@@ -81,14 +92,14 @@ class Stopwatch:
     asked: dict[str, tuple[str, float]] = field(default_factory=dict)
     """Token -> node, time of the call."""
 
-    def spans(self, cloud: SimulatedCloud) -> dict[str, float]:
+    def spans(self, clouds: Sequence[SimulatedCloud]) -> dict[str, float]:
         """Node -> seconds from the call to ACTIVE."""
-        active = {h.token: h.at for h in cloud.history() if h.state is ServerState.ACTIVE}
+        active = {h.token: h.at for cloud in clouds for h in cloud.history() if h.state is ServerState.ACTIVE}
         return {node: active[token] - at for token, (node, at) in self.asked.items() if token in active}
 
-    def floor(self, cloud: SimulatedCloud, edges: Mapping[str, Sequence[str]]) -> float:
+    def floor(self, clouds: Sequence[SimulatedCloud], edges: Mapping[str, Sequence[str]]) -> float:
         """The critical path of the graph: nothing that creates a node after what it depends on can be faster."""
-        return critical_path(edges, self.spans(cloud))[0]
+        return critical_path(edges, self.spans(clouds))[0]
 
 
 class _TimedDriver(SimulatedDriver):
@@ -113,7 +124,7 @@ class _TimedPlugin(SimulatedPlugin):
 @dataclass
 class Scene:
     runtime: Runtime
-    cloud: SimulatedCloud
+    clouds: tuple[SimulatedCloud, ...]
     watch: Stopwatch
     home: Path
 
@@ -132,21 +143,24 @@ def quiet() -> None:
 
 
 @asynccontextmanager
-async def open_scene(options: SimulatedOptions, *, home: Path | None = None) -> AsyncIterator[Scene]:
-    """A started runtime with one account on a simulated cloud, in a home on disk: its own, or the one given."""
+async def open_scene(
+    options: SimulatedOptions, *, home: Path | None = None, names: Sequence[str] = ONE
+) -> AsyncIterator[Scene]:
+    """A started runtime with accounts of these names, each on a simulated cloud, in a home on disk: its own, or the one
+    given."""
     quiet()
     world = SystemWorld()
-    cloud = SimulatedCloud(world, name="simulated", options=options)
+    clouds = {name: SimulatedCloud(world, name=name, options=options) for name in names}
     watch = Stopwatch()
     # Not in memory: a journal in full sync is part of what is measured.
     with tempfile.TemporaryDirectory(prefix="pelagos-bench-", dir="/var/tmp") as place:
         home = home or Path(place) / "home"
-        pool = (AccountConfig(name="simulated", driver="simulated"),)
+        pool = tuple(AccountConfig(name=name, driver="simulated") for name in names)
         settings = Settings(home=home, pool=pool, http=HttpSettings(command_timeout=PATIENCE))
-        plugins = Plugins({"simulated": _TimedPlugin({"simulated": cloud}, watch)})
+        plugins = Plugins({"simulated": _TimedPlugin(clouds, watch)})
         try:
             async with Runtime(settings, world=world, plugins=plugins) as runtime:
-                yield Scene(runtime, cloud, watch, home)
+                yield Scene(runtime, tuple(clouds.values()), watch, home)
         finally:
             world.close()
 

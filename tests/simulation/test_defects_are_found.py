@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import pytest
 
+import pelagos.operations.assembling as assembling
 import pelagos.operations.claims as claims
 import pelagos.operations.observation as observation
 import pelagos.operations.settling as settling
@@ -49,3 +51,28 @@ def test_taking_down_in_the_wrong_order(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(Reality, "_clear", at_once)
     assert "depends on" in first_failure("build", range(1, 8))
+
+
+def test_leaving_parts_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (assembling, claims):
+        monkeypatch.setattr(module, "made_parts", lambda kind, records: [])
+    assert first_failure("parts-healed", range(1, 4))
+
+
+def test_making_a_part_anew_whose_reply_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    decide = claims._decide_create
+
+    def careless(due: Any, step: Any, *rest: Any) -> Any:
+        import msgspec
+
+        return decide(msgspec.structs.replace(due, token=None, sent_at=None) if step.part else due, step, *rest)
+
+    monkeypatch.setattr(claims, "_decide_create", careless)
+    assert first_failure("parts-in-faults", range(1, 8))
+
+
+def test_granting_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    # By its name: the room exports a function that is called like it.
+    holdings = importlib.import_module("pelagos.quotas.holdings")
+    monkeypatch.setattr(holdings, "_take_if_it_fits", holdings._take)
+    assert "the limit is" in first_failure("quotas", range(1, 8))

@@ -7,7 +7,7 @@ import enum
 
 import pytest
 
-from pelagos.model.states import InfrastructureState, InstanceState, OperationState, RunState, ServerState
+from pelagos.model.states import InfrastructureState, InstanceState, OperationState, PartState, RunState, ServerState
 from pelagos.model.transitions import GONE, TRANSITIONS, reachable
 from pelagos.operations.kinds import KINDS, Effect
 from pelagos.process.lifecycle import TABLE, State
@@ -15,6 +15,7 @@ from pelagos.process.lifecycle import TABLE, State
 STATES: dict[str, type[enum.StrEnum]] = {
     "operation": OperationState,
     "server": ServerState,
+    "part": PartState,
     "instance": InstanceState,
     "run": RunState,
     "infrastructure": InfrastructureState,
@@ -24,6 +25,7 @@ GOOD = {
     "operation": {"succeeded"},
     "attempt": {"done"},
     "server": {"active"},
+    "part": {"ready"},
     "instance": {"ready"},
     "run": {"succeeded"},
     "infrastructure": {"ready"},
@@ -32,13 +34,18 @@ FINAL = {
     "operation": {"succeeded", "failed", "cancelled"},
     "attempt": {"done", "refused", "absent"},
     "server": {GONE},
+    "part": {GONE},
     "instance": {GONE},
     "run": {"succeeded", "failed", "cancelled", "superseded"},
     "infrastructure": {GONE},
 }
 # From here a good end is another record's: an instance that leaves is replaced by one in its slot, a run that is rolled
-# back by a newer run. The test below follows these.
-REPLACED = {"instance": {"failed", "destroying"}, "run": {"rolling_back"}}
+# back by a newer run, a part by its server's successor's. The test below follows these.
+REPLACED = {
+    "instance": {"failed", "destroying"},
+    "run": {"rolling_back"},
+    "part": {"deleting", "deleted"},
+}
 
 
 @pytest.mark.parametrize("table", STATES)

@@ -21,7 +21,7 @@ from pelagos.model.world import World
 from pelagos.operations import EngineConfig, NewServer, OperationRecord, OperationsEngine, ServerAction
 from pelagos.quotas import Holding, holdings
 from pelagos.store import Holder, LeaseKeeper, LeaseRow, Store, open_simulated_store
-from pelagos.store.schema import attempts, events, operations, servers
+from pelagos.store.schema import attempts, events, operations, parts, servers
 from pelagos.store.simulated import SimulatedDatabase
 
 ACCOUNT = "cloud"
@@ -170,7 +170,7 @@ class Universe:
             await incarnation.start()
         return incarnation
 
-    def new(self, count: int = 1, **options: Any) -> list[NewServer]:
+    def new(self, count: int = 1, resource: dict[str, Any] | None = None, **options: Any) -> list[NewServer]:
         made = []
         for _ in range(count):
             self._count += 1
@@ -180,7 +180,7 @@ class Universe:
                     request_id=f"create-{self._count}",
                     server_id=self.world.new_id(),
                     account=ACCOUNT,
-                    spec=ServerSpec(name=f"server-{self._count}"),
+                    spec=ServerSpec(name=f"server-{self._count}", options=resource or {}),
                     **options,
                 )
             )
@@ -205,6 +205,7 @@ class Universe:
     def assert_nothing_doubled(self) -> None:
         doubled = {token: ids for token, ids in self.cloud.made().items() if len(ids) > 1}
         assert not doubled
+        assert not {token: ids for token, ids in self.cloud.parts_made().items() if len(ids) > 1}
 
 
 async def rows(store: Store, table: Any, **where: Any) -> list[Any]:
@@ -236,6 +237,17 @@ async def operation_states(store: Store) -> list[OperationState]:
 
 async def open_attempts(store: Store) -> list[Any]:
     return await rows(store, attempts, state="open")
+
+
+async def living_parts(store: Store) -> list[Any]:
+    return [row for row in await rows(store, parts) if row.deleted_at is None]
+
+
+async def used(store: Store, scope: Scope = DEFAULT_SCOPE) -> dict[str, int]:
+    """What the project uses, by resource; nothing may be reserved."""
+    held = await store.read(partial(holdings, project_id=scope.project_id))
+    assert not {resource for resource, holding in held.items() if holding.reserved}
+    return {resource: holding.used for resource, holding in held.items() if holding.used}
 
 
 async def holding(store: Store, scope: Scope = DEFAULT_SCOPE) -> Holding:

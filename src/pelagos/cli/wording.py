@@ -90,11 +90,20 @@ _SENTENCES: dict[str, Callable[[Data], str]] = {
     "server.deleted": lambda data: _with("the server is deleted", data.get("reason")),
     "server.vanished": lambda data: _with("the server has vanished from its cloud", data.get("reason")),
     "server.swept": lambda data: "a server that came late was deleted",
+    "part.created": lambda data: f"its cloud made {_part(data)}",
+    "part.ready": lambda data: _with(f"{_part(data)} is ready", data.get("address")),
+    "part.deleted": lambda data: f"{_part(data)} is deleted",
+    "part.vanished": lambda data: f"{_part(data)} has vanished from its cloud",
+    "part.swept": lambda data: f"a {data.get('kind', 'part')} that came late was deleted",
     "operation.retrying": lambda data: _with("is tried again", _error(data)),
     "operation.uncertain": lambda data: _with("its outcome is not known yet, looking for it", _error(data)),
     "operation.failed": lambda data: _with("failed", _error(data)),
     "instance.refused": lambda data: _with("its cloud refuses to delete it, trying again", _error(data)),
 }
+
+
+def _part(data: Data) -> str:
+    return f"the {data.get('kind', 'part')} {data.get('key', '')}".rstrip()
 
 
 def sentence(event: EventView) -> str:

@@ -171,27 +171,43 @@ class PartsDriver(Protocol):
     """What a driver is besides if some servers need things made before them: volumes, ports, addresses.
 
     Operations makes each part as a journaled step with a token of its own, waits until it is ready, passes all of them
-    to ``create_server`` in ``ServerSpec.parts``, calls ``finish_server`` when the server is ACTIVE, and deletes the
-    parts (but those kept) after the server is gone."""
+    to ``create_server`` in ``ServerSpec.parts``, calls ``finish_server`` when the server is ACTIVE (or STOPPED), and
+    deletes the parts, the last one first, after the server is gone; those kept only if the create failed. A server that
+    needs none is made and deleted as by any other driver. Deadlines: ``create_timeout`` for ``create_part``, else
+    ``call_timeout``; a part that is not ready or not gone within ``build_timeout`` counts as failed, or is deleted
+    again."""
 
     def parts(self, spec: ServerSpec) -> Sequence[PartSpec]:
-        """What ``spec`` needs, in the order of making; often nothing. Pure: the same spec gives the same parts."""
+        """What ``spec`` needs, in the order of making; often nothing. Pure: the same spec gives the same parts.
+
+        Called when a create is asked for, before anything else is. If the options cannot be read, returns nothing:
+        ``create_server`` then says what is wrong with them."""
         ...
 
     async def create_part(self, part: PartSpec, *, token: str, timeout: float) -> CloudPart:
-        """As ``create_server``, token and errors included. The cloud's own quota used up: CloudCapacity."""
+        """Ask for a part that carries ``token`` from its first moment on; it need not be ready yet.
+
+        Errors as of ``create_server``; the cloud's own quota used up: CloudCapacity. If the outcome is uncertain, the
+        caller looks for the token in ``list_parts``, whatever ``token_lookup`` says (few clouds take a token with
+        every kind of part): a part is in the list within ``settle`` of the call's deadline, or was not made."""
         ...
 
     async def list_parts(self, *, timeout: float) -> Sequence[CloudPart]:
-        """All parts of this account that carry a token."""
+        """All parts of this account that carry a token, and have not been deleted, ready or not.
+
+        It fails as a whole: if one of several listings behind it does, raises what that one raised."""
         ...
 
     async def delete_part(self, part: CloudPart, *, timeout: float) -> None:
-        """Delete it; deleting what is gone succeeds. Still in use: CloudBusy."""
+        """Delete it; deleting what is gone succeeds. Still in use: CloudBusy, and the caller tries again.
+
+        Of ``part``, ``provider_id``, ``kind``, ``name``, ``token`` and ``address`` are as they were told."""
         ...
 
     async def finish_server(self, provider_id: str, spec: ServerSpec, *, timeout: float) -> CloudServer:
-        """What is to be done once the server is ACTIVE (associate an address); repeatable. The server as it is then."""
+        """What is to be done once the server is there (associate an address); repeatable. The server as it is then.
+
+        ``spec`` has its ``parts``. Raises ServerNotFound if it is gone meanwhile."""
         ...
 
 

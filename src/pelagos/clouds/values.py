@@ -126,6 +126,8 @@ class PartSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     options: dict[str, Any] = {}
     """The driver's own; plain values."""
+    size_gb: int = 0
+    """Of a volume: what it holds of the quota ``volume_gb``. 0: it is not known beforehand, and not counted."""
     keep: bool = False
     """It stays when the server is deleted (a persistent volume)."""
 

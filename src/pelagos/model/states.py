@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["InfrastructureState", "InstanceState", "OperationState", "RunState", "ServerState"]
+__all__ = ["InfrastructureState", "InstanceState", "OperationState", "PartState", "RunState", "ServerState"]
 
 
 class InfrastructureState(enum.StrEnum):
@@ -49,6 +49,18 @@ class ServerState(enum.StrEnum):
     DELETED = "deleted"
     UNKNOWN = "unknown"
     """The cloud said something its driver cannot place; never treated as gone."""
+
+
+class PartState(enum.StrEnum):
+    """A part's state: of a volume, port, address or network that was made for a server."""
+
+    PLANNED = "planned"
+    """Counted into the quota; nothing of it is known to exist."""
+    BUILD = "build"
+    """The cloud has it, and no server can be made with it yet."""
+    READY = "ready"
+    DELETING = "deleting"
+    DELETED = "deleted"
 
 
 class OperationState(enum.StrEnum):

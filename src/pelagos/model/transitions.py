@@ -43,6 +43,16 @@ TRANSITIONS: Mapping[str, Mapping[str | None, frozenset[str]]] = {
         "deleted": frozenset({"build", "active", "error", "deleting", GONE}),
         GONE: frozenset(),
     },
+    "part": {
+        None: frozenset({"planned"}),
+        "planned": frozenset({"build", "ready", GONE}),
+        "build": frozenset({"ready", "deleting", GONE}),
+        "ready": frozenset({"deleting", GONE}),
+        "deleting": frozenset({GONE}),
+        # Never without a tombstone.
+        "deleted": frozenset({GONE}),
+        GONE: frozenset(),
+    },
     "instance": {
         None: frozenset({"pending"}),
         "pending": frozenset({"ready", "uncertain", "shutdown", "failed", "destroying", GONE}),

@@ -8,8 +8,9 @@ from pelagos.operations.engine import OperationsEngine, RefreshResult
 from pelagos.operations.health import AccountHealth, AccountState
 from pelagos.operations.journal import submit_creates, submit_deletes, submit_power
 from pelagos.operations.kinds import KINDS, Effect, Kind, Step
+from pelagos.operations.parts import parts_of_servers
 from pelagos.operations.reading import operations_by_id, operations_by_request, operations_of_targets
-from pelagos.operations.records import NewServer, OperationRecord, ServerAction
+from pelagos.operations.records import NewServer, OperationRecord, PartRecord, ServerAction
 from pelagos.operations.worker import AccountWorker, EngineConfig
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "NewServer",
     "OperationRecord",
     "OperationsEngine",
+    "PartRecord",
     "RefreshResult",
     "ServerAction",
     "Step",
@@ -32,6 +34,7 @@ __all__ = [
     "operations_by_id",
     "operations_by_request",
     "operations_of_targets",
+    "parts_of_servers",
     "submit_creates",
     "submit_deletes",
     "submit_power",

@@ -9,27 +9,36 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar, assert_never
+from typing import Any, Generic, TypeVar, assert_never
 
 import msgspec
 import structlog
 
 from pelagos.clouds.errors import CloudUncertain, CloudUnreachable, ServerNotFound
-from pelagos.clouds.port import CloudDriver
-from pelagos.clouds.values import Capabilities, CloudServer, ServerSpec
-from pelagos.model.errors import InternalError, PelagosError
+from pelagos.clouds.port import CloudDriver, PartsDriver
+from pelagos.clouds.values import Capabilities, CloudPart, CloudServer, ServerSpec
+from pelagos.model.errors import InternalError, PelagosError, Unsupported
 from pelagos.model.errors import Retry as RetryClass
+from pelagos.model.failpoints import Step, through
 from pelagos.model.redaction import without_secrets
 from pelagos.model.world import World
 from pelagos.operations.health import AccountHealth
 from pelagos.operations.kinds import Effect, step_of
 from pelagos.operations.pacer import Pacer, backoff
-from pelagos.operations.records import Absent, Call, Done, Failed, Found, Result, Retry, Uncertain
+from pelagos.operations.records import Absent, Call, Done, Failed, Found, Made, Reached, Result, Retry, Uncertain
 
-__all__ = ["Backoff", "Cloud", "Listing", "judge"]
+__all__ = ["Backoff", "Cloud", "Listing", "PartListing", "judge"]
 
 T = TypeVar("T")
 
+_STEPS = {
+    "delete": Step.DELETE,
+    "discard": Step.DISCARD,
+    "start": Step.START,
+    "stop": Step.STOP,
+    "reboot": Step.REBOOT,
+    "unpart": Step.UNPART,
+}
 _log = structlog.get_logger("pelagos.operations")
 _decode_spec = msgspec.msgpack.Decoder(ServerSpec).decode
 
@@ -49,11 +58,19 @@ class Listing(msgspec.Struct, frozen=True):
     seconds: float
 
 
+class PartListing(msgspec.Struct, frozen=True):
+    """The same of the account's parts."""
+
+    started_at: float
+    parts: Sequence[CloudPart]
+    seconds: float
+
+
 def judge(call: Call, error: PelagosError, now: float, delay: float) -> Result:
     """What ``error`` means for the operation; ``delay`` is the back-off where one applies. Pure."""
     if call.verb == "lookup" or call.resent:
         return Uncertain(error.payload(), now + max(delay, error.retry_after or 0.0))
-    if isinstance(error, ServerNotFound) and call.verb in ("delete", "discard"):
+    if isinstance(error, ServerNotFound) and call.verb in ("delete", "discard", "unpart"):
         return Done()
     match error.retry:
         case RetryClass.NEVER:
@@ -68,6 +85,33 @@ def judge(call: Call, error: PelagosError, now: float, delay: float) -> Result:
             return Uncertain(error.payload(), now + delay)
         case _:
             assert_never(error.retry)
+
+
+class _Shared(Generic[T]):
+    """A listing for all who ask: what they get began after they asked, and those who ask while one is under way share
+    the next."""
+
+    def __init__(self, take: Callable[[], Awaitable[T | PelagosError]]) -> None:
+        self._take = take
+        self._lock = asyncio.Lock()
+        self._begun = 0
+        self._last: T | PelagosError | None = None
+
+    async def get(self) -> T:
+        ticket = self._begun
+        async with self._lock:
+            if self._begun == ticket:
+                # All who are about to ask in this turn of the loop share it, also where a listing takes no time.
+                await asyncio.sleep(0)
+                self._begun += 1
+                self._last = None
+                self._last = await self._take()
+            last = self._last
+        if last is None:
+            raise CloudUnreachable("the listing was interrupted")
+        if isinstance(last, PelagosError):
+            raise last
+        return last
 
 
 class Cloud:
@@ -93,9 +137,10 @@ class Cloud:
         self._rng = rng
         self._pauses = pauses
         self._grace = grace
-        self._lock = asyncio.Lock()
-        self._begun = 0
-        self._last: Listing | PelagosError | None = None
+        self._listings = _Shared(self._list)
+        self._part_listings = _Shared(self._list_parts)
+        self.parts_driver: PartsDriver | None = driver if isinstance(driver, PartsDriver) else None
+        """The driver, if some of its servers need parts."""
         self.last_error: tuple[float, str] | None = None
         self.calls = 0
 
@@ -118,29 +163,28 @@ class Cloud:
 
     async def listing(self) -> Listing:
         """A listing that began after this was called; all who ask while one is under way share the next."""
-        ticket = self._begun
-        async with self._lock:
-            if self._begun == ticket:
-                # All who are about to ask in this turn of the loop share it, also where a listing takes no time.
-                await asyncio.sleep(0)
-                self._begun += 1
-                self._last = None
-                self._last = await self._list()
-            last = self._last
-        if last is None:
-            raise CloudUnreachable("the listing was interrupted")
-        if isinstance(last, PelagosError):
-            raise last
-        return last
+        return await self._listings.get()
 
-    async def read(self, verb: Callable[..., Awaitable[T]], *arguments: Any, timeout: float, **options: Any) -> T:
+    async def part_listing(self) -> PartListing:
+        """The same of parts. Raises Unsupported if the account has none."""
+        return await self._part_listings.get()
+
+    async def read(
+        self,
+        verb: Callable[..., Awaitable[T]],
+        *arguments: Any,
+        timeout: float,
+        step: Step | None = None,
+        **options: Any,
+    ) -> T:
         """A call that only reads: its time-out and its driver's defects certainly did nothing."""
         await self._pacer.turn()
         self.calls += 1
-        return await self._guarded(verb(*arguments, timeout=timeout, **options), timeout, CloudUnreachable)
+        return await self._guarded(verb(*arguments, timeout=timeout, **options), timeout, CloudUnreachable, step)
 
     async def get(self, provider_id: str) -> CloudServer:
-        return await self.read(self._driver.get_server, provider_id, timeout=self.capabilities.call_timeout)
+        timeout = self.capabilities.call_timeout
+        return await self.read(self._driver.get_server, provider_id, timeout=timeout, step=Step.GET)
 
     @property
     def driver(self) -> CloudDriver:
@@ -148,15 +192,30 @@ class Cloud:
 
     async def _send(self, call: Call, left: float) -> Result:
         driver, capabilities = self._driver, self.capabilities
-        timeout = min(left, capabilities.create_timeout if call.verb == "create" else capabilities.call_timeout)
+        timeout = min(
+            left, capabilities.create_timeout if call.verb in ("create", "part") else capabilities.call_timeout
+        )
         target = call.provider_id or ""
         match call.verb:
             case "create":
-                spec = _decode_spec(call.spec_blob)
                 server = await self._guarded(
-                    driver.create_server(spec, token=call.token, timeout=timeout), timeout, CloudUncertain
+                    driver.create_server(_spec_of(call), token=call.token, timeout=timeout),
+                    timeout,
+                    CloudUncertain,
+                    Step.CREATE,
                 )
                 return Found(server)
+            case "part":
+                assert call.part is not None
+                making = self._parts_verbs().create_part(call.part.spec, token=call.token, timeout=timeout)
+                return Made(await self._guarded(making, timeout, CloudUncertain, Step.PART))
+            case "finish":
+                finishing = self._parts_verbs().finish_server(target, _spec_of(call), timeout=timeout)
+                return Reached(await self._guarded(finishing, timeout, CloudUncertain, Step.FINISH))
+            case "unpart":
+                part = call.stray or (None if call.part is None else call.part.cloud)
+                assert part is not None
+                verb = self._parts_verbs().delete_part(part, timeout=timeout)
             case "delete" | "discard":
                 verb = driver.delete_server(target, timeout=timeout)
             case "start":
@@ -167,20 +226,26 @@ class Cloud:
                 verb = driver.reboot_server(target, timeout=timeout)
             case _:
                 raise InternalError(f"no call carries out {call.verb!r} of {call.kind}")
-        await self._guarded(verb, timeout, CloudUncertain)
+        await self._guarded(verb, timeout, CloudUncertain, _STEPS[call.verb])
         return Done()
 
     async def _look_up(self, call: Call, many: bool) -> Result:
         began = self._world.now()
+        if call.part is not None:
+            parts = await self.part_listing()
+            began = parts.started_at
+            part = next((p for p in parts.parts if p.token == call.token), None)
+            return self._absent(call, began) if part is None else Made(part)
         if many:
             listing = await self.listing()
             began = listing.started_at
             server = next((s for s in listing.servers if s.token == call.token), None)
         else:
             timeout = self.capabilities.call_timeout
-            server = await self.read(self._driver.find_by_token, call.token, timeout=timeout)
-        if server is not None:
-            return Found(server)
+            server = await self.read(self._driver.find_by_token, call.token, timeout=timeout, step=Step.LOOKUP)
+        return self._absent(call, began) if server is None else Found(server)
+
+    def _absent(self, call: Call, began: float) -> Absent:
         now = self._world.now()
         if began >= call.not_after:
             return Absent(counts=True, next_at=now + self._pauses.base)
@@ -188,30 +253,52 @@ class Cloud:
         return Absent(counts=False, next_at=min(now + pause, max(now, call.not_after) + 0.001))
 
     async def _list(self) -> Listing | PelagosError:
+        return await self._take(self._driver.list_servers, Listing, Step.LIST)
+
+    async def _list_parts(self) -> PartListing | PelagosError:
+        try:
+            verb = self._parts_verbs().list_parts
+        except Unsupported as error:
+            return error
+        return await self._take(verb, PartListing, Step.LIST_PARTS)
+
+    async def _take(
+        self, verb: Callable[..., Awaitable[Any]], made: Callable[[float, Any, float], T], step: Step
+    ) -> T | PelagosError:
         started, began = self._world.now(), self._world.monotonic()
         try:
-            servers = await self.read(self._driver.list_servers, timeout=self.capabilities.call_timeout)
+            listed = await self.read(verb, timeout=self.capabilities.call_timeout, step=step)
         except PelagosError as error:
             self.last_error = (self._world.now(), without_secrets(str(error)))
             if error.retry is RetryClass.AFTER and error.retry_after is not None:
                 self._pacer.hold(error.retry_after)
             return error
-        return Listing(started, servers, self._world.monotonic() - began)
+        return made(started, listed, self._world.monotonic() - began)
 
-    async def _guarded(self, verb: Awaitable[T], timeout: float, otherwise: type[PelagosError]) -> T:
+    def _parts_verbs(self) -> PartsDriver:
+        if self.parts_driver is None:
+            raise Unsupported(
+                "the account's driver knows nothing of parts of servers any more",
+                advice="Give the account the driver again that made them, or delete them in the cloud's own console.",
+            )
+        return self.parts_driver
+
+    async def _guarded(
+        self, verb: Awaitable[T], timeout: float, otherwise: type[PelagosError], step: Step | None = None
+    ) -> T:
         began = self._world.monotonic()
         try:
-            answer = await self._bounded(verb, timeout, otherwise)
+            answer = await self._bounded(verb, timeout, otherwise, step)
         except PelagosError as error:
             self.health.failed(error)
             raise
         self.health.answered(self._world.monotonic() - began)
         return answer
 
-    async def _bounded(self, verb: Awaitable[T], timeout: float, otherwise: type[PelagosError]) -> T:
+    async def _bounded(self, verb: Awaitable[T], timeout: float, otherwise: type[PelagosError], step: Step | None) -> T:
         try:
             async with asyncio.timeout(timeout + self._grace):
-                return await verb
+                return await (verb if step is None else through(step, verb))
         except PelagosError:
             raise
         except TimeoutError as error:
@@ -222,3 +309,12 @@ class Cloud:
 
     def _pause(self, attempts: int) -> float:
         return backoff(max(1, attempts), self._rng, base=self._pauses.base, cap=self._pauses.cap)
+
+
+def _spec_of(call: Call) -> ServerSpec:
+    """The server as its driver is asked for it: with what was made for it."""
+    spec = _decode_spec(call.spec_blob)
+    if not call.parts:
+        return spec
+    made = {part.key: part.provider_id for part in call.parts if part.provider_id is not None}
+    return msgspec.structs.replace(spec, parts=made)

@@ -11,19 +11,21 @@ have gone out as UNCERTAIN.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, and_, bindparam, insert, select, update
 
 from pelagos.clouds.errors import CloudBusy
-from pelagos.clouds.values import Capabilities, TokenLookup
-from pelagos.model.errors import DeadlineExceeded, ErrorPayload
+from pelagos.clouds.values import Capabilities, PartSpec, ServerSpec, TokenLookup
+from pelagos.model.errors import Cancelled, DeadlineExceeded, ErrorPayload, QuotaExceeded
 from pelagos.model.errors import Retry as RetryClass
 from pelagos.model.scope import Fence, Scope
-from pelagos.model.states import OperationState
-from pelagos.operations.kinds import KINDS, Effect, Step
+from pelagos.model.states import OperationState, PartState
+from pelagos.operations.assembling import made_parts
+from pelagos.operations.kinds import ASSEMBLY, CREATE_WITH_PARTS, KINDS, Effect, Step
+from pelagos.operations.parts import parts_of_servers, plan_parts
 from pelagos.operations.records import (
     WAITING,
     Again,
@@ -31,6 +33,8 @@ from pelagos.operations.records import (
     Done,
     Failed,
     Outcome,
+    PartRecord,
+    PartSweepParameters,
     Result,
     SweepParameters,
 )
@@ -42,6 +46,9 @@ __all__ = ["Claim", "Due", "Rules", "claim", "decide", "peek", "take_over"]
 
 _decode_error = msgspec.msgpack.Decoder(ErrorPayload).decode
 _decode_sweep = msgspec.msgpack.Decoder(SweepParameters).decode
+_decode_part_sweep = msgspec.msgpack.Decoder(PartSweepParameters).decode
+_encode = msgspec.msgpack.Encoder().encode
+_decode_spec = msgspec.msgpack.Decoder(ServerSpec).decode
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -52,6 +59,8 @@ class Rules(msgspec.Struct, frozen=True):
     """Seconds after which an operation without ``expires_at`` of its own makes no new attempt."""
     mark_slack: float = 5.0
     """Seconds that marking and starting a call may take: they count into its deadline."""
+    parts: Callable[[ServerSpec], Sequence[PartSpec]] | None = None
+    """What a server needs beforehand; None: none of this account's does."""
 
 
 class Due(msgspec.Struct, frozen=True):
@@ -80,6 +89,12 @@ class Due(msgspec.Struct, frozen=True):
     token: str | None
     sent_at: float | None
     not_after: float | None
+    parts: tuple[PartRecord, ...] = ()
+    """The server's living ones, where the step is one of a server with parts."""
+
+    @property
+    def scope(self) -> Scope:
+        return Scope(self.project_id, self.user_id)
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -160,6 +175,7 @@ _mark = (
         updated_at=bindparam("b_now"),
     )
 )
+_restep = update(operations).where(operations.c.id == bindparam("b_id")).values(step=bindparam("b_step"))
 _in_hand = (
     *_unfinished,
     operations.c.next_at == WAITING,
@@ -191,11 +207,15 @@ def take_over(connection: Connection, fence: Fence, account: str, now: float) ->
     connection.execute(_orphans_sent, {"b_account": account})
     connection.execute(_orphans, {"b_account": account, "b_now": now})
     found = []
-    for row in connection.execute(_awaiting, {"b_account": account}):
-        due = _due_row(row)
+    waiting = [_due_row(row) for row in connection.execute(_awaiting, {"b_account": account})]
+    for due in _with_parts(connection, waiting):
         step = KINDS[due.kind].steps[due.step]
         if step.effect is Effect.AWAITS:
-            found.append(_call(due, step.verb, _provider_of(due), 0.0, 0.0, ""))
+            part = _part_of(due, step)
+            if step.part and part is None and due.kind != "part.sweep":
+                # What it waited for has a tombstone: the time-out of the wait finds that out.
+                continue
+            found.append(_call(due, step.verb, _provider_of(due), 0.0, 0.0, "", part))
     return found
 
 
@@ -205,13 +225,15 @@ def claim(connection: Connection, fence: Fence, account: str, rules: Rules, now:
     Operations that need no call (expired, target gone) are settled in the same transaction. Raises LeaseLost."""
     check_fence(connection, fence)
     rows = connection.execute(_due, {"b_account": account, "b_now": now, "b_limit": len(tokens)}).all()
+    dues = _with_parts(connection, [_due_row(row) for row in rows])
     calls: list[Call] = []
     outcomes: list[Outcome] = []
     opened: list[dict[str, Any]] = []
     reopened: list[dict[str, Any]] = []
     marks: list[dict[str, Any]] = []
-    for row, fresh in zip(rows, tokens, strict=False):
-        due = _due_row(row)
+    for due, fresh in zip(dues, tokens, strict=False):
+        if KINDS[due.kind].steps[due.step].effect is Effect.PLANS:
+            due = _plan(connection, due, account, rules, now)
         decision = decide(due, rules, now, fresh)
         if isinstance(decision, Outcome):
             outcomes.append(decision)
@@ -263,11 +285,50 @@ def _due_row(row: Any) -> Due:
     return Due(*row)
 
 
+def _with_parts(connection: Connection, dues: list[Due]) -> list[Due]:
+    """The same, with the parts of those whose step is one of a server with parts."""
+    concerned = {due.target_id for due in dues if due.kind in ASSEMBLY and due.step >= ASSEMBLY[due.kind]}
+    if not concerned:
+        return dues
+    found = parts_of_servers(connection, sorted(concerned))
+    return [
+        msgspec.structs.replace(due, parts=found[due.target_id])
+        if due.target_id in found and due.kind in ASSEMBLY and due.step >= ASSEMBLY[due.kind]
+        else due
+        for due in dues
+    ]
+
+
+def _plan(connection: Connection, due: Due, account: str, rules: Rules, now: float) -> Due:
+    """Whoever asked for the server could not say what parts it needs: that is journaled now. A quota that does not
+    allow them is the operation's error."""
+    wanted = () if rules.parts is None else rules.parts(_decode_spec(due.spec_blob or b""))
+    if wanted:
+        servers_parts = [(due.target_id, due.infrastructure_id, wanted)]
+        try:
+            with connection.begin_nested():
+                plan_parts(connection, due.scope, account, servers_parts, now, reserve=True)
+        except QuotaExceeded as error:
+            return msgspec.structs.replace(due, error_blob=_encode(error.payload()))
+    due = msgspec.structs.replace(
+        due,
+        step=CREATE_WITH_PARTS if wanted else 0,
+        parts=parts_of_servers(connection, [due.target_id]).get(due.target_id, ()) if wanted else (),
+    )
+    connection.execute(_restep, {"b_id": due.id, "b_step": due.step})
+    return due
+
+
 def decide(due: Due, rules: Rules, now: float, fresh: str) -> Call | Outcome:
     """What to do with an operation that is due: a call to send, or an outcome that needs none. Pure."""
     step = KINDS[due.kind].steps[due.step]
+    if step.effect is Effect.PLANS:
+        # It was not planned: its error says why.
+        return _outcome(due, step.verb, Failed(_last_error(due), gone=True))
     if step.effect is Effect.CREATES:
         return _decide_create(due, step, rules, now, fresh)
+    if step.part and due.kind != "part.sweep":
+        return _decide_part(due, step, rules, now)
     provider_id = _provider_of(due)
     if (
         due.kind.startswith("server.")
@@ -278,7 +339,7 @@ def decide(due: Due, rules: Rules, now: float, fresh: str) -> Call | Outcome:
         return _outcome(due, step.verb, gone)
     if step.effect is Effect.AWAITS:
         seconds = rules.capabilities.build_timeout
-        if step.verb == "gone":
+        if step.verb in ("gone", "unparted"):
             return _outcome(due, step.verb, Again(_still_there(seconds).payload(), now))
         error = DeadlineExceeded(
             f"the server did not leave {due.server_state} within {seconds:.0f} s",
@@ -287,10 +348,47 @@ def decide(due: Due, rules: Rules, now: float, fresh: str) -> Call | Outcome:
         return _outcome(due, step.verb, Failed(error.payload()))
     if step.effect is Effect.ONCE and due.state in (OperationState.RUNNING, OperationState.UNCERTAIN):
         return _outcome(due, step.verb, Failed(_interrupted(due).payload()))
-    if due.kind != "server.create" and _expired(due, rules, now):
+    if (due.kind != "server.create" or step.verb == "finish") and _expired(due, rules, now):
         return _outcome(due, step.verb, Failed(_last_error(due)))
     deadline = now + rules.capabilities.call_timeout + rules.mark_slack
     return _call(due, step.verb, provider_id, deadline, deadline + rules.capabilities.settle, "")
+
+
+def _decide_part(due: Due, step: Step, rules: Rules, now: float) -> Call | Outcome:
+    part = _part_of(due, step)
+    if part is None:
+        return _outcome(due, step.verb, Done("nothing of it is left"))
+    seconds = rules.capabilities.build_timeout
+    if step.verb == "unparted":
+        return _outcome(due, step.verb, Again(_still_there(seconds).payload(), now), part=part)
+    if step.verb == "ready":
+        if due.cancel_requested:
+            error: ErrorPayload = Cancelled("the server was not wanted any more").payload()
+        else:
+            error = DeadlineExceeded(
+                f"the {part.kind.value} {part.key!r} was not ready within {seconds:.0f} s",
+                advice="Look at it in the cloud's own console; another size, kind or cloud may do.",
+            ).payload()
+        return _outcome(due, step.verb, Failed(error), part=part)
+    if due.kind != "server.create" and _expired(due, rules, now):
+        return _outcome(due, step.verb, Failed(_last_error(due)), part=part)
+    deadline = now + rules.capabilities.call_timeout + rules.mark_slack
+    return _call(due, step.verb, due.provider_id, deadline, deadline + rules.capabilities.settle, "", part)
+
+
+def _part_of(due: Due, step: Step) -> PartRecord | None:
+    """The part that is at the step's turn."""
+    match step.verb:
+        case "part":
+            return next((p for p in due.parts if p.state is PartState.PLANNED), None)
+        case "ready":
+            return next((p for p in due.parts if p.state is PartState.BUILD), None)
+        case "unparted":
+            return next((p for p in due.parts if p.state is PartState.DELETING), None)
+        case "unpart":
+            return next(iter(made_parts(due.kind, due.parts)), None)
+        case _:
+            return None
 
 
 def _decide_create(due: Due, step: Step, rules: Rules, now: float, fresh: str) -> Call | Outcome:
@@ -298,18 +396,22 @@ def _decide_create(due: Due, step: Step, rules: Rules, now: float, fresh: str) -
     deadline = now + capabilities.create_timeout + rules.mark_slack
     not_after = deadline + capabilities.settle
     expired = _expired(due, rules, now)
+    part = _part_of(due, step)
+    if step.part and part is None:
+        return _outcome(due, step.verb, Done("all of them are there"))
     if due.token is not None and due.sent_at is not None:
         # An idempotent cloud tells what became of a call by the same call sent again, sooner than any absence is known;
         # so also for a create that is not wanted any more: what it then made is deleted by who cancelled it.
         # Where the repeat is refused for good, the first one's doing is looked for like anywhere else.
-        if capabilities.token_lookup is TokenLookup.IDEMPOTENT and not expired and not _refused(due):
+        idempotent = capabilities.token_lookup is TokenLookup.IDEMPOTENT and part is None
+        if idempotent and not expired and not _refused(due):
             again = _call(due, step.verb, None, deadline, not_after, due.token)
             return msgspec.structs.replace(again, resent=True)
         look_until = now + capabilities.call_timeout + rules.mark_slack
-        return _call(due, "lookup", None, look_until, due.not_after or 0.0, due.token)
+        return _call(due, "lookup", None, look_until, due.not_after or 0.0, due.token, part)
     if due.cancel_requested or expired:
-        return _outcome(due, step.verb, Failed(_last_error(due), gone=True), token=due.token or "")
-    return _call(due, step.verb, None, deadline, not_after, due.token or fresh)
+        return _outcome(due, step.verb, Failed(_last_error(due), gone=True), token=due.token or "", part=part)
+    return _call(due, step.verb, None, deadline, not_after, due.token or fresh, part)
 
 
 def _refused(due: Due) -> bool:
@@ -351,20 +453,28 @@ def _still_there(seconds: float) -> CloudBusy:
 def _provider_of(due: Due) -> str | None:
     if due.kind == "server.sweep":
         return _decode_sweep(due.parameters_blob).provider_id
-    return "" if due.kind == "account.refresh" else due.provider_id
+    return "" if due.kind in ("account.refresh", "part.sweep") else due.provider_id
 
 
-def _outcome(due: Due, verb: str, result: Result, token: str = "") -> Outcome:
-    return Outcome(_call(due, verb, due.provider_id, 0.0, 0.0, token), result)
+def _outcome(due: Due, verb: str, result: Result, token: str = "", part: PartRecord | None = None) -> Outcome:
+    return Outcome(_call(due, verb, due.provider_id, 0.0, 0.0, token, part), result)
 
 
-def _call(due: Due, verb: str, provider_id: str | None, deadline: float, not_after: float, token: str) -> Call:
+def _call(
+    due: Due,
+    verb: str,
+    provider_id: str | None,
+    deadline: float,
+    not_after: float,
+    token: str,
+    part: PartRecord | None = None,
+) -> Call:
     return Call(
         operation_id=due.id,
         kind=due.kind,
         step=due.step,
         verb=verb,
-        scope=Scope(due.project_id, due.user_id),
+        scope=due.scope,
         server_id=due.target_id,
         infrastructure_id=due.infrastructure_id,
         instance_id=due.instance_id,
@@ -375,4 +485,8 @@ def _call(due: Due, verb: str, provider_id: str | None, deadline: float, not_aft
         deadline=deadline,
         not_after=not_after,
         since=due.updated_at,
+        parts=due.parts,
+        part=part,
+        stray=_decode_part_sweep(due.parameters_blob).part if due.kind == "part.sweep" else None,
+        counted=due.provider_id is not None and due.server_deleted_at is None,
     )

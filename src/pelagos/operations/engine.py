@@ -22,7 +22,7 @@ from sqlalchemy.exc import IntegrityError
 
 from pelagos.clouds.errors import CloudUnreachable
 from pelagos.clouds.pool import Account, Pool
-from pelagos.clouds.port import Catalogue, ForeignReader, ListenerOracle
+from pelagos.clouds.port import Catalogue, ForeignReader, ListenerOracle, PartsDriver
 from pelagos.clouds.values import CloudFlavor, CloudImage, CloudServer, CommandResult
 from pelagos.model.errors import (
     Conflict,
@@ -33,6 +33,7 @@ from pelagos.model.errors import (
     Unsupported,
     from_payload,
 )
+from pelagos.model.failpoints import Step, through
 from pelagos.model.scope import DEFAULT_SCOPE, Fence, Scope
 from pelagos.model.states import OperationState
 from pelagos.model.world import World
@@ -140,6 +141,7 @@ class OperationsEngine:
         for request in requests:
             self._pool.know(request.account, request.spec.account)
             self._pool.account(request.account)
+        requests = await self._with_parts(requests)
         return await self._submit(
             partial(journal.submit_creates, scope=scope, requests=requests, now=self._world.now(), fence=fence)
         )
@@ -362,6 +364,28 @@ class OperationsEngine:
             self._set_to_work(worker)
         return worker
 
+    async def _with_parts(self, requests: Sequence[NewServer]) -> Sequence[NewServer]:
+        """The same, with what each server needs beforehand: their quota is reserved with the servers'. Where the cloud
+        cannot be opened here and now, its worker says so later."""
+        planners: dict[str, PartsDriver | None] = {}
+        unknown: set[str] = set()
+        for account in dict.fromkeys(request.account for request in requests):
+            try:
+                planners[account] = (await (await self._worker(account)).cloud()).parts_driver
+            except PelagosError:
+                unknown.add(account)
+        if not unknown and not any(planners.values()):
+            return requests
+        found = []
+        for request in requests:
+            planner = planners.get(request.account)
+            if request.account in unknown:
+                request = msgspec.structs.replace(request, parts=None)
+            elif planner is not None and (parts := tuple(planner.parts(request.spec))):
+                request = msgspec.structs.replace(request, parts=parts)
+            found.append(request)
+        return found
+
     async def _catalogue(self, account: str, what: str) -> tuple[Cloud, Catalogue]:
         cloud = await (await self._worker(account)).cloud()
         driver = cloud.driver
@@ -380,7 +404,7 @@ class OperationsEngine:
 
     async def _submit(self, transaction: Callable[[Connection], list[OperationRecord]]) -> list[OperationRecord]:
         try:
-            records = await self._store.run(transaction)
+            records = await through(Step.SUBMIT, self._store.run(transaction))
         except IntegrityError:
             # Another process journaled the same request at the same time: now its rows are there to be found.
             records = await self._store.run(transaction)

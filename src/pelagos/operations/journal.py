@@ -12,11 +12,12 @@ next_at) is the queue, and a claim reads only what is due.
 
 A delete overtakes what has not begun: a create that was not sent is cancelled with it on the spot, one whose server
 boots gives way at once, one whose call is out or uncertain is told by ``cancel_requested`` and deleted when it settles.
+One that makes parts is told so too, and takes them back itself before the delete's turn comes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import msgspec
@@ -26,7 +27,8 @@ from pelagos import quotas
 from pelagos.model.errors import Conflict, InvalidInput, NotFound
 from pelagos.model.scope import Fence, Scope
 from pelagos.model.states import OperationState, ServerState
-from pelagos.operations.kinds import KINDS
+from pelagos.operations.kinds import CREATE_WITH_PARTS, DELETE_WITH_PARTS, KINDS, PLAN
+from pelagos.operations.parts import part_quotas, plan_parts, servers_with_parts
 from pelagos.operations.reading import chunks, operations_by_request
 from pelagos.operations.records import SERVER_QUOTA, WAITING, NewServer, OperationRecord, ServerAction
 from pelagos.store import append_many, check_fence
@@ -82,6 +84,12 @@ _ask_cancel = (
     .where(operations.c.id == bindparam("b_id"), operations.c.finished_at.is_(None))
     .values(cancel_requested=True, updated_at=bindparam("b_now"))
 )
+# A part's step that waits for a time or for a listing looks at once; what is in hand is settled first.
+_hurry = (
+    update(operations)
+    .where(operations.c.id == bindparam("b_id"), operations.c.finished_at.is_(None), operations.c.next_at < WAITING)
+    .values(next_at=bindparam("b_now"))
+)
 _refuse_attempts = (
     update(attempts)
     .where(attempts.c.operation_id == bindparam("b_id"), attempts.c.state == "open")
@@ -122,7 +130,11 @@ def submit_creates(
         ]
         if taken:
             raise Conflict(f"server {taken[0]} exists already, made by another request")
-        quotas.reserve_many(connection, scope.project_id, {r.operation_id: SERVER_QUOTA for r in fresh})
+        asked: dict[str, Mapping[str, int]] = {r.operation_id: SERVER_QUOTA for r in fresh}
+        with_parts = [r for r in fresh if r.parts]
+        for request in with_parts:
+            asked |= part_quotas(request.server_id, request.parts or ())
+        quotas.reserve_many(connection, scope.project_id, asked)
         connection.execute(insert(servers), [_server_row(scope, r, now) for r in fresh])
         connection.execute(
             insert(operations),
@@ -137,10 +149,14 @@ def submit_creates(
                     r.request_id,
                     now,
                     expires_at=r.expires_at,
+                    step=_first_step(r),
                 )
                 for r in fresh
             ],
         )
+        for account in dict.fromkeys(r.account for r in with_parts):
+            wanted = [(r.server_id, r.infrastructure_id, r.parts or ()) for r in with_parts if r.account == account]
+            plan_parts(connection, scope, account, wanted, now)
         known.update({r.request_id: _new_record(scope, r, now) for r in fresh})
     return [known[r.request_id] for r in requests]
 
@@ -201,7 +217,8 @@ def _submit(
         for chunk in chunks(ids):
             for row in connection.execute(_unfinished_of_targets, {"b_targets": chunk}):
                 queue[row.target_id].append(row)
-        intake = _Intake(scope, now)
+        with_parts = servers_with_parts(connection, ids) if kind == "server.delete" else set()
+        intake = _Intake(scope, now, with_parts)
         for action in fresh:
             if kind == "server.delete":
                 intake.delete(action, rows[action.server_id], queue[action.server_id])
@@ -215,9 +232,11 @@ def _submit(
 class _Intake:
     """Decides what each action changes, then writes all of it statement by statement, not action by action."""
 
-    def __init__(self, scope: Scope, now: float) -> None:
+    def __init__(self, scope: Scope, now: float, with_parts: Set[str]) -> None:
         self._scope = scope
         self._now = now
+        self._with_parts = with_parts
+        self._hurried: list[str] = []
         self._operations: list[dict[str, Any]] = []
         self._cancelled: list[str] = []
         self._asked: list[str] = []
@@ -232,11 +251,13 @@ class _Intake:
             return
         head, unsent = None, False
         for row in queue:
-            if row.kind == "server.create" and row.state == OperationState.PENDING and row.step == 0:
+            if row.kind == "server.create" and row.state == OperationState.PENDING and row.step in (0, PLAN):
                 unsent = True
                 self._cancelled.append(row.id)
-            elif row.kind == "server.create" and row.step != 1:
+            elif row.kind == "server.create" and KINDS[row.kind].steps[row.step].verb != "boot":
                 self._asked.append(row.id)
+                if KINDS[row.kind].steps[row.step].verb in ("part", "ready", "create"):
+                    self._hurried.append(row.id)
                 head = row
             elif row.kind == "server.delete" or (row.state != OperationState.PENDING and row.step == 0):
                 head = row
@@ -274,6 +295,8 @@ class _Intake:
             quotas.cancel_many(connection, self._cancelled)
         if self._asked:
             connection.execute(_ask_cancel, [{"b_id": i, "b_now": now} for i in self._asked])
+        if self._hurried:
+            connection.execute(_hurry, [{"b_id": i, "b_now": now} for i in self._hurried])
         quotas.reserve_many(connection, self._scope.project_id, self._releases)
         connection.execute(insert(operations), self._operations)
         append_many(connection, self._events)
@@ -300,6 +323,7 @@ class _Intake:
             action.request_id,
             created_at,
             expires_at=action.expires_at,
+            step=DELETE_WITH_PARTS if kind == "server.delete" and server.id in self._with_parts else 0,
         )
         if finished:
             row |= {"state": OperationState.SUCCEEDED.value, "finished_at": self._now}
@@ -341,6 +365,12 @@ def _unique(items: Sequence[Any]) -> Iterable[Any]:
     return {item.request_id: item for item in reversed(items)}.values().__reversed__()
 
 
+def _first_step(request: NewServer) -> int:
+    if request.parts is None:
+        return PLAN
+    return CREATE_WITH_PARTS if request.parts else 0
+
+
 def _server_row(scope: Scope, request: NewServer, now: float) -> dict[str, Any]:
     return {
         "id": request.server_id,
@@ -375,8 +405,9 @@ def operation_row(
     *,
     expires_at: float | None = None,
     parameters: bytes = b"",
+    step: int = 0,
 ) -> dict[str, Any]:
-    """A new operation's row: due at once, at its first step."""
+    """A new operation's row: due at once."""
     assert kind in KINDS
     return {
         "id": operation_id,
@@ -388,7 +419,7 @@ def operation_row(
         "infrastructure_id": infrastructure_id,
         "request_id": request_id,
         "state": OperationState.PENDING.value,
-        "step": 0,
+        "step": step,
         "attempts": 0,
         "next_at": created_at,
         "expires_at": expires_at,
@@ -412,7 +443,7 @@ def _new_record(scope: Scope, request: NewServer, now: float) -> OperationRecord
         infrastructure_id=request.infrastructure_id,
         request_id=request.request_id,
         state=OperationState.PENDING,
-        step=0,
+        step=_first_step(request),
         attempts=0,
         next_at=now,
         error=None,

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from pelagos.clouds.values import CloudServer, ServerSpec
+from pelagos.clouds.values import CloudPart, CloudServer, PartKind, PartSpec, ServerSpec
 from pelagos.model.errors import ErrorPayload
 from pelagos.model.scope import Scope
-from pelagos.model.states import OperationState
+from pelagos.model.states import OperationState, PartState
 
 __all__ = [
     "SERVER_QUOTA",
@@ -20,15 +20,19 @@ __all__ = [
     "Done",
     "Failed",
     "Found",
+    "Made",
     "NewServer",
     "OperationRecord",
     "Outcome",
+    "PartRecord",
+    "PartSweepParameters",
     "Reached",
     "Result",
     "Retry",
     "ServerAction",
     "SweepParameters",
     "Uncertain",
+    "part_quota",
 ]
 
 WAITING = 1e15
@@ -36,6 +40,21 @@ WAITING = 1e15
 
 SERVER_QUOTA = {"servers": 1}
 """What a server holds of its project's quota."""
+
+_PART_QUOTA = {
+    PartKind.VOLUME: "volumes",
+    PartKind.PORT: "ports",
+    PartKind.ADDRESS: "addresses",
+    PartKind.NETWORK: "networks",
+}
+
+
+def part_quota(spec: PartSpec) -> dict[str, int]:
+    """What a part holds of its project's quota."""
+    held = {_PART_QUOTA[spec.kind]: 1}
+    if spec.kind is PartKind.VOLUME and spec.size_gb:
+        held["volume_gb"] = spec.size_gb
+    return held
 
 
 class NewServer(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +68,8 @@ class NewServer(msgspec.Struct, frozen=True, kw_only=True):
     infrastructure_id: str | None = None
     instance_id: str | None = None
     expires_at: float | None = None
+    parts: tuple[PartSpec, ...] | None = ()
+    """What it needs beforehand, in the order of making. None: not known yet; the account's worker asks its driver."""
 
 
 class ServerAction(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +85,39 @@ class SweepParameters(msgspec.Struct, frozen=True):
     """Parameters of ``server.sweep``: which server of the cloud is one too many."""
 
     provider_id: str
+
+
+class PartSweepParameters(msgspec.Struct, frozen=True):
+    """Parameters of ``part.sweep``: which part of the cloud is one too many."""
+
+    part: CloudPart
+
+
+class PartRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a server as the store has it."""
+
+    id: str
+    server_id: str
+    key: str
+    kind: PartKind
+    name: str
+    provider_id: str | None
+    token: str
+    state: PartState
+    address: str
+    keep: bool
+    spec: PartSpec
+
+    @property
+    def cloud(self) -> CloudPart:
+        """As its driver knows it."""
+        return CloudPart(
+            provider_id=self.provider_id or "",
+            kind=self.kind,
+            name=self.name,
+            token=self.token,
+            address=self.address,
+        )
 
 
 class OperationRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +167,21 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     resent: bool = False
     """A create that was sent before with this token, and whose outcome is not known: an error of this call says nothing
     of that one."""
+    parts: tuple[PartRecord, ...] = ()
+    """The server's living parts in the order of making, where it is made or deleted with parts."""
+    part: PartRecord | None = None
+    """The one of them that the step is about."""
+    stray: CloudPart | None = None
+    """``part.sweep``: what is one too many."""
+    counted: bool = True
+    """The server is counted as used in its project's quota."""
+
+    @property
+    def awaited_id(self) -> str:
+        """The cloud's id of what the step is about."""
+        if self.stray is not None:
+            return self.stray.provider_id
+        return (self.provider_id if self.part is None else self.part.provider_id) or ""
 
     def carry(self) -> dict[str, Any]:
         """The columns that its events carry."""
@@ -128,6 +197,12 @@ class Found(msgspec.Struct, frozen=True):
     """The server is there: the create call answered with it, or a look-up found it."""
 
     server: CloudServer
+
+
+class Made(msgspec.Struct, frozen=True):
+    """The part is there, ready or not: the call answered with it, a look-up found it, or a listing shows it ready."""
+
+    part: CloudPart
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -177,7 +252,7 @@ class Failed(msgspec.Struct, frozen=True):
     gone: bool = False
 
 
-Result = Found | Done | Reached | Retry | Uncertain | Absent | Again | Failed
+Result = Found | Made | Done | Reached | Retry | Uncertain | Absent | Again | Failed
 
 
 class Outcome(msgspec.Struct, frozen=True):

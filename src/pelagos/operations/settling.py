@@ -11,6 +11,8 @@ result     attempt                             operation, server, quota
 =========  ==================================  ================================================================
 Found      done, with the provider's id        ACTIVE: succeeded. BUILD: to the step that awaits the boot; ERROR: to
                                                the undo step. Quota committed: the server exists.
+Made       done, with the provider's id        its part's row; see `assembling`, also for the other results of steps
+                                               that are about parts, or that follow them
 Done       -                                   to the step that awaits the effect; the last one's: succeeded.
                                                A delete's: server DELETED, quota released
 Reached    -                                   succeeded, server's state and addresses written
@@ -37,7 +39,8 @@ from pelagos.clouds.values import Capabilities, CloudServer
 from pelagos.model.errors import Cancelled, ErrorPayload
 from pelagos.model.scope import Fence
 from pelagos.model.states import OperationState, ServerState
-from pelagos.operations.kinds import KINDS, Effect
+from pelagos.operations.assembling import Assembly
+from pelagos.operations.kinds import KINDS, Effect, step_of, undo_of
 from pelagos.operations.reading import chunks
 from pelagos.operations.records import (
     SERVER_QUOTA,
@@ -48,6 +51,7 @@ from pelagos.operations.records import (
     Done,
     Failed,
     Found,
+    Made,
     Outcome,
     Reached,
     Retry,
@@ -57,7 +61,7 @@ from pelagos.store import append_many, check_fence
 from pelagos.store.events import event_row
 from pelagos.store.schema import attempts, operations, servers
 
-__all__ = ["NEGATIVES_TO_CLOSE", "Settled", "encode_addresses", "free_successors", "settle"]
+__all__ = ["NEGATIVES_TO_CLOSE", "Ledger", "Settled", "encode_addresses", "free_successors", "settle"]
 
 NEGATIVES_TO_CLOSE = 2
 """Look-ups after ``not_after`` that find nothing, before an attempt counts as not made."""
@@ -203,7 +207,7 @@ def settle(
     negatives = {
         token: count for chunk in chunks(tokens) for token, count in connection.execute(_negatives, {"b_tokens": chunk})
     }
-    ledger = _Ledger(capabilities, now, negatives)
+    ledger = Ledger(capabilities, now, negatives)
     for outcome in outcomes:
         row = live.pop(outcome.call.operation_id, None)
         if row is not None and row.step == outcome.call.step:
@@ -233,8 +237,8 @@ def free_successors(connection: Connection, account: str, now: float) -> int:
     return len(freed)
 
 
-class _Ledger:
-    """Gathers the rows that outcomes write, then writes them."""
+class Ledger:
+    """Gathers the rows that outcomes write, then writes them. What is public is for :class:`Assembly`."""
 
     def __init__(self, capabilities: Capabilities, now: float, negatives: dict[str, int]) -> None:
         self._capabilities = capabilities
@@ -248,9 +252,10 @@ class _Ledger:
         self._gone: list[dict[str, Any]] = []
         self._went_on: list[dict[str, Any]] = []
         self._events: list[dict[str, Any]] = []
-        self._commits: list[str] = []
-        self._cancels: list[str] = []
+        self.commits: list[str] = []
+        self.cancels: list[str] = []
         self._released: dict[str, int] = {}
+        self._assembly = Assembly(self, now)
         self.finished: list[dict[str, Any]] = []
         self.awaits: list[Call] = []
 
@@ -259,25 +264,23 @@ class _Ledger:
         match result:
             case Found():
                 self._found(call, result.server, cancelled)
+            case Made():
+                self._assembly.made(call, result.part, cancelled)
             case Done():
-                self._done(call, result, error_blob)
+                self._done(call, result, error_blob, cancelled)
             case Reached():
-                self._server(call, result.server)
-                self._finish(call, OperationState.SUCCEEDED)
-                self._state_event(call, result.server)
-                if call.kind != "server.create":
-                    self._event(call, "operation.succeeded", {"kind": call.kind})
+                self._reached(call, result.server)
             case Retry():
                 if call.token:
                     self._unsent.append({"b_token": call.token})
                 self._later(call, OperationState.PENDING, result.error, result.next_at)
-                self._event(call, "operation.retrying", {"error": _brief(result.error), "next_at": result.next_at})
+                self.event(call, "operation.retrying", {"error": _brief(result.error), "next_at": result.next_at})
             case Uncertain():
                 self._later(call, OperationState.UNCERTAIN, result.error, result.next_at)
-                self._event(call, "operation.uncertain", {"error": _brief(result.error), "next_at": result.next_at})
+                self.event(call, "operation.uncertain", {"error": _brief(result.error), "next_at": result.next_at})
             case Again():
-                self._go(call, OperationState.PENDING, call.step - 1, call.attempts, result.next_at, result.error)
-                self._event(call, "operation.retrying", {"error": _brief(result.error), "next_at": result.next_at})
+                self.go(call, OperationState.PENDING, call.step - 1, call.attempts, result.next_at, result.error)
+                self.event(call, "operation.retrying", {"error": _brief(result.error), "next_at": result.next_at})
             case Absent():
                 self._absent(call, result, error_blob)
             case Failed():
@@ -298,118 +301,188 @@ class _Ledger:
         ):
             if rows:
                 connection.execute(statement, rows)
-        quotas.commit_many(connection, self._commits)
-        quotas.cancel_many(connection, self._cancels)
+        self._assembly.write(connection)
+        quotas.commit_many(connection, self.commits)
+        quotas.cancel_many(connection, self.cancels)
         for project_id, count in sorted(self._released.items()):
             quotas.release(connection, project_id, {name: each * count for name, each in SERVER_QUOTA.items()})
         append_many(connection, self._events)
 
     def _found(self, call: Call, server: CloudServer, cancelled: bool) -> None:
-        self._close(call, "done", server.provider_id, None)
-        self._server(call, server)
-        self._commits.append(call.operation_id)
+        self.close(call, "done", server.provider_id, None)
+        self._server(call, _unfinished(server) if call.parts else server)
+        self.commits.append(call.operation_id)
         if cancelled:
             # Whoever cancelled it deletes it next.
-            self._finish(call, OperationState.CANCELLED)
+            self.finish(call, OperationState.CANCELLED)
         elif server.state is ServerState.ERROR:
             self._undo(call, _broken(server))
-        elif server.state in KINDS[call.kind].steps[1].until:
-            self._finish(call, OperationState.SUCCEEDED)
+        elif server.state in step_of(call.kind, call.step + 1).until:
+            if call.parts:
+                self._state_event(call, _unfinished(server))
+                self.go(call, OperationState.PENDING, call.step + 2, 0, self._now, None)
+                return
+            self.finish(call, OperationState.SUCCEEDED)
             self._state_event(call, server)
         else:
             self._state_event(call, server)
-            self._await(call, server.provider_id, None)
+            self.await_(call, server.provider_id, None)
 
-    def _done(self, call: Call, done: Done, error_blob: bytes | None) -> None:
+    def _reached(self, call: Call, server: CloudServer) -> None:
+        if call.parts and call.verb == "boot":
+            # It runs, and is not what was asked for before its parts are in place.
+            self._server(call, _unfinished(server))
+            self.go(call, OperationState.PENDING, call.step + 1, 0, self._now, None)
+            return
+        self._server(call, server)
+        self.finish(call, OperationState.SUCCEEDED)
+        self._state_event(call, server)
+        if call.kind != "server.create":
+            self.event(call, "operation.succeeded", {"kind": call.kind})
+
+    def _done(self, call: Call, done: Done, error_blob: bytes | None, cancelled: bool) -> None:
         steps = KINDS[call.kind].steps
-        if call.step + 1 < len(steps) and steps[call.step + 1].effect is Effect.AWAITS and not done.reason:
-            self._await(call, call.provider_id, error_blob)
+        if call.kind == "part.sweep":
+            self._swept(call, done)
+        elif steps[call.step].part:
+            self._assembly.done(call, done.reason, error_blob, cancelled)
+        elif call.step + 1 < len(steps) and steps[call.step + 1].effect is Effect.AWAITS and not done.reason:
+            self.await_(call, call.provider_id, error_blob)
+        elif call.parts:
+            self._assembly.done(call, done.reason, error_blob, cancelled)
         elif call.kind == "account.refresh":
-            self._finish(call, OperationState.SUCCEEDED)
+            self.finish(call, OperationState.SUCCEEDED)
         elif call.kind == "server.sweep":
-            self._finish(call, OperationState.SUCCEEDED)
-            self._event(call, "server.swept", {"provider_id": call.provider_id})
+            self.finish(call, OperationState.SUCCEEDED)
+            self.event(call, "server.swept", {"provider_id": call.provider_id})
         elif call.kind == "server.delete":
-            self._finish(call, OperationState.SUCCEEDED)
-            if done.reason:
-                self._cancels.append(call.operation_id)
-            else:
-                self._gone.append({"b_id": call.server_id, "b_reason": "", "b_now": self._now})
-                self._commits.append(call.operation_id)
-                self._event(call, "server.deleted", {})
+            self.end_deleted(call, gone_before=bool(done.reason))
         elif call.kind == "server.create":
             # The undo step is through: the operation ends with the error that led to it.
             error = None if error_blob is None else _decode_error(error_blob)
-            self._end_failed(call, error or Cancelled("the server was discarded").payload(), release=True)
+            self.end_failed(call, error or Cancelled("the server was discarded").payload(), release=call.counted)
         else:
-            self._finish(call, OperationState.SUCCEEDED)
+            self.finish(call, OperationState.SUCCEEDED)
+
+    def _swept(self, call: Call, done: Done) -> None:
+        if call.verb == "unpart" and not done.reason:
+            self.await_(call, call.provider_id, None)
+            return
+        assert call.stray is not None
+        self.finish(call, OperationState.SUCCEEDED)
+        self.event(call, "part.swept", {"kind": call.stray.kind.value, "provider_id": call.stray.provider_id})
 
     def _absent(self, call: Call, absent: Absent, error_blob: bytes | None) -> None:
-        error = None if error_blob is None else _decode_error(error_blob)
+        error = self.error_of(error_blob)
         if not absent.counts:
             self._later(call, OperationState.UNCERTAIN, error, absent.next_at)
         elif self._negatives.get(call.token, 0) + 1 < NEGATIVES_TO_CLOSE:
             self._counted.append({"b_token": call.token})
             self._later(call, OperationState.UNCERTAIN, error, absent.next_at)
         else:
-            self._close(call, "absent", None, error)
+            self.close(call, "absent", None, error)
             self._later(call, OperationState.PENDING, error, self._now)
 
     def _failed(self, call: Call, failed: Failed, cancelled: bool) -> None:
-        kind = KINDS[call.kind]
-        effect = kind.steps[call.step].effect
-        if effect is Effect.CREATES:
-            self._close(call, "refused", None, failed.error)
-            self._cancels.append(call.operation_id)
+        step, undo = step_of(call.kind, call.step), undo_of(call.kind, call.step)
+        if step.effect in (Effect.CREATES, Effect.PLANS):
+            self.close(call, "refused", None, failed.error)
+            if step.part or call.parts:
+                self._assembly.refused(call, failed.error, cancelled)
+                return
+            self.cancels.append(call.operation_id)
             if cancelled:
-                self._finish(call, OperationState.CANCELLED, failed.error)
-                self._gone.append({"b_id": call.server_id, "b_reason": failed.error.message, "b_now": self._now})
-                self._event(call, "server.deleted", {"reason": failed.error.message})
+                self.end_cancelled(call, failed.error, release=False)
             else:
-                self._end_failed(call, failed.error, release=False)
-        elif call.kind == "server.create" and not failed.gone and kind.undo is not None and call.step != kind.undo:
+                self.end_failed(call, failed.error, release=False)
+        elif call.kind == "server.create" and call.parts and (failed.gone or call.verb == "ready"):
+            self._assembly.take_back(call, failed.error, told=not cancelled)
+        elif (
+            call.kind == "server.create"
+            and not failed.gone
+            and undo is not None
+            and call.step != undo
+            and call.verb != "unpart"
+        ):
             self._undo(call, failed.error)
         elif call.kind == "server.create":
-            self._end_failed(call, failed.error, release=True)
+            self.end_failed(call, failed.error, release=call.counted)
         else:
-            self._finish(call, OperationState.FAILED, failed.error)
-            self._cancels.append(call.operation_id)
-            self._event(call, "operation.failed", {"kind": call.kind, "error": _brief(failed.error)})
+            self.finish(call, OperationState.FAILED, failed.error)
+            self.cancels.append(call.operation_id)
+            self.event(call, "operation.failed", {"kind": call.kind, "error": _brief(failed.error)})
             if call.kind == "server.delete":
                 # It is there still, in whatever state: the next listing says which.
                 reason = f"not deleted: {failed.error.message}"
                 self._states.append(self._state_row(call, ServerState.UNKNOWN, reason))
 
-    def _end_failed(self, call: Call, error: ErrorPayload, *, release: bool) -> None:
-        """A create ends without a server."""
-        self._finish(call, OperationState.FAILED, error)
+    def error_of(self, blob: bytes | None) -> ErrorPayload | None:
+        """The error that a row carries."""
+        return None if blob is None else _decode_error(blob)
+
+    def end_deleted(self, call: Call, *, gone_before: bool) -> None:
+        """A delete is through; ``gone_before``: its server had a tombstone already."""
+        self.finish(call, OperationState.SUCCEEDED)
+        if gone_before:
+            self.cancels.append(call.operation_id)
+        else:
+            self._gone.append({"b_id": call.server_id, "b_reason": "", "b_now": self._now})
+            self.commits.append(call.operation_id)
+            self.event(call, "server.deleted", {})
+
+    def end_cancelled(self, call: Call, error: ErrorPayload, *, release: bool) -> None:
+        """A create that nobody wants any more ends without a server."""
+        self.finish(call, OperationState.CANCELLED, error)
         self._gone.append({"b_id": call.server_id, "b_reason": error.message, "b_now": self._now})
         if release:
-            self._released[call.scope.project_id] = self._released.get(call.scope.project_id, 0) + 1
-        self._event(call, "operation.failed", {"kind": call.kind, "error": _brief(error)})
+            self._release(call)
+        self.event(call, "server.deleted", {"reason": error.message})
+
+    def end_failed(self, call: Call, error: ErrorPayload, *, release: bool) -> None:
+        """A create ends without a server."""
+        self.finish(call, OperationState.FAILED, error)
+        self._gone.append({"b_id": call.server_id, "b_reason": error.message, "b_now": self._now})
+        if release:
+            self._release(call)
+        self.event(call, "operation.failed", {"kind": call.kind, "error": _brief(error)})
+
+    def _release(self, call: Call) -> None:
+        self._released[call.scope.project_id] = self._released.get(call.scope.project_id, 0) + 1
 
     def _undo(self, call: Call, error: ErrorPayload) -> None:
-        undo = KINDS[call.kind].undo
+        undo = undo_of(call.kind, call.step)
         assert undo is not None
-        self._go(call, OperationState.PENDING, undo, 0, self._now, error)
-        self._states.append(self._state_row(call, ServerState.ERROR, error.message))
-        self._event(call, "server.error", {"reason": error.message})
+        self.go(call, OperationState.PENDING, undo, 0, self._now, error)
+        self.server_failed(call, error)
 
-    def _await(self, call: Call, provider_id: str | None, error_blob: bytes | None) -> None:
+    def server_failed(self, call: Call, error: ErrorPayload) -> None:
+        """The server's record says what went wrong, while what was made is taken back."""
+        self._states.append(self._state_row(call, ServerState.ERROR, error.message))
+        self.event(call, "server.error", {"reason": error.message})
+
+    def await_(self, call: Call, provider_id: str | None, error_blob: bytes | None) -> None:
+        """On to the next step, which a listing ends."""
         step = call.step + 1
+        counted = call.counted or (call.part is None and step_of(call.kind, call.step).effect is Effect.CREATES)
         # Why a create is taken back is its error, until the end; another's last error is over with the step.
         error = None if error_blob is None or call.kind != "server.create" else _decode_error(error_blob)
         following = msgspec.structs.replace(
-            call, step=step, verb=KINDS[call.kind].steps[step].verb, provider_id=provider_id, token="", since=self._now
+            call,
+            step=step,
+            verb=KINDS[call.kind].steps[step].verb,
+            provider_id=provider_id,
+            token="",
+            since=self._now,
+            counted=counted,
         )
         next_at = self._now + self._capabilities.build_timeout
-        self._go(call, OperationState.RUNNING, step, call.attempts, next_at, error)
+        self.go(call, OperationState.RUNNING, step, call.attempts, next_at, error)
         self.awaits.append(following)
 
     def _later(self, call: Call, state: OperationState, error: ErrorPayload | None, next_at: float) -> None:
-        self._go(call, state, call.step, call.attempts, next_at, error)
+        self.go(call, state, call.step, call.attempts, next_at, error)
 
-    def _go(
+    def go(
         self,
         call: Call,
         state: OperationState,
@@ -418,6 +491,7 @@ class _Ledger:
         next_at: float,
         error: ErrorPayload | None,
     ) -> None:
+        """The operation is at this step now."""
         self._went_on.append(
             {
                 "b_id": call.operation_id,
@@ -430,7 +504,8 @@ class _Ledger:
             }
         )
 
-    def _finish(self, call: Call, state: OperationState, error: ErrorPayload | None = None) -> None:
+    def finish(self, call: Call, state: OperationState, error: ErrorPayload | None = None) -> None:
+        """The operation has ended."""
         self.finished.append(
             {
                 "b_id": call.operation_id,
@@ -440,7 +515,8 @@ class _Ledger:
             }
         )
 
-    def _close(self, call: Call, state: str, provider_id: str | None, error: ErrorPayload | None) -> None:
+    def close(self, call: Call, state: str, provider_id: str | None, error: ErrorPayload | None) -> None:
+        """The attempt has ended, if the step has one."""
         if call.token:
             self._closed.append(
                 {
@@ -471,12 +547,18 @@ class _Ledger:
     def _state_event(self, call: Call, server: CloudServer) -> None:
         kind = _STATE_EVENT.get(server.state)
         if kind == "server.active":
-            self._event(call, kind, {"addresses": list(server.addresses)})
+            self.event(call, kind, {"addresses": list(server.addresses)})
         elif kind is not None:
-            self._event(call, kind, {"reason": server.reason} if server.reason else {})
+            self.event(call, kind, {"reason": server.reason} if server.reason else {})
 
-    def _event(self, call: Call, kind: str, data: dict[str, Any]) -> None:
+    def event(self, call: Call, kind: str, data: dict[str, Any]) -> None:
+        """Tell of it, as of the operation."""
         self._events.append(event_row(call.scope, kind, at=self._now, data=data, **call.carry()))
+
+
+def _unfinished(server: CloudServer) -> CloudServer:
+    """A server that is there, and not yet what was asked for."""
+    return msgspec.structs.replace(server, state=ServerState.BUILD) if server.state is not ServerState.ERROR else server
 
 
 def _brief(error: ErrorPayload) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from pelagos.clouds.errors import CloudBusy, CloudError, ServerNotFound
-from pelagos.clouds.values import CloudServer
-from pelagos.model.errors import ErrorPayload, PelagosError
+from pelagos.clouds.values import CloudPart, CloudServer, PartKind
+from pelagos.model.errors import PelagosError
+from pelagos.model.failpoints import Step
 from pelagos.model.states import ServerState
-from pelagos.operations.calls import Cloud, Listing
+from pelagos.operations.calls import Cloud, Listing, PartListing
 from pelagos.operations.kinds import KINDS
 from pelagos.operations.observation import (
     compare,
@@ -28,12 +29,21 @@ from pelagos.operations.observation import (
     write_changes,
     write_sweeps,
 )
-from pelagos.operations.records import Again, Call, Done, Failed, Reached, Result
+from pelagos.operations.part_observation import (
+    StrayPart,
+    assembling,
+    compare_parts,
+    known_parts,
+    stranded,
+    stray_parts,
+    write_part_changes,
+)
+from pelagos.operations.records import Again, Call, Done, Failed, Made, Reached, Result
 
 if TYPE_CHECKING:
     from pelagos.operations.worker import AccountWorker
 
-__all__ = ["Boots", "Elsewhere", "Observer"]
+__all__ = ["Boots", "Elsewhere", "Observer", "PartBoots", "part_key"]
 
 _log = structlog.get_logger("pelagos.operations")
 
@@ -64,9 +74,9 @@ class Boots:
 
     def add(self, call: Call) -> None:
         """Await the state that the call's step names."""
-        assert call.provider_id is not None
-        self._calls[call.provider_id] = call
-        self._missed.pop(call.provider_id, None)
+        key = self._key(call)
+        self._calls[key] = call
+        self._missed.pop(key, None)
         self._youngest = max(self._youngest, call.since)
         self._ring.set()
 
@@ -89,16 +99,25 @@ class Boots:
                     break
             began = world.monotonic()
             try:
-                listing = await self._cloud.listing()
+                await self._look()
                 failures = 0
             except PelagosError as error:
                 failures += 1
                 _log.info("listing failed", account=self._worker.name, error=str(error))
-            else:
-                taken_at = world.monotonic()
-                self.match(listing)
-                self._cost = max(2.0 * listing.seconds, _COST * (world.monotonic() - taken_at))
             polled_at = world.now() + min(0.0, began - world.monotonic())
+
+    def _key(self, call: Call) -> str:
+        """What tells the awaited thing from others of its listing."""
+        return call.awaited_id
+
+    async def _look(self) -> None:
+        listing = await self._cloud.listing()
+        taken_at = self._worker.world.monotonic()
+        self.match(listing)
+        self._took(listing.seconds, taken_at)
+
+    def _took(self, seconds: float, taken_at: float) -> None:
+        self._cost = max(2.0 * seconds, _COST * (self._worker.world.monotonic() - taken_at))
 
     def match(self, listing: Listing) -> None:
         """End what a listing shows ended."""
@@ -122,7 +141,7 @@ class Boots:
             if at - call.since <= self._cloud.capabilities.settle:
                 return None
             missed = self._missed[call.provider_id or ""] = self._missed.get(call.provider_id or "", 0) + 1
-            return Failed(_vanished(), gone=True) if missed >= 2 else None
+            return Failed(_vanished().payload(), gone=True) if missed >= 2 else None
         if server.state in KINDS[call.kind].steps[call.step].until:
             return Reached(server)
         if server.state is ServerState.ERROR:
@@ -133,7 +152,7 @@ class Boots:
                 ).payload()
             )
         if server.state is ServerState.DELETED:
-            return Failed(_vanished(), gone=True)
+            return Failed(_vanished().payload(), gone=True)
         return None
 
     def _judge_gone(self, call: Call, server: CloudServer | None, at: float) -> Result | None:
@@ -144,12 +163,8 @@ class Boots:
             patience += self._worker.config.deleting_patience
         if at - call.since <= patience:
             return None
-        error = CloudBusy(
-            f"the cloud took the delete, and the server is {server.state.value} still",
-            advice="It is asked again; if it never goes, look at it in the cloud's own console.",
-        )
         # The call itself succeeded, so there is nothing to back off from but its silence.
-        return Again(error.payload(), self._worker.world.now())
+        return Again(_still_there(f"server is {server.state.value}").payload(), self._worker.world.now())
 
     def _pause(self, failures: int) -> float:
         longest = self._cloud.capabilities.poll_interval
@@ -161,8 +176,62 @@ class Boots:
         return min(longest, pause)
 
 
-def _vanished() -> ErrorPayload:
-    return CloudError("the server vanished while it was waited for", advice="Make a new one.").payload()
+class PartBoots(Boots):
+    """The operations that wait for a part: to be ready, or to be gone."""
+
+    def _key(self, call: Call) -> str:
+        part = call.stray or call.part
+        assert part is not None
+        return part_key(part.kind, call.awaited_id)
+
+    async def _look(self) -> None:
+        listing = await self._cloud.part_listing()
+        taken_at = self._worker.world.monotonic()
+        self.match_parts(listing)
+        self._took(listing.seconds, taken_at)
+
+    def match_parts(self, listing: PartListing) -> None:
+        """End what a listing shows ended."""
+        listed = {part_key(part.kind, part.provider_id): part for part in listing.parts}
+        for key, call in list(self._calls.items()):
+            if call.since > listing.started_at:
+                continue
+            result = self._judge_part(key, call, listed.get(key), listing.started_at)
+            if result is not None:
+                del self._calls[key]
+                self._missed.pop(key, None)
+                self._worker.put(call, result)
+
+    def _judge_part(self, key: str, call: Call, part: CloudPart | None, at: float) -> Result | None:
+        settle = self._cloud.capabilities.settle
+        if call.verb == "unparted":
+            if part is None:
+                return Done()
+            if at - call.since <= settle + self._worker.config.deleting_patience:
+                return None
+            return Again(_still_there(f"{part.kind.value} is there").payload(), self._worker.world.now())
+        if part is None:
+            if at - call.since <= settle:
+                return None
+            missed = self._missed[key] = self._missed.get(key, 0) + 1
+            return Failed(_vanished("part").payload(), gone=True) if missed >= 2 else None
+        return Made(part) if part.ready or part.failed else None
+
+
+def part_key(kind: PartKind, provider_id: str) -> str:
+    """What tells a part from all others of its account: clouds number each kind by itself."""
+    return f"{kind.value} {provider_id}"
+
+
+def _still_there(what: str) -> CloudBusy:
+    return CloudBusy(
+        f"the cloud took the delete, and the {what} still",
+        advice="It is asked again; if it never goes, look at it in the cloud's own console.",
+    )
+
+
+def _vanished(what: str = "server") -> CloudError:
+    return CloudError(f"the {what} vanished while it was waited for", advice="Make a new one.")
 
 
 class Elsewhere(Exception):
@@ -178,6 +247,8 @@ class Observer:
         self._ring = asyncio.Event()
         self._absent_once: set[str] = set()
         self._told: set[str] = set()
+        self._absent_parts: set[str] = set()
+        self._told_parts: set[tuple[str, str]] = set()
         self.observed_at: float | None = None
         """Wall-clock time of the listing that is in the store now, as far as this process knows."""
 
@@ -242,28 +313,29 @@ class Observer:
         listing = await cloud.listing()
         worker.match(listing)
         settle = cloud.capabilities.settle
+        with_parts = cloud.parts_driver is not None and await worker.knows_parts()
+        busy = worker.busy_servers()
+        if with_parts:
+            busy |= await worker.store.read(partial(assembling, account=worker.name))
         known = await worker.store.read(partial(known_servers, account=worker.name))
-        changes = compare(
-            known,
-            listing.servers,
-            started_at=listing.started_at,
-            settle=settle,
-            in_hand=worker.busy_servers(),
-        )
+        changes = compare(known, listing.servers, started_at=listing.started_at, settle=settle, in_hand=busy)
         vanished, seen = await self._confirm(cloud, changes.absent)
         now = worker.world.now()
         if changes.changed or seen or vanished:
-            await worker.store.run(
+            await worker.write(
+                Step.OBSERVE,
                 partial(
                     write_changes,
                     fence=worker.held.fence,
                     changed=[*changes.changed, *seen],
                     vanished=vanished,
                     now=now,
-                )
+                ),
             )
         if changes.unclaimed:
             await self._sweep(changes.unclaimed, listing.started_at, settle)
+        if with_parts:
+            await self._observe_parts(cloud, settle)
         self.observed_at = listing.started_at
         return listing.started_at
 
@@ -309,7 +381,8 @@ class Observer:
             for stray in found:
                 _log.warning("sweeping a server", account=worker.name, provider_id=stray.provider_id, why=stray.why)
             ids = [worker.world.new_id() for _ in found]
-            await worker.store.run(
+            await worker.write(
+                Step.SWEEP,
                 partial(
                     write_sweeps,
                     fence=worker.held.fence,
@@ -318,17 +391,57 @@ class Observer:
                     ids=ids,
                     settle=settle,
                     now=worker.world.now(),
-                )
+                ),
             )
         fresh = [server for server in unknown if server.provider_id not in self._told]
         if fresh:
-            await worker.store.run(
+            await worker.write(
+                Step.SWEEP,
                 partial(
                     unknown_events,
                     fence=worker.held.fence,
                     account=worker.name,
                     found=fresh,
                     now=worker.world.now(),
-                )
+                ),
             )
             self._told.update(server.provider_id for server in fresh)
+
+    async def _observe_parts(self, cloud: Cloud, settle: float) -> None:
+        """The same of parts: an absent one is gone when it was absent twice."""
+        worker = self._worker
+        listing = await cloud.part_listing()
+        worker.match_parts(listing)
+        started_at = listing.started_at
+        known = await worker.store.read(partial(known_parts, account=worker.name))
+        changes = compare_parts(known, listing.parts, started_at=started_at, settle=settle)
+        vanished = [entry for entry in changes.absent if entry[0] in self._absent_parts]
+        self._absent_parts = {id_ for id_, _ in changes.absent}
+        left = await worker.store.read(partial(stranded, account=worker.name, now=worker.world.now()))
+        strays_found: list[StrayPart] = []
+        unknown: list[CloudPart] = []
+        if changes.unclaimed:
+            strays_found, unknown = await worker.store.read(
+                partial(stray_parts, unclaimed=changes.unclaimed, started_at=started_at, settle=settle)
+            )
+        unknown = [part for part in unknown if (part.kind.value, part.provider_id) not in self._told_parts]
+        for stray in strays_found:
+            _log.warning("sweeping a part", account=worker.name, provider_id=stray.part.provider_id, why=stray.why)
+        if vanished or strays_found or left or unknown:
+            await worker.write(
+                Step.OBSERVE_PARTS,
+                partial(
+                    write_part_changes,
+                    fence=worker.held.fence,
+                    account=worker.name,
+                    vanished=vanished,
+                    strays=strays_found,
+                    left=left,
+                    unknown=unknown,
+                    ids=[worker.world.new_id() for _ in range(len(strays_found) + len(left))],
+                    settle=settle,
+                    now=worker.world.now(),
+                ),
+            )
+            self._told_parts.update((part.kind.value, part.provider_id) for part in unknown)
+            worker.poke()

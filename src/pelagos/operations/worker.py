@@ -27,14 +27,16 @@ from sqlalchemy import Connection
 
 from pelagos.clouds.pool import Account
 from pelagos.model.errors import InternalError, LeaseHeld, LeaseLost, PelagosError, StoreUnavailable, Unavailable
+from pelagos.model.failpoints import Step, through
 from pelagos.model.world import World
-from pelagos.operations.calls import Backoff, Cloud, Listing, judge
+from pelagos.operations.calls import Backoff, Cloud, Listing, PartListing, judge
 from pelagos.operations.claims import Rules, claim, peek, take_over
 from pelagos.operations.health import AccountHealth
 from pelagos.operations.pacer import Pacer
+from pelagos.operations.parts import any_parts
 from pelagos.operations.records import WAITING, Call, Outcome, Result
 from pelagos.operations.settling import settle
-from pelagos.operations.watching import Boots, Observer
+from pelagos.operations.watching import Boots, Observer, PartBoots
 from pelagos.store import HeldLease, LeaseKeeper, Store
 
 __all__ = ["AccountWorker", "EngineConfig"]
@@ -99,6 +101,8 @@ class AccountWorker:
         self._all_settled = asyncio.Event()
         self._settling = 0
         self._boots: Boots | None = None
+        self._part_boots: PartBoots | None = None
+        self._knows_parts: bool | None = None
         self.observer = Observer(self)
         self._elsewhere = False
         self._failures = 0
@@ -178,7 +182,16 @@ class AccountWorker:
         busy.update(outcome.call.server_id for outcome in self._outcomes)
         if self._boots is not None:
             busy.update(self._boots.server_ids())
+        if self._part_boots is not None:
+            busy.update(self._part_boots.server_ids())
         return busy
+
+    async def knows_parts(self) -> bool:
+        """Whether the store knows any part of the account. What others wrote before it served, it asks for once; what
+        comes later passes through its hands."""
+        if self._knows_parts is None:
+            self._knows_parts = await self._store.read(partial(any_parts, account=self.name))
+        return self._knows_parts
 
     async def cloud(self) -> Cloud:
         """The account's cloud, opened when first needed. Raises what opening it raises."""
@@ -196,10 +209,25 @@ class AccountWorker:
                 )
         return self._cloud
 
+    async def write(self, step: Step, transaction: Callable[[Connection], T]) -> T:
+        """Run a transaction that can be done without, if the store is away."""
+        return await through(step, self._store.run(transaction))
+
     def match(self, listing: Listing) -> None:
         """Let what waits for a listing look at this one."""
         if self._boots is not None:
             self._boots.match(listing)
+
+    def match_parts(self, listing: PartListing) -> None:
+        """The same of parts."""
+        if self._part_boots is not None:
+            self._part_boots.match_parts(listing)
+
+    def _await(self, call: Call) -> None:
+        """Look for the end of a step in listings."""
+        boots = self._boots if call.part is None and call.stray is None else self._part_boots
+        assert boots is not None
+        boots.add(call)
 
     def put(self, call: Call, result: Result) -> None:
         """Hand an outcome to be settled."""
@@ -220,6 +248,7 @@ class AccountWorker:
             ],
             "unsettled": len(self._outcomes) + self._settling,
             "booting": 0 if self._boots is None else len(self._boots),
+            "parts_awaited": 0 if self._part_boots is None else len(self._part_boots),
             "held_for": 0.0 if self._pacer is None else self._pacer.held_for,
             "last_error": None
             if cloud is None or cloud.last_error is None
@@ -291,6 +320,9 @@ class AccountWorker:
             self._failures = 0
         except* LeaseLost as lost:
             _log.warning("the account's worker stops", account=self.name, error=str(lost.exceptions[0]))
+        except* StoreUnavailable as away:
+            # What was in hand is in the journal.
+            self._note(away.exceptions[0])
         except* Exception as group:  # noqa: BLE001 - the supervisor's edge, logged
             # Whatever failed, the journal knows what was in hand, and the next serving of the account, under a new
             # epoch, begins with it.
@@ -298,7 +330,7 @@ class AccountWorker:
             _log.error("the account's worker failed", account=self.name, exc_info=group)
         finally:
             self._held = None
-            self._boots = None
+            self._boots = self._part_boots = None
             self._in_flight.clear()
             self._outcomes.clear()
             self._settling = 0
@@ -313,15 +345,18 @@ class AccountWorker:
 
     async def _serve(self, held: HeldLease, cloud: Cloud) -> None:
         self._held = held
+        self._knows_parts = None
         boots = self._boots = Boots(self, cloud)
+        part_boots = self._part_boots = PartBoots(self, cloud)
         taken = partial(take_over, fence=held.fence, account=self.name, now=self._world.now())
-        for found in await self._store.run(taken):
-            boots.add(found)
+        for found in await through(Step.TAKE_OVER, self._store.run(taken)):
+            self._await(found)
         async with asyncio.TaskGroup() as group:
             helpers = [
                 group.create_task(self._watch_lease(held), name=f"{self.name}: lease"),
                 group.create_task(self._settle_all(cloud), name=f"{self.name}: settling"),
                 group.create_task(boots.poll(), name=f"{self.name}: boots"),
+                group.create_task(part_boots.poll(), name=f"{self.name}: parts"),
                 group.create_task(self.observer.serve(cloud), name=f"{self.name}: observer"),
             ]
             calls: set[asyncio.Task[None]] = set()
@@ -334,7 +369,8 @@ class AccountWorker:
         self, held: HeldLease, cloud: Cloud, group: asyncio.TaskGroup, calls: set[asyncio.Task[None]]
     ) -> None:
         """Claim and send until there has been nothing to do for a while, or the engine stops."""
-        rules = Rules(cloud.capabilities, self._config.give_up_after)
+        parts = None if cloud.parts_driver is None else cloud.parts_driver.parts
+        rules = Rules(cloud.capabilities, self._config.give_up_after, parts=parts)
         pacer = self._pacer
         assert pacer is not None
         idle_since: float | None = None
@@ -377,12 +413,14 @@ class AccountWorker:
         tokens = [self._world.new_id() for _ in range(count)]
         now = self._world.now()
         taken = await self._write(
-            partial(claim, fence=held.fence, account=self.name, rules=rules, now=now, tokens=tokens)
+            Step.CLAIM, partial(claim, fence=held.fence, account=self.name, rules=rules, now=now, tokens=tokens)
         )
         self._counts["claims"] += 1
         assert self._pacer is not None
         lookups = sum(1 for call in taken.calls if call.verb == "lookup")
         for call in taken.calls:
+            if call.parts:
+                self._knows_parts = True
             self._in_flight[call.operation_id] = call
             if call.verb not in ("lookup", "refresh"):
                 self._pacer.take(1)
@@ -416,6 +454,7 @@ class AccountWorker:
                 del self._outcomes[: len(batch)]
                 self._settling = len(batch)
                 settled = await self._write(
+                    Step.SETTLE,
                     partial(
                         settle,
                         fence=self.held.fence,
@@ -423,13 +462,12 @@ class AccountWorker:
                         outcomes=batch,
                         capabilities=cloud.capabilities,
                         now=self._world.now(),
-                    )
+                    ),
                 )
                 self._settling = 0
                 self._counts["settled"] += len(batch)
-                assert self._boots is not None
                 for call in settled.awaits:
-                    self._boots.add(call)
+                    self._await(call)
                 # What was freed behind it may be due.
                 self._wake.set()
             self._all_settled.set()
@@ -453,12 +491,12 @@ class AccountWorker:
             except TimeoutError:
                 _log.warning("outcomes not written", account=self.name, count=len(self._outcomes) + self._settling)
 
-    async def _write(self, transaction: Callable[[Connection], T]) -> T:
+    async def _write(self, step: Step, transaction: Callable[[Connection], T]) -> T:
         """Run a transaction; while the store is away, what is to be written stays in hand."""
         attempt = 0
         while True:
             try:
-                return await self._store.run(transaction)
+                return await through(step, self._store.run(transaction))
             except StoreUnavailable as error:
                 self._note(error)
                 attempt += 1

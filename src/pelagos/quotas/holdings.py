@@ -60,6 +60,12 @@ _settle_row = (
     .where(*_this_row)
     .values(used=held.c.used + bindparam("b_used"), reserved=held.c.reserved + bindparam("b_reserved"))
 )
+_settle_reserved = (
+    update(reservations)
+    .where(reservations.c.operation_id.in_(bindparam("b_ids", expanding=True)), reservations.c.state == "reserved")
+    .values(state=bindparam("b_state"))
+    .returning(reservations.c.project_id, reservations.c.resource, reservations.c.amount)
+)
 
 
 def reserve(
@@ -164,14 +170,8 @@ def _ensure_row(connection: Connection, project_id: str, resource: str) -> None:
 
 def _settle(connection: Connection, operation_ids: Iterable[str], state: str) -> None:
     changes: dict[tuple[str, str], tuple[int, int]] = {}
-    statement = (
-        update(reservations)
-        .where(reservations.c.operation_id.in_(bindparam("b_ids", expanding=True)), reservations.c.state == "reserved")
-        .values(state=state)
-        .returning(reservations.c.project_id, reservations.c.resource, reservations.c.amount)
-    )
     for chunk in _chunks(operation_ids):
-        for project_id, resource, amount in connection.execute(statement, {"b_ids": chunk}):
+        for project_id, resource, amount in connection.execute(_settle_reserved, {"b_ids": chunk, "b_state": state}):
             used, reserved = changes.get((project_id, resource), (0, 0))
             if state == "committed":
                 used += amount

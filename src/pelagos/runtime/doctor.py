@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 
 from pelagos import __version__
 from pelagos.clouds import problem_diagnostics
+from pelagos.model import failpoints
 from pelagos.model.errors import PelagosError
 from pelagos.model.world import World
 from pelagos.runtime.home import daemon_pid, home_problem
@@ -40,6 +41,7 @@ async def gather_facts(settings: Settings, *, world: World, mode: str, store: St
     facts = [_python(), _home(settings), _daemon(settings, mode), await _store(settings, store), _disk(settings)]
     facts += _reserve(store)
     facts.append(await _broker(settings, world))
+    facts += _failpoint()
     facts += await _local(settings, world)
     facts += _accounts(pool)
     facts += _auth_file(pool)
@@ -48,6 +50,14 @@ async def gather_facts(settings: Settings, *, world: World, mode: str, store: St
 
 def _python() -> Fact:
     return Fact(name="python", state="ok", fact=f"{platform.python_version()} in {sys.prefix}")
+
+
+def _failpoint() -> list[Fact]:
+    chosen = failpoints.armed()
+    if chosen is None:
+        return []
+    advice = f"It dies there: unset {failpoints.VARIABLE}. Failpoints are for tests."
+    return [Fact(name="failpoint", state="degraded", fact=chosen, advice=advice)]
 
 
 def _home(settings: Settings) -> Fact:

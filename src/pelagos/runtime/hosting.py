@@ -35,6 +35,7 @@ from pelagos.exchange import MemoryTransport, Names, Transport
 from pelagos.exchange.interceptors.building import DEFAULT_STACK, Stack, StackEntry, Surroundings, build_stack
 from pelagos.exchange.interceptors.service_names import ServiceNames
 from pelagos.exchange.interceptors.transport import InterceptedTransport
+from pelagos.model import failpoints
 from pelagos.model.errors import Cancelled, InvalidInput
 from pelagos.model.world import SystemWorld, World
 from pelagos.process import get_logger
@@ -120,6 +121,7 @@ async def host(
     """
     world = world or SystemWorld()
     program = _Program(settings, world, system=system, container_id=container_id, broker=broker)
+    failpoints.arm(world.environ)
     prepare_home(settings.home)
     async with AsyncExitStack() as stack:
         stack.callback(configure_logs(settings, mode=mode))

@@ -32,7 +32,7 @@ from pelagos.runtime.settings import Settings
 __all__ = ["config_file", "default_home", "load_settings"]
 
 _PREFIX = "PELAGOS_"
-_NOT_SETTINGS = {"CONFIG", "URL", "TOKEN"}
+_NOT_SETTINGS = {"CONFIG", "URL", "TOKEN", "FAILPOINT"}
 """Variables of the command line, which are no settings."""
 _AT = re.compile(r" - at `\$[^`]*`\Z")
 

@@ -22,6 +22,7 @@ from pelagos.clients import Client, InProcessTransport, connect
 from pelagos.clouds import Plugins, Pool
 from pelagos.container import Container, ContainerConfig
 from pelagos.container.apps import AppManager
+from pelagos.model import failpoints
 from pelagos.model.errors import Conflict
 from pelagos.model.world import World
 from pelagos.process import get_logger
@@ -72,6 +73,7 @@ class Runtime:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         settings, world = self.settings, self.world
+        failpoints.arm(world.environ)
         prepare_home(settings.home)
         stack.push_async_exit(self._tidy_up)  # after the store's stop
         container = Container(world, ContainerConfig(call_timeout=settings.http.command_timeout))

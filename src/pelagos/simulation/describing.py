@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Description", "NodeShape", "adorned", "changed", "describe", "varied"]
+__all__ = ["Description", "NodeShape", "adorned", "changed", "describe", "varied", "with_parts"]
 
 
 class NodeShape(msgspec.Struct, frozen=True):
@@ -24,6 +24,8 @@ class NodeShape(msgspec.Struct, frozen=True):
     max_unavailable: int = 0
     on_failure: str = "rollback"
     health: str = "ok"
+    volumes: int = 0
+    address: bool = False
 
     @property
     def policy(self) -> str:
@@ -31,6 +33,14 @@ class NodeShape(msgspec.Struct, frozen=True):
         values = (("change", "replace"), ("max_unavailable", 0), ("on_failure", "rollback"))
         told = [f"{name}: {getattr(self, name)}" for name, default in values if getattr(self, name) != default]
         return f"{{{', '.join(told)}}}" if told else ""
+
+    volumes: int = 0
+    address: bool = False
+
+    @property
+    def resource(self) -> str:
+        """More keys of its resource sections."""
+        return (f", volumes: {self.volumes}" if self.volumes else "") + (", address: true" if self.address else "")
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -54,7 +64,7 @@ class Description(msgspec.Struct, frozen=True):
             definitions.append(f"'node_def:{node.name}_node':")
             for account in node.choices:
                 definitions += [
-                    f"  - resource: {{type: simulated, name: {account}, flavor: {node.flavor}{health}}}",
+                    f"  - resource: {{type: simulated, name: {account}, flavor: {node.flavor}{node.resource}{health}}}",
                     "    health_check: {ports: [80], timeout: 20, failures: 2}",
                 ]
                 if node.told:
@@ -101,6 +111,15 @@ def changed(rng: random.Random, old: Description, **changes: Any) -> Description
     nodes = list(old.nodes)
     nodes[index] = msgspec.structs.replace(node, **wanted)
     return Description(old.name, tuple(nodes))
+
+
+def with_parts(rng: random.Random, description: Description) -> Description:  # noqa: TID251
+    """The same, most of whose nodes need volumes or addresses."""
+    nodes = [
+        msgspec.structs.replace(node, volumes=rng.choice((0, 1, 2)), address=rng.random() < 0.5)
+        for node in description.nodes
+    ]
+    return msgspec.structs.replace(description, nodes=tuple(nodes))
 
 
 _NAMES = ("store", "web", "lb", "cache", "mail")

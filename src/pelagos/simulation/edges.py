@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from pelagos.clouds.port import CloudDriver, DriverContext, DriverPlugin
-from pelagos.clouds.values import Capabilities, CloudServer, CommandResult, ServerSpec
+from pelagos.clouds.port import DriverContext, DriverPlugin
+from pelagos.clouds.simulated import SimulatedDriver
+from pelagos.clouds.values import Capabilities, CloudPart, CloudServer, CommandResult, PartSpec, ServerSpec
 
 __all__ = ["Crash", "DyingPlugin", "Edges"]
 
@@ -74,12 +75,14 @@ class DyingPlugin:
         self.resource = plugin.resource
         self.account_options = plugin.account_options
 
-    async def open(self, context: DriverContext) -> CloudDriver:
-        return _DyingDriver(await self._plugin.open(context), self._edges)
+    async def open(self, context: DriverContext) -> _DyingDriver:
+        driver = await self._plugin.open(context)
+        assert isinstance(driver, SimulatedDriver)
+        return _DyingDriver(driver, self._edges)
 
 
 class _DyingDriver:
-    def __init__(self, driver: CloudDriver, edges: Edges) -> None:
+    def __init__(self, driver: SimulatedDriver, edges: Edges) -> None:
         self._driver = driver
         self._edges = edges
 
@@ -131,6 +134,28 @@ class _DyingDriver:
 
     async def execute(self, provider_id: str, argv: Sequence[str], *, timeout: float) -> CommandResult:
         return await self._driver.execute(provider_id, argv, timeout=timeout)
+
+    def parts(self, spec: ServerSpec) -> Sequence[PartSpec]:
+        return self._driver.parts(spec)
+
+    async def create_part(self, part: PartSpec, *, token: str, timeout: float) -> CloudPart:
+        made: CloudPart = await self._through(
+            "part", lambda: self._driver.create_part(part, token=token, timeout=timeout)
+        )
+        return made
+
+    async def list_parts(self, *, timeout: float) -> Sequence[CloudPart]:
+        found: Sequence[CloudPart] = await self._through("parts", lambda: self._driver.list_parts(timeout=timeout))
+        return found
+
+    async def delete_part(self, part: CloudPart, *, timeout: float) -> None:
+        await self._through("unpart", lambda: self._driver.delete_part(part, timeout=timeout))
+
+    async def finish_server(self, provider_id: str, spec: ServerSpec, *, timeout: float) -> CloudServer:
+        finished: CloudServer = await self._through(
+            "finish", lambda: self._driver.finish_server(provider_id, spec, timeout=timeout)
+        )
+        return finished
 
     async def close(self) -> None:
         await self._driver.close()

@@ -33,6 +33,8 @@ class Invariants:
         self._position = 0
         self._epochs: dict[str, int] = {}
         self._tokens: dict[str, str] = {}
+        self._part_tokens: dict[str, str] = {}
+        self._held: dict[tuple[str, str], int] = {}
 
     def broken(self, problem: str) -> None:
         """Something does not hold."""
@@ -63,7 +65,7 @@ class Invariants:
                     self._seen(change, "")
                 case "operations":
                     self._seen(change, change.detail)
-                case "attempts" | "servers" | "runs" | "infrastructures":
+                case "attempts" | "servers" | "parts" | "runs" | "infrastructures":
                     self._seen(change, "")
                 case _:
                     pass
@@ -74,6 +76,7 @@ class Invariants:
             self._order(leaving)
             self._available([change for change in leaving if change.old == "ready"])
         self.look_at_clouds()
+        self._look_at_quotas()
         for number in self._recorder.lost_acks:
             self.broken(f"transaction {number} was acknowledged and is not in the store")
         self._recorder.lost_acks.clear()
@@ -205,6 +208,39 @@ class Invariants:
                 if owner in living:
                     self.broken(f"{living[owner]} and {server.provider_id} in {name} both live for server {owner}")
                 living[owner] = server.provider_id
+            self._look_at_parts(name, cloud)
+
+    def _look_at_parts(self, name: str, cloud: SimulatedCloud) -> None:
+        """No part without a record, never two for one, none whose record is a tombstone and that nobody sweeps."""
+        known: dict[str, str] = {}
+        for part in cloud.parts():
+            if not part.token:
+                continue
+            server = self._part_owner(part.token)
+            if server is None:
+                self.broken(f"{part.provider_id} in {name} has no record: its token is in no attempt")
+            elif part.token in known:
+                self.broken(f"{known[part.token]} and {part.provider_id} in {name} both carry the token of one attempt")
+            known[part.token] = part.provider_id
+
+    def _part_owner(self, token: str) -> str | None:
+        known = self._part_tokens.get(token)
+        if known is None:
+            rows = self._recorder.query(
+                "SELECT o.target_id FROM attempts a JOIN operations o ON o.id = a.operation_id WHERE a.token = ?", token
+            )
+            if rows:
+                known = self._part_tokens[token] = str(rows[0][0])
+        return known
+
+    def _look_at_quotas(self) -> None:
+        """What is held never grows beyond its limit; a limit that was lowered is no growth."""
+        for project, resource, held, limit, low in self._recorder.query(_HELD):
+            if low < 0:
+                self.broken(f"the holding of {resource} fell below nothing: {low}")
+            if held > limit and held > self._held.get((project, resource), 0):
+                self.broken(f"{held} of {resource} are held, and the limit is {limit}")
+            self._held[project, resource] = held
 
     def _owner(self, token: str) -> str | None:
         known = self._tokens.get(token)
@@ -228,6 +264,12 @@ class Invariants:
             if s.token
         ]
         left += [
+            f"{part.provider_id} in {name} is there"
+            for name, cloud in self._clouds.items()
+            for part in cloud.parts()
+            if part.token
+        ]
+        left += [
             f"{cloud.under_way()} requests under way to {n}" for n, cloud in self._clouds.items() if cloud.under_way()
         ]
         for what, sql in _REMAINS:
@@ -243,11 +285,17 @@ _LAST_HEALTH = (
     "SELECT kind FROM events WHERE instance_id = ? AND kind IN ('instance.ready', 'instance.temp_failed',"
     " 'instance.failed', 'instance.shutdown') ORDER BY position DESC LIMIT 1"
 )
+_HELD = (
+    'SELECT h.project_id, h.resource, h.used + h.reserved, COALESCE(l."limit", 9223372036854775807),'
+    " MIN(h.used, h.reserved) FROM quota_holdings h LEFT JOIN quota_limits l"
+    " ON l.project_id = h.project_id AND l.resource = h.resource"
+)
 _GOING_DOWN = "SELECT infrastructure_id FROM runs WHERE kind = 'down' AND state = 'running'"
 _REMAINS = (
     ("open attempt", "SELECT token, state FROM attempts WHERE closed_at IS NULL"),
     ("unfinished operation", "SELECT id, kind, state, step FROM operations WHERE finished_at IS NULL"),
     ("living server row", "SELECT id, state, reason FROM servers WHERE deleted_at IS NULL"),
+    ("living part", "SELECT id, key, state FROM parts WHERE deleted_at IS NULL"),
     ("living instance", "SELECT id, node, state, reason FROM instances WHERE deleted_at IS NULL"),
     ("unfinished run", "SELECT id, kind, state FROM runs WHERE finished_at IS NULL"),
     ("infrastructure", "SELECT id, state, reason FROM infrastructures WHERE deleted_at IS NULL"),

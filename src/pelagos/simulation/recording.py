@@ -60,6 +60,7 @@ _TABLES: dict[str, tuple[str, str, str, str]] = {
         _ACCOUNT,
     ),
     "servers": ("{row}.id", _STATE, "{row}.account", _ACCOUNT),
+    "parts": ("{row}.id", _STATE, "{row}.server_id || '/' || {row}.account", _ACCOUNT),
     "instances": (
         "{row}.id",
         _STATE,
@@ -155,7 +156,7 @@ class Recorder:
 
 class RecordingStore:
     """A :class:`pelagos.store.Store` that says who writes, and keeps what was acknowledged. ``edge`` is passed by each
-    transaction before it is handed over."""
+    transaction before it is handed over; ``check`` raises where the store is out of reach."""
 
     def __init__(
         self,
@@ -163,8 +164,10 @@ class RecordingStore:
         recorder: Recorder,
         writer: Callable[[], str],
         edge: Callable[[], Awaitable[None]],
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self.inner = store
+        self._check = check
         self._recorder = recorder
         self._writer = writer
         self._edge = edge
@@ -180,6 +183,7 @@ class RecordingStore:
         await self.inner.stop()
 
     async def run(self, transaction: Callable[[Connection], T]) -> T:
+        self._check()
         await self._edge()
         recorder = self._recorder
         number = recorder.number()
@@ -198,6 +202,7 @@ class RecordingStore:
         return value
 
     async def read(self, query: Callable[[Connection], T]) -> T:
+        self._check()
         return await self.inner.read(query)
 
     def watch(self) -> Bell:

@@ -9,9 +9,10 @@ import msgspec
 
 from pelagos.clouds.errors import ServerNotFound
 from pelagos.clouds.simulated import Faults
+from pelagos.model.errors import NotFound
 from pelagos.model.states import RunState
 from pelagos.simulation.changing import fails, plans, reconfigure, supersede
-from pelagos.simulation.describing import varied
+from pelagos.simulation.describing import Description, varied
 from pelagos.simulation.story import FEW_FAULTS, MANY_FAULTS, NO_FAULTS, REFUSALS, Story
 from pelagos.simulation.universe import Died, Incarnation, Violated
 
@@ -29,6 +30,8 @@ class Scenario(msgspec.Struct, frozen=True):
     faults: Faults = NO_FAULTS
     edges: bool = False
     most: int = 4
+    parts: bool = False
+    """Servers need volumes and addresses."""
 
 
 async def _build(story: Story) -> None:
@@ -338,6 +341,80 @@ async def _something(story: Story, by: Incarnation) -> None:
                     universe.note(f"{provider_id} was gone")
 
 
+async def _partitioned(story: Story) -> None:
+    """Maintainers are cut off from the store for longer than their leases last, and come back."""
+    universe = story.universe
+    pair = [await universe.incarnate(serves=True, host=host) for host in ("here", "there")]
+    run = await story.up(pair[0])
+    for _ in range(story.rng.randint(1, 3)):
+        await story.wait(0.0, 10.0)
+        cut = story.rng.choice(pair)
+        cut.cut_off()
+        if story.rng.random() < 0.5 and (servers := story.real_servers()):
+            account, provider_id = story.rng.choice(servers)
+            universe.note(f"{provider_id} in {account} vanishes")
+            universe.clouds[account].vanish(provider_id)
+        await story.wait(0.0, 60.0)
+        if story.rng.random() < 0.2:
+            cut.kill()
+            pair = [by for by in universe.incarnations if by.alive] or [await universe.incarnate(serves=True)]
+        cut.rejoin()
+    await story.ended(run)
+
+
+async def _broker(story: Story) -> None:
+    """The broker is lost, with the replies that were on their way, and comes back: messages only wake."""
+    universe = story.universe
+    by = await universe.incarnate(serves=True)
+    run = await story.up(by)
+    for _ in range(story.rng.randint(1, 3)):
+        await story.wait(0.0, 8.0)
+        by.lose_broker()
+        await story.wait(0.0, 40.0)
+        by.find_broker()
+        if story.rng.random() < 0.5:
+            node = story.rng.choice(story.description.nodes)
+            try:
+                await story.scale(by, node.name, str(story.rng.randint(node.least, node.most)))
+            except REFUSALS as error:
+                universe.note(f"refused: {error}")
+    await story.ended(run)
+
+
+async def _quotas(story: Story) -> None:
+    """Two infrastructures, built by two processes at once, want more than the project may have, whose limits change."""
+    universe, rng = story.universe, story.rng
+    own = story.description
+    other = msgspec.structs.replace(own, name="other")
+    wanted = sum(node.least for node in own.nodes)
+    story.limited = ("servers", "volumes", "addresses")
+    universe.limit("servers", rng.randint(wanted, 2 * wanted))
+    universe.limit("volumes", rng.randint(0, 2 * wanted))
+    universe.limit("addresses", rng.randint(0, 2 * wanted))
+    pair = [await universe.incarnate(serves=rng.random() < 0.5, host=host) for host in ("here", "there")]
+
+    async def one(by: Incarnation, description: Description) -> None:
+        try:
+            await story.wait(0.0, 2.0)
+            story.description = description
+            run = await story.up(by, keep=rng.random() < 0.5)
+            await story.wait(0.0, 60.0)
+            universe.limit(rng.choice(story.limited), rng.randint(0, 3 * wanted))
+            await story.ended(run)
+        except REFUSALS as error:
+            universe.note(f"p{by.number} refused: {error}")
+
+    await asyncio.gather(one(pair[0], own), one(pair[1], other))
+    story.description = other
+    for _ in range(8):
+        try:
+            if await story.ended(await story.down(pair[1])) is RunState.SUCCEEDED:
+                break
+        except NotFound:
+            break
+    story.description = own
+
+
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
@@ -361,5 +438,12 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("faults", _faults, faults=MANY_FAULTS),
         Scenario("chaos", _chaos, faults=FEW_FAULTS),
         Scenario("chaos-in-faults", _chaos, faults=MANY_FAULTS),
+        Scenario("parts", _crash, edges=True, most=2, parts=True),
+        Scenario("parts-in-faults", _crash, faults=FEW_FAULTS, edges=True, most=2, parts=True),
+        Scenario("parts-healed", _heal, most=2, parts=True),
+        Scenario("parts-in-chaos", _chaos, faults=MANY_FAULTS, most=3, parts=True),
+        Scenario("partitioned", _partitioned, faults=FEW_FAULTS),
+        Scenario("broker", _broker, faults=FEW_FAULTS),
+        Scenario("quotas", _quotas, faults=FEW_FAULTS, most=3, parts=True),
     )
 }

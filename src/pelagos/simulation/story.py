@@ -16,7 +16,7 @@ from pelagos.clouds.values import TokenLookup
 from pelagos.model.errors import Conflict, NotFound, PelagosError
 from pelagos.model.states import RunState, ServerState
 from pelagos.services.infrastructure.messages import CancelRun
-from pelagos.simulation.describing import Description, describe
+from pelagos.simulation.describing import Description, describe, with_parts
 from pelagos.simulation.loop import VirtualLoop
 from pelagos.simulation.universe import Died, Incarnation, Universe, Violated
 from pelagos.simulation.world import SimulatedWorld
@@ -75,6 +75,9 @@ def random_clouds(rng: random.Random, faults: Faults = NO_FAULTS) -> dict[str, S
             get_latency=Delay(uniform=(0.05 * pace, 0.3 * pace)),
             boot_seconds=Delay(uniform=(0.5 * pace, 10.0 * pace)),
             delete_seconds=Delay(uniform=(0.0, 4.0 * pace)),
+            part_latency=Delay(uniform=(0.05 * pace, 0.5 * pace)),
+            part_seconds=Delay(uniform=(0.0, 6.0 * pace)),
+            part_delete_seconds=Delay(uniform=(0.0, 2.0 * pace)),
             visibility_delay=rng.choice((0.0, Delay(uniform=(0.0, 3.0 * pace)))),
             faults=faults,
             late_by=Delay(uniform=(0.0, 20.0)),
@@ -97,15 +100,29 @@ def random_clouds(rng: random.Random, faults: Faults = NO_FAULTS) -> dict[str, S
 class Story:
     """One universe, one infrastructure, and what is done about it."""
 
-    def __init__(self, seed: int | str, loop: VirtualLoop, *, faults: Faults = NO_FAULTS, most: int = 4) -> None:
+    def __init__(
+        self,
+        seed: int | str,
+        loop: VirtualLoop,
+        *,
+        faults: Faults = NO_FAULTS,
+        most: int = 4,
+        parts: bool = False,
+    ) -> None:
         self.faults = faults
         clouds = random_clouds(SimulatedWorld(seed, loop).rng("clouds"), faults)
         self.universe = Universe(seed, loop, clouds=clouds)
         self.rng = self.universe.rng
         self.accounts = tuple(clouds)
         self.description: Description = describe(self.rng, self.accounts, most=most)
+        self.parts = parts
+        """Its nodes need volumes and addresses."""
+        if parts:
+            self.description = with_parts(self.rng, self.description)
         self.acknowledged: list[str] = []
         """Ids of runs of which somebody was told."""
+        self.limited: tuple[str, ...] = ()
+        """Resources whose quota was set."""
         self.dies_at: int | None = None
         """The edge at which the first process dies, in scenarios that are about that."""
         self._requests = 0
@@ -202,8 +219,12 @@ class Story:
         universe.note("faults stop")
         for cloud in universe.clouds.values():
             cloud.calm()
+        for resource in self.limited:
+            universe.limit(resource, None)
         for incarnation in universe.incarnations:
             incarnation.edges.disarm()
+            incarnation.rejoin()
+            incarnation.find_broker()
             incarnation.resume()
         if self.faults.spot_kill:
             # What is doomed already goes yet.

@@ -17,6 +17,10 @@ from pelagos.clouds import AccountConfig, Plugins, Pool
 from pelagos.clouds.simulated import SimulatedCloud, SimulatedOptions, SimulatedPlugin
 from pelagos.container import Container, ContainerConfig
 from pelagos.container.apps import AppManager
+from pelagos.exchange import MemoryTransport
+from pelagos.exchange.envelope import Envelope
+from pelagos.model.errors import StoreUnavailable, Unavailable
+from pelagos.model.scope import DEFAULT_SCOPE
 from pelagos.process import client
 from pelagos.runtime.releases import builtin_plan
 from pelagos.runtime.resources import HostResources
@@ -69,6 +73,21 @@ class _Facts:
         return False
 
 
+class _Broker(MemoryTransport):
+    """The exchange of an incarnation, with a broker that may be lost: then nothing is sent, and replies are gone."""
+
+    lost = False
+
+    async def publish(self, envelope: Envelope) -> None:
+        if self.lost:
+            raise Unavailable("the broker is gone", advice="Wait until it is back.")
+        await super().publish(envelope)
+
+    def post(self, envelope: Envelope) -> None:
+        if not self.lost:
+            super().post(envelope)
+
+
 class _Prober:
     """Asks the clouds, which know how their servers are."""
 
@@ -95,6 +114,8 @@ class Incarnation:
         self.host = host
         self.holder_id = ""
         self.let_go = False
+        self.partitioned = False
+        self.broker = _Broker(universe.world)
         self.process: VirtualProcess = universe.loop.process(f"p{number}")
         self.edges = Edges(self._die, self.pause)
         self.commands: Any = None
@@ -145,6 +166,30 @@ class Incarnation:
             self._paused = self.universe.loop.create_future()
             self.process.resume()
 
+    def cut_off(self) -> None:
+        """From now on it does not reach its store, and goes on with what it has in hand."""
+        self.universe.note(f"p{self.number} is cut off from the store")
+        self.partitioned = True
+
+    def rejoin(self) -> None:
+        if self.partitioned:
+            self.universe.note(f"p{self.number} reaches the store again")
+            self.partitioned = False
+
+    def lose_broker(self) -> None:
+        """Its messages go nowhere from now on."""
+        self.universe.note(f"p{self.number} loses its broker")
+        self.broker.lost = True
+
+    def find_broker(self) -> None:
+        if self.broker.lost:
+            self.universe.note(f"p{self.number} has its broker again")
+            self.broker.lost = False
+
+    def _reach_store(self) -> None:
+        if self.partitioned:
+            raise StoreUnavailable("the store is out of reach", advice="The network is partitioned: wait.")
+
     @property
     def dead(self) -> bool:
         return self.process.state == "dead"
@@ -191,7 +236,11 @@ class Incarnation:
         universe = self.universe
         world = universe.world
         store = RecordingStore(
-            self._store, universe.recorder, lambda: self.holder_id, lambda: self.edges.pass_("handing over")
+            self._store,
+            universe.recorder,
+            lambda: self.holder_id,
+            lambda: self.edges.pass_("handing over"),
+            self._reach_store,
         )
         await store.start()
         async with LeaseKeeper(store, world, _Facts(self)).running() as keeper:
@@ -199,7 +248,7 @@ class Incarnation:
             plugins = Plugins({"simulated": DyingPlugin(SimulatedPlugin(universe.clouds), self.edges)})
             accounts = [AccountConfig(name=name, driver="simulated") for name in universe.clouds]
             pool = Pool(accounts, plugins, world, Path("/simulated"))
-            container = Container(world, ContainerConfig(id=f"p{self.number}", system=f"p{self.number}"))
+            container = Container(world, ContainerConfig(id=f"p{self.number}", system=f"p{self.number}"), self.broker)
             await container.start()
             given = {
                 Store: store,
@@ -285,6 +334,15 @@ class Universe:
     def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of the committed state."""
         return self.recorder.query(sql, *parameters)
+
+    def limit(self, resource: str, limit: int | None) -> None:
+        """Set the project's quota of a resource, as its administrator does, or take it away."""
+        self.note(f"the quota of {resource} is {limit}")
+        execute = self.database.raw.execute
+        execute("DELETE FROM quota_limits WHERE project_id = ? AND resource = ?", (DEFAULT_SCOPE.project_id, resource))
+        if limit is not None:
+            values = (DEFAULT_SCOPE.project_id, resource, limit)
+            execute('INSERT INTO quota_limits (project_id, resource, "limit") VALUES (?, ?, ?)', values)
 
     def close(self) -> None:
         """Let the data go; nothing runs any more."""

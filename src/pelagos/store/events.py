@@ -11,11 +11,12 @@ any idle transaction in the database server stop every console.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, func, insert, select, text
+from sqlalchemy import Connection, Integer, Select, bindparam, func, insert, select, text
 
 from pelagos.model.scope import Scope
 from pelagos.store.schema import events
@@ -164,26 +165,43 @@ def read_events(
 
     ``origin``: of that origin alone, or of all that begin with it if it ends with ``*``; ``upto``: no later position.
     """
-    query = select(*_COLUMNS).where(events.c.position > after).order_by(events.c.position).limit(limit)
-    if project_id is not None:
-        query = query.where(events.c.project_id == project_id)
-    if infrastructure_id is not None:
-        query = query.where(events.c.infrastructure_id == infrastructure_id)
-    if run_id is not None:
-        query = query.where(events.c.run_id == run_id)
-    if kinds is not None:
-        query = query.where(events.c.kind.in_(list(kinds)))
+    asked = {
+        "project_id": project_id,
+        "infrastructure_id": infrastructure_id,
+        "run_id": run_id,
+        "kinds": None if kinds is None else list(kinds),
+        "upto": upto,
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
+    query = _reading(frozenset(given))
     if origin is not None:
         exact = events.c.origin == origin
         query = query.where(events.c.origin.startswith(origin[:-1], autoescape=True) if origin.endswith("*") else exact)
-    if upto is not None:
-        query = query.where(events.c.position <= upto)
-    return [_event(row) for row in connection.execute(query)]
+    parameters = {f"b_{name}": value for name, value in given.items()} | {"b_after": after, "b_limit": limit}
+    return [_event(row) for row in connection.execute(query, parameters)]
+
+
+@functools.cache
+def _reading(given: frozenset[str]) -> Select[Any]:
+    """The statement for what is given. Followers read all the time: to build it costs more than to run it."""
+    query = select(*_COLUMNS).where(events.c.position > bindparam("b_after"))
+    query = query.order_by(events.c.position).limit(bindparam("b_limit", type_=Integer))
+    for name in ("project_id", "infrastructure_id", "run_id"):
+        if name in given:
+            query = query.where(events.c[name] == bindparam(f"b_{name}"))
+    if "kinds" in given:
+        query = query.where(events.c.kind.in_(bindparam("b_kinds", expanding=True)))
+    if "upto" in given:
+        query = query.where(events.c.position <= bindparam("b_upto"))
+    return query
+
+
+_LAST_POSITION = select(func.coalesce(func.max(events.c.position), 0))
 
 
 def last_position(connection: Connection) -> int:
     """The newest position; 0 if there is no event. A follower that starts here sees only what comes."""
-    return int(connection.execute(select(func.coalesce(func.max(events.c.position), 0))).scalar_one())
+    return int(connection.execute(_LAST_POSITION).scalar_one())
 
 
 def position_at(connection: Connection, at: float) -> int:

@@ -21,6 +21,7 @@ import structlog
 from sqlalchemy import Connection
 
 from pelagos.model.errors import LeaseHeld, PelagosError, StoreUnavailable
+from pelagos.model.failpoints import Step, through
 from pelagos.model.scope import Fence
 from pelagos.model.world import World
 from pelagos.store import leases
@@ -188,7 +189,8 @@ class LeaseKeeper:
         del self._held[held.name]
         self._arm()
         try:
-            await self._store.run(partial(leases.release, lease=held.fence, holder_id=self.holder_id))
+            releasing = partial(leases.release, lease=held.fence, holder_id=self.holder_id)
+            await through(Step.LEASE_RELEASE, self._store.run(releasing))
         except BaseException as error:
             self._expect_strays()
             self._wake.set()
@@ -230,15 +232,18 @@ class LeaseKeeper:
         sent = self._world.monotonic()
         self._acquiring[name] = purpose
         try:
-            lease = await self._store.run(
-                partial(
-                    leases.acquire,
-                    name=name,
-                    holder=self._holder,
-                    ttl=self._ttl,
-                    purpose=purpose,
-                    is_dead=self._facts.is_dead,
-                )
+            lease = await through(
+                Step.LEASE_ACQUIRE,
+                self._store.run(
+                    partial(
+                        leases.acquire,
+                        name=name,
+                        holder=self._holder,
+                        ttl=self._ttl,
+                        purpose=purpose,
+                        is_dead=self._facts.is_dead,
+                    )
+                ),
             )
         except LeaseHeld:
             raise

@@ -26,6 +26,7 @@ from pelagos.store.schema import (
     instance_sources,
     instances,
     operations,
+    parts,
     quota_reservations,
     runs,
     servers,
@@ -86,6 +87,7 @@ def _rules(before: float) -> list[tuple[Table, ColumnElement[bool]]]:
     open_operation = operations.alias("open_operation")
     live_instance = instances.alias("live_instance")
     live_server = servers.alias("live_server")
+    live_part = parts.alias("live_part")
     return [
         (events, _old_events(before)),
         (
@@ -108,7 +110,26 @@ def _rules(before: float) -> list[tuple[Table, ColumnElement[bool]]]:
                 not_(
                     and_(
                         operations.c.kind.like("%.create"),
-                        exists().where(live_server.c.id == operations.c.target_id, live_server.c.deleted_at.is_(None)),
+                        or_(
+                            exists().where(
+                                live_server.c.id == operations.c.target_id, live_server.c.deleted_at.is_(None)
+                            ),
+                            exists().where(
+                                live_part.c.server_id == operations.c.target_id, live_part.c.deleted_at.is_(None)
+                            ),
+                        ),
+                    )
+                ),
+            ),
+        ),
+        (
+            parts,
+            and_(
+                parts.c.deleted_at < before,
+                not_(
+                    exists().where(
+                        open_operation.c.target_id == parts.c.server_id,
+                        open_operation.c.finished_at.is_(None),
                     )
                 ),
             ),

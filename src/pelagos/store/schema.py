@@ -2,8 +2,8 @@
 
 Conventions: ids are 36-character UUIDs; times are seconds since the epoch by the world's clock (`leases` alone uses
 the store's clock); `*_blob` columns are msgpack of the Struct named in their comment; nothing is deleted when a thing
-is gone: `deleted_at` makes it a tombstone, which retention prunes. Every server, infrastructure, instance, operation,
-run and event carries the project that owns it and the user who asked.
+is gone: `deleted_at` makes it a tombstone, which retention prunes. Every server, part, infrastructure, instance,
+operation, run and event carries the project that owns it and the user who asked.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ __all__ = [
     "metadata",
     "node_definitions",
     "operations",
+    "parts",
     "quota_holdings",
     "quota_limits",
     "quota_reservations",
@@ -224,6 +225,35 @@ servers = Table(
     Index(None, "project_id", "deleted_at"),
     Index(None, "account", "deleted_at"),
     Index(None, "infrastructure_id", "deleted_at"),
+)
+
+parts = Table(
+    "parts",
+    metadata,
+    Column("id", ID, primary_key=True, comment="of its server and key"),
+    Column("project_id", ID, nullable=False),
+    Column("user_id", ID, nullable=False),
+    Column("account", String(64), nullable=False),
+    Column("server_id", ID, nullable=False, comment="made for this server; it may outlive it"),
+    Column("infrastructure_id", ID, nullable=True),
+    Column("position", Integer, nullable=False, comment="in the order of making, from 0"),
+    Column("key", String(64), nullable=False, comment="unique in its server"),
+    Column("kind", String(16), nullable=False, comment="PartKind"),
+    Column("name", String(255), nullable=False),
+    Column("provider_id", String(255), nullable=True, comment="the cloud's own id, once known"),
+    Column("token", ID, nullable=False, default="", comment="of the attempt that made it"),
+    Column("state", String(16), nullable=False, comment="PartState"),
+    Column("reason", Text, nullable=False, default=""),
+    Column("address", String(255), nullable=False, default=""),
+    Column("keep", Boolean, nullable=False, default=False, comment="it stays when its server is deleted"),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("deleted_at", Float, nullable=True),
+    # Last: what stands behind a long value is read by walking through all of it.
+    Column("spec_blob", LargeBinary, nullable=False, comment="PartSpec"),
+    Index(None, "server_id"),
+    Index(None, "account", "deleted_at"),
+    Index(None, "project_id", "deleted_at"),
 )
 
 operations = Table(

@@ -12,14 +12,16 @@ failed as a whole.
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.pool import NullPool
 
 from pelagos.model.errors import StoreUnavailable
@@ -51,6 +53,11 @@ class _TransactionLost(sqlite3.OperationalError):
     sqlite_errorcode = 10
 
 
+_CACHE = "PRAGMA cache_size=-65536"
+"""Pages that a connection keeps, in KiB, once it has read so many: ids are random, so a large infrastructure's rows lie
+all over the file, and with the usual 2 MiB each of them is read anew for each statement."""
+
+
 def connect_sqlite(target: str, now: Callable[[], float], *, uri: bool = False) -> Connection:
     """A SQLAlchemy connection on a SQLite database, in autocommit mode: its user sends BEGIN and COMMIT."""
 
@@ -61,11 +68,28 @@ def connect_sqlite(target: str, now: Callable[[], float], *, uri: bool = False) 
         raw.execute("PRAGMA foreign_keys=ON")
         return raw
 
-    # Parameters may be user data with secrets in it; an error's text ends up in logs.
-    engine = create_engine("sqlite+pysqlite://", creator=creator, poolclass=NullPool, hide_parameters=True)
-    connection = engine.connect()
+    _opening.creator = creator
+    connection = _engine().connect()
     bind_clock(connection, now)
     return connection
+
+
+@functools.cache
+def _engine() -> Engine:
+    """One for all databases of the process, so that a statement is compiled once, and not once a connection."""
+    # Parameters may be user data with secrets in it; an error's text ends up in logs.
+    return create_engine(
+        "sqlite+pysqlite://", creator=lambda: _opening.creator(), poolclass=NullPool, hide_parameters=True
+    )
+
+
+class _Opening(threading.local):
+    """What the engine connects to in this thread."""
+
+    creator: Callable[[], sqlite3.Connection]
+
+
+_opening = _Opening()
 
 
 def raw_sqlite(connection: Connection) -> sqlite3.Connection:
@@ -200,6 +224,7 @@ class SqliteDatabase:
             self.journal_mode = raw.execute("PRAGMA journal_mode=WAL").fetchone()[0]
             raw.execute("PRAGMA synchronous=FULL")
             raw.execute("PRAGMA journal_size_limit=67108864")
+            raw.execute(_CACHE)
             for name, value in self._pragmas.items():
                 raw.execute(f"PRAGMA {name}={value}")
         except BaseException:
@@ -277,6 +302,7 @@ class SqliteDatabase:
             if self._reader is None:
                 reader = connect_sqlite(str(self.path), self._now)
                 raw_sqlite(reader).execute("PRAGMA query_only=ON")
+                raw_sqlite(reader).execute(_CACHE)
                 self._reader = reader
             raw = raw_sqlite(self._reader)
             raw.execute("BEGIN")

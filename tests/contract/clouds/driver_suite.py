@@ -2,7 +2,8 @@
 
 A driver's test module derives a class from :class:`DriverSuite` and gives the fixture ``harness``. If there is a
 :class:`FaultInjector` between the driver and its provider, the class also derives from :class:`DriverFaultSuite`; if
-others may make servers in the account, from :class:`SharedAccountSuite`. No test skips itself. Waiting goes through
+others may make servers in the account, from :class:`SharedAccountSuite`; if the driver is a ``PartsDriver``, from
+:class:`PartsSuite`, and :class:`PartsFaultSuite` where there is an injector. No test skips itself. Waiting goes through
 ``harness.sleep``, so a driver on virtual time waits no real time.
 """
 
@@ -17,12 +18,16 @@ import msgspec
 import pytest
 
 from pelagos.clouds import (
+    CloudBusy,
     CloudDriver,
     CloudError,
+    CloudPart,
     CloudRateLimited,
     CloudServer,
     CloudUncertain,
     CloudUnreachable,
+    PartsDriver,
+    PartSpec,
     ServerNotFound,
     ServerSpec,
     TokenLookup,
@@ -71,6 +76,10 @@ class DriverHarness(abc.ABC):
 
     async def make_foreign(self) -> str:
         """Make a server as somebody else would; its provider id. For :class:`SharedAccountSuite`."""
+        raise NotImplementedError
+
+    def spec_with_parts(self, name: str) -> ServerSpec:
+        """A server that needs at least two parts, none of them kept. For :class:`PartsSuite`."""
         raise NotImplementedError
 
     async def sleep(self, seconds: float) -> None:
@@ -539,6 +548,163 @@ class DriverFaultSuite:
         assert len(await driver.list_servers(timeout=limit(driver))) == 1
 
 
+class PartsSuite:
+    """Besides :class:`DriverSuite`, for drivers some of whose servers need parts."""
+
+    @pytest.mark.anyio
+    async def test_the_same_spec_gives_the_same_parts(self, driver: CloudDriver, harness: DriverHarness) -> None:
+        verbs, spec = parts_driver(driver), harness.spec_with_parts("one")
+        wanted = verbs.parts(spec)
+        assert len(wanted) >= 2 and verbs.parts(spec) == wanted
+        keys = [part.key for part in wanted]
+        assert len(set(keys)) == len(keys)
+        assert all(key == key.lower() and len(key) <= 63 and key.replace("-", "").isalnum() for key in keys), keys
+        assert not any(part.keep for part in wanted)
+        # Plain values, since they are journaled.
+        assert msgspec.msgpack.decode(msgspec.msgpack.encode(wanted), type=tuple[PartSpec, ...]) == tuple(wanted)
+        # What cannot be read is the create call's to refuse.
+        assert list(verbs.parts(msgspec.structs.replace(spec, options={"no_such_key": 1}))) == []
+
+    @pytest.mark.anyio
+    async def test_a_server_without_parts_needs_none(self, driver: CloudDriver, harness: DriverHarness) -> None:
+        assert list(parts_driver(driver).parts(harness.spec("one"))) == []
+        assert await _list_parts(driver) == []
+
+    @pytest.mark.anyio
+    async def test_a_part_carries_its_token_and_is_listed_until_it_is_deleted(
+        self, driver: CloudDriver, harness: DriverHarness
+    ) -> None:
+        for number, part in enumerate(parts_driver(driver).parts(harness.spec_with_parts("one"))):
+            token = f"token-{number}"
+            made = await create_part(driver, part, token)
+            assert (made.kind, made.token) == (part.kind, token) and made.provider_id
+            ready = await part_ready(driver, harness, token)
+            assert ready.provider_id == made.provider_id and not ready.failed
+            await parts_driver(driver).delete_part(ready, timeout=limit(driver))
+            await part_gone(driver, harness, token)
+            # Deleting what is gone succeeds.
+            await parts_driver(driver).delete_part(ready, timeout=limit(driver))
+
+    @pytest.mark.anyio
+    async def test_a_server_is_made_with_its_parts_finished_and_taken_away(
+        self, driver: CloudDriver, harness: DriverHarness
+    ) -> None:
+        verbs, spec = parts_driver(driver), harness.spec_with_parts("one")
+        made = []
+        for number, part in enumerate(verbs.parts(spec)):
+            await create_part(driver, part, f"token-{number}")
+            made.append((part, await part_ready(driver, harness, f"token-{number}")))
+        spec = msgspec.structs.replace(spec, parts={part.key: there.provider_id for part, there in made})
+        server = await create(driver, spec, "token-server")
+        await reach(driver, harness, "token-server", ServerState.ACTIVE)
+        for _ in range(2):
+            finished = await verbs.finish_server(server.provider_id, spec, timeout=limit(driver))
+            assert finished.provider_id == server.provider_id and finished.state is ServerState.ACTIVE
+        # Its addresses are among the server's own, wherever it is looked at.
+        addresses = {there.address for part, there in made if part.kind == "address"}
+        assert addresses <= set(finished.addresses)
+        shown = await driver.find_by_token("token-server", timeout=limit(driver))
+        assert shown is not None and addresses <= set(shown.addresses)
+        # The list of servers has servers only, the list of parts only parts.
+        assert [s.token for s in await driver.list_servers(timeout=limit(driver))] == ["token-server"]
+        assert {p.provider_id for p in await _list_parts(driver)} == {there.provider_id for _, there in made}
+        await driver.delete_server(server.provider_id, timeout=limit(driver))
+        await gone(driver, harness, "token-server")
+        for number, (_, there) in reversed(list(enumerate(made))):
+            await deleted(driver, harness, there)
+            await part_gone(driver, harness, f"token-{number}")
+
+    @pytest.mark.anyio
+    async def test_a_part_in_use_is_busy(self, driver: CloudDriver, harness: DriverHarness) -> None:
+        verbs, spec = parts_driver(driver), harness.spec_with_parts("one")
+        made = []
+        for number, part in enumerate(verbs.parts(spec)):
+            await create_part(driver, part, f"token-{number}")
+            made.append((part, await part_ready(driver, harness, f"token-{number}")))
+        spec = msgspec.structs.replace(spec, parts={part.key: there.provider_id for part, there in made})
+        await create(driver, spec, "token-server")
+        await reach(driver, harness, "token-server", ServerState.ACTIVE)
+        volumes = [there for part, there in made if part.kind == "volume"]
+        for there in volumes:
+            with pytest.raises(CloudBusy):
+                await verbs.delete_part(there, timeout=limit(driver))
+        listed = {p.provider_id for p in await _list_parts(driver)}
+        assert {there.provider_id for there in volumes} <= listed
+
+    @pytest.mark.anyio
+    async def test_a_listing_of_parts_that_times_out_is_unreachable(self, driver: CloudDriver) -> None:
+        try:
+            result = await parts_driver(driver).list_parts(timeout=0.000_001)
+        except CloudUnreachable as error:
+            assert error.retry is Retry.TRANSIENT
+        else:
+            assert not result
+
+    @pytest.mark.anyio
+    async def test_finishing_a_server_that_is_gone(self, driver: CloudDriver, harness: DriverHarness) -> None:
+        server = await create(driver, harness.spec("one"), "token-one")
+        await reach(driver, harness, "token-one", ServerState.ACTIVE)
+        await driver.delete_server(server.provider_id, timeout=limit(driver))
+        await gone(driver, harness, "token-one")
+        spec = msgspec.structs.replace(harness.spec_with_parts("one"), parts={})
+        with pytest.raises(ServerNotFound):
+            await parts_driver(driver).finish_server(server.provider_id, spec, timeout=limit(driver))
+
+
+class PartsFaultSuite:
+    """Besides :class:`PartsSuite`, for drivers that have a fault injector: verbs ``part``, ``parts`` and ``unpart``."""
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("fault", ["reply_lost", "connection_closed", "error_after"])
+    async def test_a_part_whose_reply_is_lost_is_listed(
+        self, driver: CloudDriver, harness: DriverHarness, fault: str
+    ) -> None:
+        for number, part in enumerate(parts_driver(driver).parts(harness.spec_with_parts("one"))):
+            injector(harness).inject("part", fault)
+            with pytest.raises(CloudUncertain) as caught:
+                await create_part(driver, part, f"token-{number}")
+            assert caught.value.retry is Retry.UNCERTAIN
+            assert (await part_ready(driver, harness, f"token-{number}")).kind == part.kind
+
+    @pytest.mark.anyio
+    async def test_a_refused_part_was_not_made(self, driver: CloudDriver, harness: DriverHarness) -> None:
+        part = parts_driver(driver).parts(harness.spec_with_parts("one"))[0]
+        injector(harness).inject("part", "unreachable")
+        with pytest.raises(CloudUnreachable):
+            await create_part(driver, part, "token-one")
+        injector(harness).inject("part", "rate_limited", retry_after=3.0)
+        with pytest.raises(CloudRateLimited):
+            await create_part(driver, part, "token-one")
+        await settled(driver, harness)
+        assert await _list_parts(driver) == []
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("fault", ["unreachable", "reply_lost", "error_after"])
+    async def test_a_failed_listing_of_parts_is_unreachable_and_not_empty(
+        self, driver: CloudDriver, harness: DriverHarness, fault: str
+    ) -> None:
+        part = parts_driver(driver).parts(harness.spec_with_parts("one"))[0]
+        await create_part(driver, part, "token-one")
+        await part_ready(driver, harness, "token-one")
+        injector(harness).inject("parts", fault)
+        with pytest.raises(CloudUnreachable):
+            await _list_parts(driver)
+        assert len(await _list_parts(driver)) == 1
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("fault", ["reply_lost", "connection_closed", "error_after"])
+    async def test_a_deleted_part_whose_reply_is_lost_goes(
+        self, driver: CloudDriver, harness: DriverHarness, fault: str
+    ) -> None:
+        part = parts_driver(driver).parts(harness.spec_with_parts("one"))[0]
+        await create_part(driver, part, "token-one")
+        ready = await part_ready(driver, harness, "token-one")
+        injector(harness).inject("unpart", fault)
+        with pytest.raises(CloudUncertain):
+            await parts_driver(driver).delete_part(ready, timeout=limit(driver))
+        await part_gone(driver, harness, "token-one")
+
+
 # -- what the tests say ------------------------------------------------------------------------------------------------
 
 
@@ -634,3 +800,57 @@ async def settled_listing(driver: CloudDriver, harness: DriverHarness, many: int
 
     within = driver.capabilities.settle + driver.capabilities.build_timeout
     await eventually(harness, within, pause(driver), shown, lambda: f"{many} listed, but {counts[-1]}")
+
+
+# -- of parts ----------------------------------------------------------------------------------------------------------
+
+
+def parts_driver(driver: CloudDriver) -> PartsDriver:
+    assert isinstance(driver, PartsDriver), "this suite needs a driver with parts"
+    return driver
+
+
+async def create_part(driver: CloudDriver, part: PartSpec, token: str) -> CloudPart:
+    return await parts_driver(driver).create_part(part, token=token, timeout=driver.capabilities.create_timeout)
+
+
+async def _list_parts(driver: CloudDriver) -> list[CloudPart]:
+    return list(await parts_driver(driver).list_parts(timeout=limit(driver)))
+
+
+async def part_ready(driver: CloudDriver, harness: DriverHarness, token: str) -> CloudPart:
+    """The part with this token, once a listing shows it ready."""
+    seen: list[CloudPart] = []
+
+    async def ready() -> bool:
+        seen[:] = [part for part in await _list_parts(driver) if part.token == token]
+        assert len(seen) <= 1
+        return bool(seen) and seen[0].ready
+
+    within = driver.capabilities.settle + driver.capabilities.build_timeout
+    await eventually(harness, within, pause(driver), ready, lambda: f"{token} ready, last seen: {seen}")
+    return seen[0]
+
+
+async def part_gone(driver: CloudDriver, harness: DriverHarness, token: str) -> None:
+    """No listing shows the part any more."""
+
+    async def absent() -> bool:
+        return all(part.token != token for part in await _list_parts(driver))
+
+    within = driver.capabilities.settle + driver.capabilities.build_timeout
+    await eventually(harness, within, pause(driver), absent, lambda: f"{token} gone")
+
+
+async def deleted(driver: CloudDriver, harness: DriverHarness, part: CloudPart) -> None:
+    """Delete a part as soon as the cloud lets it go."""
+
+    async def accepted() -> bool:
+        try:
+            await parts_driver(driver).delete_part(part, timeout=limit(driver))
+        except CloudBusy:
+            return False
+        return True
+
+    within = driver.capabilities.settle + driver.capabilities.build_timeout
+    await eventually(harness, within, pause(driver), accepted, lambda: f"{part.provider_id} deleted")

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from contract.clouds.driver_suite import DriverFaultSuite, DriverHarness, DriverSuite, FaultInjector, SharedAccountSuite
+from contract.clouds.driver_suite import (
+    DriverFaultSuite,
+    DriverHarness,
+    DriverSuite,
+    FaultInjector,
+    PartsFaultSuite,
+    PartsSuite,
+    SharedAccountSuite,
+)
 from pelagos.clouds import CloudDriver, CommandResult, DriverContext, ServerSpec, TokenLookup
 from pelagos.clouds.simulated import Delay, SimulatedCloud, SimulatedOptions, SimulatedPlugin
 from pelagos.simulation import SimulatedWorld, VirtualLoop
@@ -22,6 +30,9 @@ SLOW: dict[str, Any] = {
     "boot_seconds": Delay(lognormal=(20.0, 0.5)),
     "delete_seconds": 3.0,
     "power_seconds": 2.0,
+    "part_latency": 0.2,
+    "part_seconds": Delay(uniform=(1.0, 5.0)),
+    "part_delete_seconds": 1.0,
     "visibility_delay": Delay(uniform=(0.0, 6.0)),
     "settle": 8.0,
     "flavors": ("small",),
@@ -77,11 +88,14 @@ class SimulatedHarness(DriverHarness):
     def bad_spec(self, name: str) -> ServerSpec:
         return ServerSpec(name=name, options={"flavor": "none-such"})
 
+    def spec_with_parts(self, name: str) -> ServerSpec:
+        return ServerSpec(name=name, options={"flavor": "small", "volumes": 2, "volume_gb": 1, "address": True})
+
     async def make_foreign(self) -> str:
         return self.cloud.add_foreign("somebody-elses")
 
 
-class TestSimulatedDriver(DriverSuite, DriverFaultSuite, SharedAccountSuite):
+class TestSimulatedDriver(DriverSuite, DriverFaultSuite, SharedAccountSuite, PartsSuite, PartsFaultSuite):
     @pytest.fixture
     def anyio_backend(self) -> tuple[str, dict[str, Any]]:
         return "asyncio", {"loop_factory": VirtualLoop}

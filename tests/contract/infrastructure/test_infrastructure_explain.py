@@ -66,3 +66,16 @@ async def test_going_down_and_rolling_back_promise_no_new_instances(make_site):
     assert told.summary == "building; what a run made is rolled back"
     site.east.calm()
     await program.finish(up.id)
+
+
+async def test_the_part_of_a_server_that_is_waited_for_is_named(make_site):
+    site = await make_site({"east": {"part_seconds": 600.0}})
+    program = await site.program()
+    run = await program.up(describe("shop", {"store": {"volumes": 1, "address": "true"}}))
+    await site.until_event("part.created")
+    store = by_subject(await program.explain())["instance store"]
+    assert store.why == "server.create on east waits for its volume 'volume-1', 1 of 2"
+    assert site.east.servers() == [] and len(site.east.parts()) == 1
+    await program.cancel(run)
+    await program.finish(run.id)
+    assert site.east.servers() == [] and site.east.parts() == []

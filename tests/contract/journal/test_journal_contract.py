@@ -11,7 +11,18 @@ from pelagos.model.scope import Fence
 from pelagos.operations import submit_creates, submit_deletes
 from pelagos.quotas import Holding, cancel, commit, holdings, reserve, set_limit
 from pelagos.store.schema import operations, servers
-from support.operations_world import ACCOUNT, Universe, event_kinds, holding, open_attempts, rows, server_states, states
+from support.operations_world import (
+    ACCOUNT,
+    Universe,
+    event_kinds,
+    holding,
+    living_parts,
+    open_attempts,
+    rows,
+    server_states,
+    states,
+    used,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -41,6 +52,33 @@ async def test_create_and_delete_through_the_engine(make_universe):
     assert (await holding(one.store)).used == 0
     kinds = await event_kinds(one.store)
     assert [kinds.count(k) for k in ("server.active", "server.deleting", "server.deleted")] == [25, 25, 25]
+
+
+async def test_parts_are_made_and_taken_back_on_every_engine(make_universe):
+    universe = make_universe
+    one = await universe.incarnate()
+    new = universe.new(5, resource={"volumes": 1, "volume_gb": 2, "address": True})
+    universe.cloud.inject("create", "rejected")
+    records = await one.engine.create_servers(DEFAULT_SCOPE, new)
+    done = await one.engine.wait([r.id for r in records], 60)
+    assert sorted(record.state for record in done.values()) == ["failed", *["succeeded"] * 4]
+    assert await used(one.store) == {"servers": 4, "volumes": 4, "volume_gb": 8, "addresses": 4}
+    assert len(universe.cloud.parts()) == 8
+    # One server vanishes and leaves its parts, one loses a part, the others are deleted.
+    vanished, robbed, *_ = universe.cloud.servers()
+    lost = [
+        p.provider_id for p in universe.cloud.parts() if universe.cloud.user_of(p.provider_id) == robbed.provider_id
+    ]
+    universe.cloud.lose_part(lost[0])
+    universe.cloud.vanish(vanished.provider_id)
+    async with asyncio.timeout(60):
+        while len(await living_parts(one.store)) != 5:
+            assert not (await one.engine.refresh([ACCOUNT])).errors
+    assert await used(one.store) == {"servers": 3, "volumes": 2, "volume_gb": 4, "addresses": 3}
+    records = await one.engine.delete_servers(DEFAULT_SCOPE, universe.on(*(n.server_id for n in new)))
+    assert states(await one.engine.wait([r.id for r in records], 60)) == {OperationState.SUCCEEDED}
+    assert universe.cloud.servers() == [] and universe.cloud.parts() == []
+    assert await used(one.store) == {} and await open_attempts(one.store) == []
 
 
 async def test_one_journals_the_other_works_and_takes_over(make_universe):

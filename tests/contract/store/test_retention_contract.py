@@ -15,6 +15,7 @@ from pelagos.store.schema import (
     instances,
     metadata,
     operations,
+    parts,
     runs,
     servers,
 )
@@ -42,6 +43,7 @@ def infrastructure(connection, name, deleted):
         connection, runs, id=f"r-{name}", infrastructure_id=f"i-{name}", finished_at=at, request_id=f"r-{name}", **owner
     )
     add(connection, servers, id=f"s-{name}", infrastructure_id=f"i-{name}", deleted_at=gone, **owner)
+    add(connection, parts, id=f"p-{name}", server_id=f"s-{name}", deleted_at=gone, **owner)
     add(
         connection, instances, id=f"n-{name}", infrastructure_id=f"i-{name}", run_id=f"r-{name}",
         server_id=f"s-{name}", deleted_at=gone, **owner,
@@ -60,7 +62,7 @@ def infrastructure(connection, name, deleted):
 
 def keys(connection):
     found = {}
-    for table in (infrastructures, runs, servers, instances, operations, attempts):
+    for table in (infrastructures, runs, servers, parts, instances, operations, attempts):
         key = next(iter(table.primary_key.columns))
         found[table.name] = sorted(connection.execute(select(key)).scalars())
     found["events"] = sorted(connection.execute(select(events.c.kind)).scalars())
@@ -98,6 +100,7 @@ async def test_what_lives_keeps_what_it_needs(make_store):
         "infrastructures": ["i-alive"],
         "runs": ["r-alive"],
         "servers": ["s-alive"],
+        "parts": ["p-alive"],
         "instances": ["n-alive"],
         # What made the server, and its token; not what was done to it since.
         "operations": ["o-alive-server.create"],
@@ -121,6 +124,16 @@ async def test_what_living_instances_are_made_from_stays(make_store):
     await prune_all(store)
     left = await store.read(lambda connection: connection.execute(select(instance_sources.c.digest)).scalars().all())
     assert left == ["alive-used"]
+
+
+async def test_a_part_that_outlives_its_server_keeps_what_made_it(make_store):
+    store = await make_store()
+    await store.run(partial(infrastructure, name="gone", deleted=True))
+    await store.run(lambda connection: connection.execute(update(parts).values(deleted_at=None, keep=True)).rowcount)
+    await prune_all(store)
+    left = await store.read(keys)
+    assert left["parts"] == ["p-gone"] and left["servers"] == []
+    assert left["operations"] == ["o-gone-server.create"] and left["attempts"] == ["t-gone-server.create"]
 
 
 async def test_what_has_not_ended_stays_with_its_surroundings(make_store):

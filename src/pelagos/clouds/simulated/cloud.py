@@ -12,7 +12,7 @@ from pelagos.clouds.simulated.faults import Fault, FaultPlan, Faults
 from pelagos.clouds.simulated.options import SimulatedOptions
 from pelagos.clouds.simulated.records import Happening
 from pelagos.clouds.simulated.state_file import RealityFile
-from pelagos.clouds.values import CloudServer, CommandResult, TokenLookup
+from pelagos.clouds.values import CloudPart, CloudServer, CommandResult, TokenLookup
 from pelagos.model.states import ServerState
 from pelagos.model.world import World
 
@@ -55,6 +55,7 @@ class SimulatedCloud:
             wall_offset=0.0 if in_file else world.now() - world.monotonic(),
             idempotent=self.options.token_lookup is TokenLookup.IDEMPOTENT,
             max_servers=self.options.max_servers,
+            max_parts=self.options.max_parts,
             file=RealityFile(folder) if in_file and folder is not None else None,
         )
         self._tokens = float(self.options.burst)
@@ -107,6 +108,11 @@ class SimulatedCloud:
     def boot(self, provider_id: str) -> None:
         """Out of band: the server is ACTIVE now, also one stuck in BUILD."""
         self._befall(provider_id, ServerState.ACTIVE, "boot")
+
+    def lose_part(self, provider_id: str) -> None:
+        """Out of band: a part is gone, and reads say so at once. Raises ServerNotFound."""
+        with self.datacenter.access():
+            self.datacenter.lose_part(provider_id)
 
     def set_health(self, provider_id: str, health: Literal["ok", "bad", "flapping"]) -> None:
         """What probes of it find from now on."""
@@ -180,6 +186,29 @@ class SimulatedCloud:
                 made.setdefault(happening.token, []).append(happening.provider_id)
         return made
 
+    def parts(self) -> list[CloudPart]:
+        """The parts that really exist now, visible or not, by arrival."""
+        place = self.datacenter
+        with place.access():
+            t = place.advance()
+            return [part.show(t) for part in place.parts.values() if part.there(t)]
+
+    def parts_made(self) -> dict[str, list[str]]:
+        """Provider ids of all parts ever made, by token; more than one for a token is a double create."""
+        place = self.datacenter
+        made: dict[str, list[str]] = {}
+        with place.access():
+            place.advance()
+            for part in (*place.gone_parts, *place.parts.values()):
+                made.setdefault(part.token, []).append(part.provider_id)
+        return made
+
+    def user_of(self, part_id: str) -> str | None:
+        """Provider id of the server that really has this part now."""
+        with self.datacenter.access():
+            server = self.datacenter.user_of(part_id, self.datacenter.advance())
+            return None if server is None else server.provider_id
+
     def under_way(self) -> int:
         """Requests with an effect that were sent and have not arrived: they will, whoever dies."""
         with self.datacenter.access():
@@ -208,6 +237,7 @@ class SimulatedCloud:
             states = Counter(s.state_at(t).value for s in place.living.values())
             return {
                 "servers": {state: states[state] for state in sorted(states) if state != ServerState.DELETED},
+                "parts": sum(1 for part in place.parts.values() if part.there(t)),
                 **place.snapshot(),
                 "calls": dict(sorted(self.calls.items())),
                 "in_flight": self.in_flight,

@@ -27,11 +27,11 @@ from contextlib import AbstractContextManager
 
 from msgspec.structs import replace
 
-from pelagos.clouds.errors import CloudBusy, CloudCapacity, CloudError, ServerNotFound
+from pelagos.clouds.errors import CloudBusy, CloudCapacity, CloudError, CloudRejected, ServerNotFound
 from pelagos.clouds.simulated.faults import Fault, Verb
-from pelagos.clouds.simulated.records import Change, Command, Outcome, Reality, Server
+from pelagos.clouds.simulated.records import Change, Command, Outcome, Part, Reality, Server
 from pelagos.clouds.simulated.state_file import RealityFile
-from pelagos.clouds.values import CloudServer
+from pelagos.clouds.values import CloudPart, CloudServer, PartKind
 from pelagos.model.errors import from_payload
 from pelagos.model.states import ServerState
 
@@ -52,12 +52,14 @@ class Datacenter:
         wall_offset: float = 0.0,
         idempotent: bool = False,
         max_servers: int | None = None,
+        max_parts: int | None = None,
         file: RealityFile | None = None,
     ) -> None:
         self._clock = clock
         self._wall_offset = wall_offset
         self._idempotent = idempotent
         self._max_servers = math.inf if max_servers is None else max_servers
+        self._max_parts = math.inf if max_parts is None else max_parts
         self._file = file
         self._floor = -math.inf
         self._adopt(Reality())
@@ -90,6 +92,10 @@ class Datacenter:
         self._commands = [(c.at, c.number, c) for c in reality.commands]
         heapq.heapify(self._commands)
         self._outcomes = reality.outcomes
+        self._next_part = reality.next_part
+        self.parts: dict[str, Part] = {p.provider_id: p for p in reality.parts}
+        """Those that reads may show, by arrival."""
+        self.gone_parts: list[Part] = reality.gone_parts
         self._by_token: dict[str, list[Server]] = {}
         self._by_address: dict[str, Server] = {}
         self._endings: list[tuple[float, int, Server]] = []
@@ -113,6 +119,9 @@ class Datacenter:
             gone=self.gone,
             commands=[command for _, _, command in sorted(self._commands, key=lambda entry: entry[:2])],
             outcomes=self._outcomes,
+            next_part=self._next_part,
+            parts=list(self.parts.values()),
+            gone_parts=self.gone_parts[-_KEPT_GONE:],
         )
 
     def now(self) -> float:
@@ -157,14 +166,14 @@ class Datacenter:
         heapq.heappush(self._commands, (command.at, command.number, command))
         self._dirty = True
 
-    def collect(self, number: int, at: float) -> CloudServer | None:
-        """What became of the command that arrived at ``at``: its server if it has one. Raises its CloudError."""
+    def collect(self, number: int, at: float) -> Outcome:
+        """What became of the command that arrived at ``at``. Raises its CloudError."""
         self.advance(at)
         self._dirty = True
         outcome = self._outcomes.pop(number)
         if outcome.error is not None:
             raise from_payload(outcome.error)
-        return outcome.server
+        return outcome
 
     def abandon(self, number: int) -> None:
         """Nobody will collect this command's outcome; if it has not arrived, it still will."""
@@ -179,6 +188,7 @@ class Datacenter:
         self._dirty = True
         self._listing_until = -math.inf
         server: CloudServer | None = None
+        part: CloudPart | None = None
         error: CloudError | None = None
         try:
             match command.verb:
@@ -186,13 +196,19 @@ class Datacenter:
                     server = self._create(command)
                 case Verb.DELETE:
                     self._delete(command)
+                case Verb.PART:
+                    part = self._create_part(command)
+                case Verb.UNPART:
+                    self._delete_part(command)
+                case Verb.FINISH:
+                    server = self._finish(command)
                 case _:
                     self._power(command)
         except CloudError as refused:
             error = refused
         if command.wanted:
             payload = None if error is None else error.payload()
-            self._outcomes[command.number] = Outcome(at=command.at, server=server, error=payload)
+            self._outcomes[command.number] = Outcome(at=command.at, server=server, part=part, error=payload)
 
     def _create(self, command: Command) -> CloudServer:
         at = command.at
@@ -204,6 +220,10 @@ class Datacenter:
                 f"the account's quota of {self._max_servers} servers is used up",
                 advice="Delete servers, or raise max_servers of the simulated account.",
             )
+        for provider_id in command.parts:
+            wanted = self.parts.get(provider_id)
+            if wanted is None or not wanted.there(at) or not wanted.show(at).ready:
+                raise CloudRejected(f"there is no part {provider_id} that a server could be made with")
         seen = at + command.lag
         changes = [Change(at, ServerState.BUILD, "create", seen)]
         booted = at + command.takes
@@ -228,6 +248,7 @@ class Datacenter:
                 metadata=command.metadata,
                 options=command.options,
                 health=str(command.options.get("health", "ok")),
+                parts=command.parts,
             )
         )
         return server.truth_at(at)
@@ -247,6 +268,87 @@ class Datacenter:
             gone = at + command.takes
             changes.append(Change(gone, ServerState.DELETED, "delete", max(gone, seen)))
         self._replan(server, at, *changes)
+
+    def _create_part(self, command: Command) -> CloudPart:
+        at = command.at
+        self._bury_parts(at)
+        if len(self.parts) >= self._max_parts:
+            raise CloudCapacity(
+                f"the account's quota of {self._max_parts} parts is used up",
+                advice="Delete volumes or addresses, or raise max_parts of the simulated account.",
+            )
+        number, kind = self._next_part, command.part_kind
+        self._next_part += 1
+        part = Part(
+            number=number,
+            provider_id=f"{kind.value}-{number:06d}",
+            kind=kind,
+            name=command.name,
+            token=command.token,
+            made_at=at,
+            seen_at=at + command.lag,
+            ready_at=math.inf if command.fate == Fault.STUCK_BUILD else at + command.takes,
+            fails=command.fate == Fault.FAILED_BUILD,
+        )
+        self.parts[part.provider_id] = part
+        return part.show(at)
+
+    def _delete_part(self, command: Command) -> None:
+        at = command.at
+        part = self.parts.get(command.provider_id)
+        if part is None or not part.there(at) or part.gone_at < math.inf:
+            return
+        if command.refuse_for:
+            part.refuses_until = at + command.refuse_for
+        if part.refuses_until > at:
+            raise CloudBusy(f"the provider refuses to delete {part.provider_id} now")
+        user = self.user_of(part.provider_id, at)
+        if user is not None:
+            raise CloudBusy(f"{part.provider_id} is in use by {user.name}")
+        if command.fate != Fault.STUCK_DELETE:
+            part.gone_at = at + command.takes
+            part.gone_seen_at = max(part.gone_at, at + command.lag)
+
+    def _finish(self, command: Command) -> CloudServer:
+        at = command.at
+        server = self.find_real(command.provider_id, at)
+        if server.state_at(at) not in (ServerState.ACTIVE, ServerState.STOPPED):
+            raise CloudBusy(f"{server.name} is in state {server.state_at(at).value}, and cannot be finished")
+        given = []
+        for provider_id in command.parts:
+            part = self.parts.get(provider_id)
+            if part is not None and part.there(at) and part.kind is PartKind.ADDRESS:
+                given.append(part.show(at).address)
+        server.given = given
+        self._index_addresses(server)
+        self._touch(server)
+        return server.truth_at(at)
+
+    def user_of(self, part_id: str, t: float) -> Server | None:
+        """The server that really has this part at ``t``."""
+        for server in self.living.values():
+            if part_id in server.parts and server.state_at(t) is not ServerState.DELETED:
+                return server
+        return None
+
+    def list_parts(self, t: float) -> tuple[CloudPart, ...]:
+        """What a listing of parts shows at ``t``: those with a token, by arrival."""
+        self._bury_parts(t)
+        return tuple(part.show(t) for part in self.parts.values() if part.token and part.shown(t))
+
+    def lose_part(self, provider_id: str) -> None:
+        """A part is gone now, and reads show that at once. Raises ServerNotFound."""
+        t = self.advance()
+        part = self.parts.get(provider_id)
+        if part is None or not part.there(t):
+            raise ServerNotFound(f"the simulated cloud has no part {provider_id}")
+        part.gone_at = part.gone_seen_at = t
+        self._dirty = True
+
+    def _bury_parts(self, t: float) -> None:
+        for provider_id in [i for i, part in self.parts.items() if part.gone_at <= t and part.gone_seen_at <= t]:
+            self.gone_parts.append(self.parts.pop(provider_id))
+            self._dirty = True
 
     def _power(self, command: Command) -> None:
         at = command.at
@@ -325,8 +427,11 @@ class Datacenter:
     def _index(self, server: Server) -> None:
         if server.token:
             self._by_token.setdefault(server.token, []).append(server)
-        self._by_address[server.address] = server
-        self._by_address[server.private_address] = server
+        self._index_addresses(server)
+
+    def _index_addresses(self, server: Server) -> None:
+        for address in (server.address, server.private_address, *server.given):
+            self._by_address[address] = server
 
     def _replan(self, server: Server, at: float, *changes: Change) -> None:
         server.plan(at, *changes)

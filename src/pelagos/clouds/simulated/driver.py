@@ -28,13 +28,16 @@ from pelagos.clouds.errors import (
 from pelagos.clouds.simulated.cloud import SimulatedCloud
 from pelagos.clouds.simulated.faults import Fault, Injection, Verb
 from pelagos.clouds.simulated.options import SimulatedResource, capabilities_of, sampler
-from pelagos.clouds.simulated.records import Command
+from pelagos.clouds.simulated.records import Command, Outcome
 from pelagos.clouds.values import (
     Capabilities,
     CloudFlavor,
     CloudImage,
+    CloudPart,
     CloudServer,
     CommandResult,
+    PartKind,
+    PartSpec,
     ServerSpec,
 )
 from pelagos.model.errors import Unsupported
@@ -86,6 +89,7 @@ class SimulatedDriver:
         self._capabilities = capabilities_of(options)
         rng = cloud.rng
         get, power = sampler(options.get_latency, rng), sampler(options.power_latency, rng)
+        part = sampler(options.part_latency, rng)
         self._latency: dict[Verb, Callable[[], float]] = {
             Verb.LIST: sampler(options.list_latency, rng),
             Verb.GET: get,
@@ -97,10 +101,16 @@ class SimulatedDriver:
             Verb.STOP: power,
             Verb.REBOOT: power,
             Verb.EXECUTE: power,
+            Verb.PART: part,
+            Verb.PARTS: part,
+            Verb.UNPART: part,
+            Verb.FINISH: part,
         }
         self._boot = sampler(options.boot_seconds, rng)
         self._delete = sampler(options.delete_seconds, rng)
         self._power = sampler(options.power_seconds, rng)
+        self._part_ready = sampler(options.part_seconds, rng)
+        self._part_delete = sampler(options.part_delete_seconds, rng)
         self._lag = sampler(options.visibility_delay, rng)
         self._late = sampler(options.late_by, rng)
         self._slow = sampler(options.slow_by, rng)
@@ -172,12 +182,13 @@ class SimulatedDriver:
         if call.fate is not None and call.fate.fault is Fault.SPOT_KILL:
             life = min(life, self._spot() if call.fate.delay is None else call.fate.delay)
         lag = min(self._lag(), self._options.settle)
-        server = await self._write(
+        made = await self._write(
             call,
             timeout,
             lag=lag,
             token=token,
             name=spec.name,
+            parts=list(spec.parts.values()),
             hostname=spec.hostname or spec.name,
             group=spec.group,
             user_data=spec.user_data,
@@ -187,8 +198,8 @@ class SimulatedDriver:
             doom_after=life,
             doom_state=doom,
         )
-        assert server is not None
-        return server
+        assert made.server is not None
+        return made.server
 
     async def delete_server(self, provider_id: str, *, timeout: float) -> None:
         call = self._begin(Verb.DELETE, timeout)
@@ -216,6 +227,51 @@ class SimulatedDriver:
             return scripted or CommandResult(0 if server.healthy_at(t) else 1, "")
 
         return await self._read(Verb.EXECUTE, timeout, run)
+
+    # -- parts -----------------------------------------------------------------------------------------------------
+
+    def parts(self, spec: ServerSpec) -> Sequence[PartSpec]:
+        if "volumes" not in spec.options and "address" not in spec.options:
+            return ()
+        try:
+            resource = msgspec.convert(spec.options, SimulatedResource)
+        except msgspec.ValidationError:
+            return ()
+        wanted = [
+            PartSpec(
+                key=f"volume-{number}",
+                kind=PartKind.VOLUME,
+                name=f"{spec.name}-volume-{number}",
+                size_gb=resource.volume_gb,
+                keep=resource.keep_volumes,
+            )
+            for number in range(1, resource.volumes + 1)
+        ]
+        if resource.address:
+            wanted.append(PartSpec(key="address", kind=PartKind.ADDRESS, name=f"{spec.name}-address"))
+        return wanted
+
+    async def create_part(self, part: PartSpec, *, token: str, timeout: float) -> CloudPart:
+        takes = self._part_ready() if part.kind is PartKind.VOLUME else 0.0
+        call = self._begin(Verb.PART, timeout)
+        lag = min(self._lag(), self._options.settle)
+        made = await self._write(call, timeout, lag=lag, token=token, name=part.name, part_kind=part.kind, takes=takes)
+        assert made.part is not None
+        return made.part
+
+    async def list_parts(self, *, timeout: float) -> Sequence[CloudPart]:
+        return await self._read(Verb.PARTS, timeout, self._place.list_parts)
+
+    async def delete_part(self, part: CloudPart, *, timeout: float) -> None:
+        call = self._begin(Verb.UNPART, timeout)
+        lag = min(self._lag(), self._options.settle)
+        await self._write(call, timeout, lag=lag, provider_id=part.provider_id, takes=self._part_delete())
+
+    async def finish_server(self, provider_id: str, spec: ServerSpec, *, timeout: float) -> CloudServer:
+        call = self._begin(Verb.FINISH, timeout)
+        finished = await self._write(call, timeout, provider_id=provider_id, parts=list(spec.parts.values()))
+        assert finished.server is not None
+        return finished.server
 
     # -- the rest --------------------------------------------------------------------------------------------------
 
@@ -273,7 +329,7 @@ class SimulatedDriver:
         self._place.submit(command)
         return command
 
-    async def _write(self, call: _Call, timeout: float, *, lag: float = 0.0, **effect: Any) -> CloudServer | None:
+    async def _write(self, call: _Call, timeout: float, *, lag: float = 0.0, **effect: Any) -> Outcome:
         """Send a call with an effect, wait for its reply as long as it takes or ``timeout``."""
         try:
             with self._place.access():
@@ -283,7 +339,7 @@ class SimulatedDriver:
             raise CloudUnreachable(f"{call.verb.value}: the cloud's state file cannot be used: {error}") from error
         collected = command is None
 
-        def collect(_: float) -> CloudServer | None:
+        def collect(_: float) -> Outcome:
             nonlocal collected
             collected = True
             assert command is not None

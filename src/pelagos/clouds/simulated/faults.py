@@ -34,6 +34,13 @@ class Verb(enum.StrEnum):
     STOP = "stop"
     REBOOT = "reboot"
     EXECUTE = "execute"
+    PART = "part"
+    """Make a part."""
+    PARTS = "parts"
+    """List the parts."""
+    UNPART = "unpart"
+    """Delete a part."""
+    FINISH = "finish"
 
     @property
     def reads(self) -> bool:
@@ -41,7 +48,7 @@ class Verb(enum.StrEnum):
         return self in _READS
 
 
-_READS = frozenset({Verb.LIST, Verb.GET, Verb.FIND, Verb.CONSOLE})
+_READS = frozenset({Verb.LIST, Verb.GET, Verb.FIND, Verb.CONSOLE, Verb.PARTS})
 
 
 class Fault(enum.StrEnum):
@@ -62,7 +69,7 @@ class Fault(enum.StrEnum):
     NO_CAPACITY = "no_capacity"
     """No room for a create: CloudCapacity."""
     BUSY = "busy"
-    """The server refuses this verb (delete, power) for ``refuse_for`` seconds from now: CloudBusy."""
+    """The server, or the part, refuses this verb (delete, power) for ``refuse_for`` seconds from now: CloudBusy."""
     ERROR_BEFORE = "error_before"
     """500 without an effect, which the caller cannot know: CloudUncertain (reads: CloudUnreachable)."""
     ERROR_AFTER = "error_after"
@@ -78,13 +85,13 @@ class Fault(enum.StrEnum):
     SLOW = "slow"
     """The call takes ``slow_by`` seconds longer, half before its effect and half after."""
     STUCK_BUILD = "stuck_build"
-    """A create's server stays in BUILD."""
+    """A create's server stays in BUILD; a part never becomes ready."""
     FAILED_BUILD = "failed_build"
-    """A create's server ends in ERROR in place of ACTIVE."""
+    """A create's server ends in ERROR in place of ACTIVE; a part fails in place of becoming ready."""
     SPOT_KILL = "spot_kill"
     """A create's server is taken away ``spot_after`` seconds after its boot: it becomes ``spot_state``."""
     STUCK_DELETE = "stuck_delete"
-    """A deleted server stays in DELETING until it is deleted again."""
+    """A deleted server stays in DELETING, and a deleted part is there, until it is deleted again."""
 
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -110,16 +117,17 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 _POWER = frozenset({Verb.START, Verb.STOP, Verb.REBOOT})
-_CREATE = frozenset({Verb.CREATE})
+_CREATES = frozenset({Verb.CREATE, Verb.PART})
+_DELETES = frozenset({Verb.DELETE, Verb.UNPART})
 _FITS: dict[Fault, frozenset[Verb]] = {
-    Fault.REJECTED: _CREATE,
-    Fault.NO_CAPACITY: _CREATE,
-    Fault.BUSY: _POWER | {Verb.DELETE},
-    Fault.LATE: _POWER | {Verb.CREATE, Verb.DELETE},
-    Fault.STUCK_BUILD: _CREATE,
-    Fault.FAILED_BUILD: _CREATE,
-    Fault.SPOT_KILL: _CREATE,
-    Fault.STUCK_DELETE: frozenset({Verb.DELETE}),
+    Fault.REJECTED: _CREATES,
+    Fault.NO_CAPACITY: _CREATES,
+    Fault.BUSY: _POWER | _DELETES,
+    Fault.LATE: _POWER | _CREATES | _DELETES | {Verb.FINISH},
+    Fault.STUCK_BUILD: _CREATES,
+    Fault.FAILED_BUILD: _CREATES,
+    Fault.SPOT_KILL: frozenset({Verb.CREATE}),
+    Fault.STUCK_DELETE: _DELETES,
 }
 _ALL = frozenset(Verb)
 _FATES = (Fault.STUCK_BUILD, Fault.FAILED_BUILD, Fault.SPOT_KILL, Fault.STUCK_DELETE)

@@ -76,6 +76,14 @@ class SimulatedResource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """What a probe finds, and what commands answer by default: flapping is 30 s well, 30 s ill, from ACTIVE on."""
     lifetime_seconds: NotNegative | None = None
     """The cloud takes the server away so long after its boot."""
+    volumes: Annotated[int, msgspec.Meta(ge=0, le=16)] = 0
+    """Volumes to make before it."""
+    volume_gb: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """The size of each."""
+    keep_volumes: bool = False
+    """They stay when the server is deleted."""
+    address: bool = False
+    """Whether to make a public address before it, and to give it to the server when it runs."""
 
 
 class SimulatedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -100,6 +108,12 @@ class SimulatedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """From DELETING to gone."""
     power_seconds: CallDelay = 0.0
     """From a start, stop or reboot call to its new state."""
+    part_latency: CallDelay = 0.0
+    """A call that makes, lists or deletes parts, or finishes a server."""
+    part_seconds: CallDelay = 0.0
+    """Until a volume is ready; addresses are at once."""
+    part_delete_seconds: CallDelay = 0.0
+    """From the delete call of a part until it is gone."""
     visibility_delay: CallDelay = 0.0
     """How long reads go on showing what was before a create or delete. Never longer than ``settle``."""
 
@@ -111,6 +125,8 @@ class SimulatedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     images: tuple[str, ...] = ()
     max_servers: Annotated[int, msgspec.Meta(ge=0)] | None = None
     """The provider's quota."""
+    max_parts: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """The same of volumes and addresses together."""
     rate_limit: NotNegative = 0.0
     """Calls a second that the provider admits; 0: unlimited."""
     burst: Annotated[int, msgspec.Meta(ge=1)] = 10

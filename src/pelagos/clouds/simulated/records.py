@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from pelagos.clouds.values import CloudServer
+from pelagos.clouds.values import CloudPart, CloudServer, PartKind
 from pelagos.model.errors import ErrorPayload
 from pelagos.model.states import ServerState
 
-__all__ = ["Change", "Command", "Happening", "Outcome", "Reality", "Server"]
+__all__ = ["Change", "Command", "Happening", "Outcome", "Part", "Reality", "Server"]
 
 FLAP_SECONDS = 30.0
 _ADDRESSES = 1 << 23
@@ -43,6 +43,10 @@ class Server(msgspec.Struct):
     options: dict[str, Any] = {}
     health: str = "ok"
     refuses_until: float = -math.inf
+    parts: list[str] = []
+    """Provider ids of the parts that it has."""
+    given: list[str] = []
+    """Addresses that it was given when it was finished."""
 
     def change_at(self, t: float) -> Change | None:
         """The change whose state really holds at ``t``."""
@@ -110,7 +114,7 @@ class Server(msgspec.Struct):
             name=self.name,
             state=change.state,
             token=self.token,
-            addresses=(self.address,) if booted else (),
+            addresses=(*self.given, self.address) if booted else (),
             private_addresses=(self.private_address,) if booted else (),
             reason=_REASONS.get((change.state, change.cause), ""),
             created_at=self.created_at,
@@ -151,6 +155,46 @@ def _address(second: int, number: int) -> str:
     return f"10.{second + (host >> 16)}.{(host >> 8) & 255}.{host & 255}"
 
 
+class Part(msgspec.Struct):
+    """A part that was really made. Times in the cloud's own."""
+
+    number: int
+    provider_id: str
+    kind: PartKind
+    name: str
+    token: str
+    made_at: float
+    seen_at: float
+    ready_at: float
+    """Infinite: never."""
+    fails: bool = False
+    """It fails in place of becoming ready."""
+    gone_at: float = math.inf
+    gone_seen_at: float = math.inf
+    refuses_until: float = -math.inf
+
+    def there(self, t: float) -> bool:
+        """Whether it really is."""
+        return self.made_at <= t < self.gone_at
+
+    def shown(self, t: float) -> bool:
+        """Whether reads show it."""
+        return self.seen_at <= t < self.gone_seen_at
+
+    def show(self, t: float) -> CloudPart:
+        """As the provider tells it."""
+        done = t >= self.ready_at
+        return CloudPart(
+            provider_id=self.provider_id,
+            kind=self.kind,
+            name=self.name,
+            token=self.token,
+            ready=done and not self.fails,
+            failed="the simulated part failed" if done and self.fails else "",
+            address=_address(64, self.number) if self.kind is PartKind.ADDRESS else "",
+        )
+
+
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """A request with an effect on its way to the provider. All chance in it has been drawn when it was sent."""
 
@@ -168,6 +212,9 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     user_data: str = ""
     metadata: dict[str, str] = {}
     options: dict[str, Any] = {}
+    part_kind: PartKind = PartKind.VOLUME
+    parts: list[str] = []
+    """Provider ids of the parts that a server is made with, or given."""
     takes: float = 0.0
     """How long the change takes: boot, delete or power."""
     lag: float = 0.0
@@ -180,10 +227,11 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of a command: a server, an error, or just done."""
+    """What became of a command: a server, a part, an error, or just done."""
 
     at: float
     server: CloudServer | None = None
+    part: CloudPart | None = None
     error: ErrorPayload | None = None
 
 
@@ -211,3 +259,7 @@ class Reality(msgspec.Struct):
     """On their way."""
     outcomes: dict[int, Outcome] = {}
     """Of commands, until collected."""
+    next_part: int = 1
+    parts: list[Part] = []
+    """Those that reads may show, by arrival."""
+    gone_parts: list[Part] = []

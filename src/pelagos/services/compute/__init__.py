@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pelagos.services.compute.queries import (
+    PartRow,
     ServerRow,
     get_operation,
     get_server,
+    list_parts,
     list_servers,
     operations_of_infrastructure,
     operations_of_server,
+    parts_of_server,
     servers_by_id,
     servers_of,
 )
@@ -16,12 +19,15 @@ from pelagos.services.compute.service import ComputeService
 
 __all__ = [
     "ComputeService",
+    "PartRow",
     "ServerRow",
     "get_operation",
     "get_server",
+    "list_parts",
     "list_servers",
     "operations_of_infrastructure",
     "operations_of_server",
+    "parts_of_server",
     "servers_by_id",
     "servers_of",
 ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, Select, bindparam, select
 
 from pelagos.model.errors import ErrorPayload
 from pelagos.model.states import OperationState, ServerState
@@ -30,7 +31,7 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     uncertain: bool = False
     """Its create call may or may not have had its effect."""
     create_error: ErrorPayload | None = None
-    """Why it was not created, once that is final."""
+    """Why it was not created, once it is certain that it will not be: what was made of it may still be taken back."""
     delete_error: ErrorPayload | None = None
     """What the cloud said last when it was to be deleted."""
     delete_failed: bool = False
@@ -39,30 +40,23 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 def server_facts_of(connection: Connection, infrastructure_id: str) -> list[ServerFacts]:
     """Of the servers of an infrastructure's living instances, gone ones among them."""
-    living = select(instances.c.server_id).where(
-        instances.c.infrastructure_id == infrastructure_id, instances.c.deleted_at.is_(None)
-    )
-    return _facts(connection, servers.c.id.in_(living), operations.c.infrastructure_id == infrastructure_id)
+    return _facts(connection, *_OF_INFRASTRUCTURE, {"b_infrastructure": infrastructure_id})
 
 
 def server_facts(connection: Connection, server_ids: Sequence[str]) -> list[ServerFacts]:
     """Of these servers; unknown ids are left out."""
     found: list[ServerFacts] = []
     for start in range(0, len(server_ids), _CHUNK):
-        chunk = list(server_ids[start : start + _CHUNK])
-        found += _facts(connection, servers.c.id.in_(chunk), operations.c.target_id.in_(chunk))
+        found += _facts(connection, *_OF_SERVERS, {"b_ids": list(server_ids[start : start + _CHUNK])})
     return found
 
 
-def _facts(
-    connection: Connection, which: ColumnElement[bool], which_operations: ColumnElement[bool]
-) -> list[ServerFacts]:
-    rows = connection.execute(
+def _statements(which: ColumnElement[bool], which_operations: ColumnElement[bool]) -> tuple[Select[Any], Select[Any]]:
+    """Their rows, and the operations on them that met trouble."""
+    return (
         select(servers.c.id, servers.c.state, servers.c.reason, servers.c.addresses, servers.c.private_addresses).where(
             which
-        )
-    ).all()
-    troubles = connection.execute(
+        ),
         select(operations.c.target_id, operations.c.kind, operations.c.state, operations.c.error_blob)
         .where(
             which_operations,
@@ -70,8 +64,25 @@ def _facts(
             operations.c.kind.in_(("server.create", "server.delete")),
             (operations.c.error_blob.is_not(None)) | (operations.c.state == OperationState.UNCERTAIN.value),
         )
-        .order_by(operations.c.created_at)
-    ).all()
+        .order_by(operations.c.created_at),
+    )
+
+
+_LIVING = select(instances.c.server_id).where(
+    instances.c.infrastructure_id == bindparam("b_infrastructure"), instances.c.deleted_at.is_(None)
+)
+_OF_INFRASTRUCTURE = _statements(
+    servers.c.id.in_(_LIVING), operations.c.infrastructure_id == bindparam("b_infrastructure")
+)
+_IDS: BindParameter[Any] = bindparam("b_ids", expanding=True)
+_OF_SERVERS = _statements(servers.c.id.in_(_IDS), operations.c.target_id.in_(_IDS))
+
+
+def _facts(
+    connection: Connection, of_servers: Select[Any], of_operations: Select[Any], parameters: dict[str, Any]
+) -> list[ServerFacts]:
+    rows = connection.execute(of_servers, parameters).all()
+    troubles = connection.execute(of_operations, parameters).all()
     create: dict[str, tuple[str, ErrorPayload | None]] = {}
     delete: dict[str, tuple[str, ErrorPayload | None]] = {}
     for target, kind, state, blob in troubles:
@@ -89,7 +100,9 @@ def _facts(
                 addresses=_addresses.decode(addresses),
                 private_addresses=_addresses.decode(private),
                 uncertain=create_state == OperationState.UNCERTAIN.value,
-                create_error=create_error if create_state == OperationState.FAILED.value else None,
+                create_error=create_error
+                if create_state == OperationState.FAILED.value or (create_state and state == ServerState.ERROR.value)
+                else None,
                 delete_error=delete_error,
                 delete_failed=delete_state == OperationState.FAILED.value,
             )

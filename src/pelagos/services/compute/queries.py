@@ -9,20 +9,23 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, bindparam, select
 
-from pelagos.clouds.values import ServerSpec
+from pelagos.clouds.values import PartKind, ServerSpec
 from pelagos.model.errors import NotFound
 from pelagos.model.scope import Scope
-from pelagos.model.states import ServerState
+from pelagos.model.states import PartState, ServerState
 from pelagos.operations import OperationRecord, operations_by_id, operations_of_targets
-from pelagos.store.schema import operations, servers
+from pelagos.store.schema import operations, parts, servers
 
 __all__ = [
+    "PartRow",
     "ServerRow",
     "get_operation",
     "get_server",
+    "list_parts",
     "list_servers",
     "operations_of_infrastructure",
     "operations_of_server",
+    "parts_of_server",
     "servers_by_id",
     "servers_of",
     "servers_of_account",
@@ -58,6 +61,33 @@ class ServerRow(msgspec.Struct, frozen=True, kw_only=True):
     """Only where one server is asked for."""
 
 
+class PartRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a server as the store has it: a volume, port, address or network that was made for it. Times in
+    wall-clock seconds; ``deleted_at`` set: a tombstone."""
+
+    id: str
+    project_id: str
+    user_id: str
+    account: str
+    server_id: str
+    """For which it was made; a part that is kept outlives it."""
+    infrastructure_id: str | None
+    key: str
+    """What the server calls it."""
+    kind: PartKind
+    name: str
+    provider_id: str | None
+    state: PartState
+    reason: str
+    address: str
+    keep: bool
+    """It stays when its server is deleted."""
+    created_at: float
+    updated_at: float
+    deleted_at: float | None
+
+
+_part_columns = tuple(parts.c[name] for name in PartRow.__struct_fields__)
 _columns = (
     servers.c.id,
     servers.c.project_id,
@@ -129,6 +159,38 @@ def get_server(connection: Connection, scope: Scope, server_id: str) -> ServerRo
     return msgspec.structs.replace(_row(columns), spec=_spec(spec))
 
 
+def list_parts(
+    connection: Connection,
+    scope: Scope,
+    *,
+    account: str | None = None,
+    kind: PartKind | None = None,
+    infrastructure_id: str | None = None,
+    deleted: bool = False,
+    after: str | None = None,
+    limit: int = 1000,
+) -> list[PartRow]:
+    """The parts of the project's servers, a page at a time, in the order of their ids: give the last as ``after``."""
+    query = select(*_part_columns).where(parts.c.project_id == scope.project_id)
+    if account is not None:
+        query = query.where(parts.c.account == account)
+    if kind is not None:
+        query = query.where(parts.c.kind == kind.value)
+    if infrastructure_id is not None:
+        query = query.where(parts.c.infrastructure_id == infrastructure_id)
+    if not deleted:
+        query = query.where(parts.c.deleted_at.is_(None))
+    if after is not None:
+        query = query.where(parts.c.id > after)
+    return [_part(row) for row in connection.execute(query.order_by(parts.c.id).limit(limit))]
+
+
+def parts_of_server(connection: Connection, scope: Scope, server_id: str) -> list[PartRow]:
+    """The parts of one server, tombstones too, in the order of making."""
+    query = select(*_part_columns).where(parts.c.project_id == scope.project_id, parts.c.server_id == server_id)
+    return [_part(row) for row in connection.execute(query.order_by(parts.c.position))]
+
+
 def servers_of(connection: Connection, infrastructure_id: str) -> list[ServerRow]:
     """The live servers of an infrastructure, oldest first, in one query. The caller has checked whose it is."""
     return [_row(row) for row in connection.execute(_of_infrastructure, {"b_infrastructure": infrastructure_id})]
@@ -192,3 +254,8 @@ def _row(row: Any) -> ServerRow:
         observed_at=row[14],
         deleted_at=row[15],
     )
+
+
+def _part(row: Any) -> PartRow:
+    values = dict(zip(PartRow.__struct_fields__, row, strict=True))
+    return PartRow(**{**values, "kind": PartKind(values["kind"]), "state": PartState(values["state"])})

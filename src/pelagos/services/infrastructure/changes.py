@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from pelagos.model.errors import ErrorPayload
+from pelagos.model.failpoints import Step, through
 from pelagos.model.scope import Fence, Scope
 from pelagos.model.states import RunState
 from pelagos.services.infrastructure import records, revisions
@@ -131,7 +132,7 @@ class Changes:
             append_many(connection, events)
             return drop_at is not None and _drop(connection, self.infrastructure_id, scope, drop_at)
 
-        dropped = await store.run(write)
+        dropped = await through(Step.CHANGES, store.run(write))
         self._new, self._instances, self._nodes, self._sources = {}, {}, {}, {}
         self._events, self._runs, self._infrastructure, self._wanted = [], {}, {}, []
         self._drop_at = None

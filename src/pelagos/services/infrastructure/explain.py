@@ -5,15 +5,22 @@ All of it is read from the store, so it tells the same story in a command of its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 from sqlalchemy import Connection, select
 
 from pelagos.model.errors import ErrorPayload, NotFound
 from pelagos.model.scope import Scope
-from pelagos.model.states import InfrastructureState, InstanceState, OperationState, RunState, ServerState
-from pelagos.operations import KINDS, Effect
+from pelagos.model.states import (
+    InfrastructureState,
+    InstanceState,
+    OperationState,
+    PartState,
+    RunState,
+    ServerState,
+)
+from pelagos.operations import KINDS, Effect, PartRecord, parts_of_servers
 from pelagos.services.infrastructure import queries, records
 from pelagos.services.infrastructure.desiring import lacking as lacking_reason
 from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow, NodeRow, RunRow
@@ -43,6 +50,12 @@ class _Work(msgspec.Struct, frozen=True):
     attempts: int
     next_at: float
     error: ErrorPayload | None
+    part: str = ""
+    """The part of the server that it is at, as people read it: ``volume 'boot-volume', 1 of 3``."""
+
+    @property
+    def verb(self) -> str:
+        return KINDS[self.kind].steps[self.step].verb
 
     @property
     def awaits(self) -> bool:
@@ -120,7 +133,9 @@ def _work(connection: Connection, infrastructure_id: str) -> dict[str, _Work]:
         )
         .where(table.c.infrastructure_id == infrastructure_id, table.c.state != OperationState.SUCCEEDED.value)
         .order_by(table.c.created_at)
-    )
+    ).all()
+    assembling = sorted({row.target_id for row in rows if KINDS[row.kind].steps[row.step].part})
+    parts = parts_of_servers(connection, assembling)
     return {
         row.target_id: _Work(
             row.kind,
@@ -129,9 +144,27 @@ def _work(connection: Connection, infrastructure_id: str) -> dict[str, _Work]:
             row.attempts,
             row.next_at,
             _error.decode(row.error_blob) if row.error_blob else None,
+            _part_at(parts.get(row.target_id, ()), KINDS[row.kind].steps[row.step].verb),
         )
         for row in rows
     }
+
+
+_AT_TURN = {
+    "part": (PartState.PLANNED,),
+    "ready": (PartState.BUILD,),
+    "unpart": (PartState.DELETING, PartState.READY, PartState.BUILD),
+    "unparted": (PartState.DELETING,),
+}
+
+
+def _part_at(parts: Sequence[PartRecord], verb: str) -> str:
+    """The part that a step is about: the first to be made, the last to be deleted."""
+    turn = [(i, p) for i, p in enumerate(parts, 1) if p.state in _AT_TURN.get(verb, ())]
+    if not turn:
+        return ""
+    number, part = turn[0] if verb in ("part", "ready") else turn[-1]
+    return f"{part.kind.value} {part.key!r}, {number} of {len(parts)}"
 
 
 def explain(
@@ -284,7 +317,17 @@ def _count(failures: int) -> str:
     return f"{failures} failures in a row" if failures > 1 else "a failure"
 
 
+_PART_WORDS = {
+    "part": "makes its",
+    "ready": "waits for its",
+    "unpart": "deletes its",
+    "unparted": "waits until the cloud has deleted its",
+}
+
+
 def _doing(work: _Work, account: str) -> str:
+    if work.part:
+        return f"{work.kind} on {account} {_PART_WORDS[work.verb]} {work.part}"
     if work.awaits:
         return f"{work.kind} on {account} was accepted, its cloud carries it out"
     return f"{work.kind} on {account} is {work.state.value}, attempt {work.attempts}"

@@ -21,6 +21,7 @@ from sqlalchemy import Connection, select, update
 from pelagos.clouds.pool import Pool
 from pelagos.clouds.values import CloudFlavor, CommandResult
 from pelagos.model.errors import InvalidInput, LeaseHeld, LeaseLost, NotFound, PelagosError, Retry, from_payload
+from pelagos.model.failpoints import Step, through
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState
 from pelagos.process import Context, ServiceProcess, client, current_context, operation, use_context
@@ -200,7 +201,7 @@ class InfrastructureService(ServiceProcess):
             infrastructure_id=self.world.new_id(),
             now=self.world.now(),
         )
-        run = await self._store.run(accept)
+        run = await through(Step.ACCEPT, self._store.run(accept))
         if not run.state.final:
             self._accepted.add(run.infrastructure_id)
             self._host(run.infrastructure_id)
@@ -232,7 +233,7 @@ class InfrastructureService(ServiceProcess):
             )
             return queries.run(connection, scope, request.run_id)
 
-        run = await self._store.run(cancel)
+        run = await through(Step.CANCEL, self._store.run(cancel))
         if not run.state.final:
             self._accepted.add(run.infrastructure_id)
             self._host(run.infrastructure_id)

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import partial
 
 import msgspec
-from sqlalchemy import Connection, func, literal, or_, select
+from sqlalchemy import Connection, bindparam, func, literal, or_, select
 
 from pelagos.model.world import World
 from pelagos.store.clock import store_now
@@ -62,17 +62,35 @@ class Orphans(msgspec.Struct, frozen=True):
         return min(free, max(even - self.mine, math.ceil(free / (2 * residents))))
 
 
+_OF_A_HOLDER = ("host", "boot_id", "pid", "pid_started", "lock_path")
+_HELD_COLUMNS = (leases.c.holder, *(leases.c[name] for name in _OF_A_HOLDER), leases.c.purpose)
+_HELD = (
+    select(*_HELD_COLUMNS, func.count().label("count_"))
+    .where(leases.c.name.startswith(_PREFIX), leases.c.holder.is_not(None), leases.c.expires_at > bindparam("b_now"))
+    .group_by(*_HELD_COLUMNS)
+    .order_by(leases.c.holder)
+)
+_OPEN_RUN = select(runs.c.id).where(runs.c.infrastructure_id == infrastructures.c.id, runs.c.finished_at.is_(None))
+_FREE = (
+    select(infrastructures.c.id)
+    .outerjoin(leases, leases.c.name == literal(_PREFIX).concat(infrastructures.c.id))
+    .where(
+        infrastructures.c.deleted_at.is_(None),
+        or_(infrastructures.c.maintained, _OPEN_RUN.exists()),
+        or_(
+            leases.c.holder.is_(None),
+            leases.c.expires_at <= bindparam("b_now"),
+            leases.c.holder.in_(bindparam("b_dead", expanding=True)),
+        ),
+    )
+    .order_by(infrastructures.c.created_at, infrastructures.c.id)
+)
+
+
 def orphans(connection: Connection, holder_id: str, is_dead: Callable[[LeaseRow], bool]) -> Orphans:
     """What could be taken now by ``holder_id``; ``is_dead`` knows the dead of this host."""
     now = store_now(connection)
-    mine = leases.c.name.startswith(_PREFIX)
-    columns = (leases.c.holder, *(leases.c[name] for name in _OF_A_HOLDER), leases.c.purpose)
-    held = connection.execute(
-        select(*columns, func.count().label("count_"))
-        .where(mine, leases.c.holder.is_not(None), leases.c.expires_at > now)
-        .group_by(*columns)
-        .order_by(leases.c.holder)
-    )
+    held = connection.execute(_HELD, {"b_now": now})
     dead: set[str] = set()
     others, own = [], 0
     for row in held.all():
@@ -85,19 +103,8 @@ def orphans(connection: Connection, holder_id: str, is_dead: Callable[[LeaseRow]
             dead.add(row.holder)
         elif row.purpose == RESIDENT:
             others.append(row.count_)
-    i = infrastructures.c
-    open_run = select(runs.c.id).where(runs.c.infrastructure_id == i.id, runs.c.finished_at.is_(None)).exists()
-    free = or_(leases.c.holder.is_(None), leases.c.expires_at <= now, leases.c.holder.in_(sorted(dead)))
-    found = connection.execute(
-        select(i.id)
-        .outerjoin(leases, leases.c.name == literal(_PREFIX).concat(i.id))
-        .where(i.deleted_at.is_(None), or_(i.maintained, open_run), free)
-        .order_by(i.created_at, i.id)
-    )
+    found = connection.execute(_FREE, {"b_now": now, "b_dead": sorted(dead)})
     return Orphans(tuple(found.scalars()), tuple(others), own)
-
-
-_OF_A_HOLDER = ("host", "boot_id", "pid", "pid_started", "lock_path")
 
 
 class Standby:
