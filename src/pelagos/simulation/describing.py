@@ -34,9 +34,6 @@ class NodeShape(msgspec.Struct, frozen=True):
         told = [f"{name}: {getattr(self, name)}" for name, default in values if getattr(self, name) != default]
         return f"{{{', '.join(told)}}}" if told else ""
 
-    volumes: int = 0
-    address: bool = False
-
     @property
     def resource(self) -> str:
         """More keys of its resource sections."""
