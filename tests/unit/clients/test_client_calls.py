@@ -22,6 +22,7 @@ from pelagos.model.errors import (
     Unsupported,
 )
 from pelagos.model.states import RunState
+from pelagos.services.compute.messages import CloudServersRequest
 from pelagos.wire.infrastructures import DefinitionsRequest, PlanRequest, RunRequest
 from pelagos.wire.problem import PROBLEM_TYPE, Problem
 from support.edge_scene import INFRA, RUN, Scene, edge_scene, run_view
@@ -58,6 +59,16 @@ async def test_every_call_reaches_its_service(client: Client, scene: Scene) -> N
     assert (await client.definitions.get("web")).implementations == 1
     await client.definitions.delete("web")
     assert await client.servers.list() == ()
+    assert [cloud.name for cloud in await client.clouds.list()] == ["east"]
+    assert (await client.clouds.get("east")).state == "ok"
+    assert [check.ok for check in await client.clouds.check()] == [True]
+    assert [image.id for image in await client.clouds.images("east")] == ["default"]
+    assert await client.clouds.flavors("east") == await client.clouds.servers("east", all=True) == ()
+    assert (await client.clouds.reload("east")).kept == ("east",)
+    assert scene.domain.sent[-2][0] == CloudServersRequest(cloud="east", foreign=True)
+    for name in ("", "a/b"):
+        with pytest.raises(InvalidInput):
+            await client.clouds.get(name)
     assert (await client.health()).status == "ok"
     assert (await client.doctor()).ok
 

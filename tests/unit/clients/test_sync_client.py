@@ -26,7 +26,7 @@ class Whole:
         self.scene = await self._scene.__aenter__()
         client = connect(InProcessTransport(self.scene.application.trusted))
         self.runs, self.infrastructures = client.runs, client.infrastructures
-        self.definitions, self.servers = client.definitions, client.servers
+        self.definitions, self.servers, self.clouds = client.definitions, client.servers, client.clouds
         self.events, self.health, self.happen = client.events, client.health, self.scene.happen
         self._client = await client.__aenter__()
         return self

@@ -4,10 +4,11 @@ import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from pelagos.clouds import AccountConfig, Plugins, Pool
-from pelagos.clouds.simulated import SimulatedPlugin
+from pelagos.clouds.simulated import SimulatedDriver, SimulatedPlugin
 from pelagos.model import DEFAULT_SCOPE, OperationState
 from pelagos.model.errors import NotFound, Unsupported
 from pelagos.operations import AccountState, OperationsEngine, use_of_accounts
@@ -180,3 +181,50 @@ async def test_a_driver_without_a_catalogue_says_so(make_universe):
         await engine.images("bare")
     with pytest.raises(Unsupported, match="servers of others"):
         await engine.listing("bare", foreign=True)
+
+
+class FarAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    endpoint: str
+
+
+class Far:
+    """A driver whose accounts resource sections mean by their endpoint alone."""
+
+    name = "far"
+    account_options = FarAccount
+    resource = SimulatedPlugin.resource
+
+    def __init__(self, cloud):
+        self.cloud = cloud
+
+    async def open(self, context):
+        return SimulatedDriver(self.cloud)
+
+
+async def test_an_account_that_a_description_means_is_found_again_by_what_is_journaled(make_universe):
+    universe = await make_universe()
+    one = await universe.incarnate(start=False)
+
+    def far_pool():
+        plugins = Plugins({"far": Far(universe.cloud)}, source=lambda *, group: ())
+        return Pool([], plugins, universe.world, Path("/nowhere"))
+
+    async with one.keeper.running():
+        pool = far_pool()
+        name = pool.for_resource("far", endpoint="https://far.example")
+        [new] = universe.new()
+        spec = msgspec.structs.replace(new.spec, account=pool.description(name))
+        new = msgspec.structs.replace(new, account=name, spec=spec)
+        for turn in ("made", "deleted"):
+            # Another program each time, which has been told nothing of the account but what the first asks for.
+            engine = OperationsEngine(one.store, far_pool(), one.keeper, universe.world)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(engine.run())
+                if turn == "made":
+                    [record] = await engine.create_servers(DEFAULT_SCOPE, [new])
+                else:
+                    assert len(await engine.listing(name)) == 1
+                    [record] = await engine.delete_servers(DEFAULT_SCOPE, universe.on(new.server_id))
+                assert states(await engine.wait([record.id], 60)) == {OperationState.SUCCEEDED}
+                await engine.stop()
+    assert universe.cloud.servers() == []
