@@ -11,7 +11,8 @@ from benchmarks.report import Row
 from benchmarks.scene import ENTRY, Edges, description, layered, open_scene
 from pelagos.model.states import InfrastructureState, InstanceState, ServerState
 from pelagos.services.infrastructure.description import compile_description
-from pelagos.services.infrastructure.plan import ObservedInstance, make_plan
+from pelagos.services.infrastructure.observed import ObservedInstance
+from pelagos.services.infrastructure.plan import make_plan
 from pelagos.wire.infrastructures import PlanRequest
 
 ROUNDS = 5

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
+from pelagos.services.infrastructure.desiring import scaled_target, with_retired
 from pelagos.services.infrastructure.health import HealthVerdict
 from pelagos.services.infrastructure.probing import Probing
-from pelagos.services.infrastructure.running import scaled_target, with_retired
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode
 from pelagos.simulation import VirtualLoop
 

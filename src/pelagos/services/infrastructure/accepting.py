@@ -15,8 +15,8 @@ from pelagos.model.errors import Ambiguous, Conflict, InvalidInput, NotFound
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState, RunState
 from pelagos.services.infrastructure import queries, records, revisions
+from pelagos.services.infrastructure.desiring import scaled_target
 from pelagos.services.infrastructure.records import InfrastructureRow, NodeRow, RunHead, encode
-from pelagos.services.infrastructure.running import scaled_target
 from pelagos.services.infrastructure.values import (
     CompiledInfrastructure,
     Desired,

@@ -15,8 +15,8 @@ from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState, InstanceState, OperationState, RunState, ServerState
 from pelagos.operations import KINDS, Effect
 from pelagos.services.infrastructure import queries, records
+from pelagos.services.infrastructure.desiring import lacking as lacking_reason
 from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow, NodeRow, RunRow
-from pelagos.services.infrastructure.running import lacking as lacking_reason
 from pelagos.services.infrastructure.values import CompiledNode
 from pelagos.services.infrastructure.views import shown_state
 from pelagos.store import store_now

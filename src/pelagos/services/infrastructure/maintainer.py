@@ -28,13 +28,14 @@ from pelagos.services.compute.messages import RefreshAccounts, Refreshed
 from pelagos.services.infrastructure import records
 from pelagos.services.infrastructure.changes import Changes
 from pelagos.services.infrastructure.commanding import Commanding, Compute
+from pelagos.services.infrastructure.desiring import lacking, not_as_described
 from pelagos.services.infrastructure.health import Prober
 from pelagos.services.infrastructure.made_from import Sources
 from pelagos.services.infrastructure.reality import Create, Decision, Destroy, Instance, Mode, Node, Reality
 from pelagos.services.infrastructure.reconfiguring import Reconfiguring
 from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow
 from pelagos.services.infrastructure.rendering import Renderer
-from pelagos.services.infrastructure.running import Running, lacking, not_as_described
+from pelagos.services.infrastructure.running import Running
 from pelagos.services.infrastructure.settings import MaintainerSettings
 from pelagos.services.infrastructure.watching import HealthWatch
 from pelagos.store.port import Store

@@ -15,9 +15,11 @@ import msgspec
 from pelagos.model.errors import ErrorPayload, PelagosError, Retry
 from pelagos.model.states import InfrastructureState, InstanceState, RunState
 from pelagos.services.infrastructure import records, revisions
+from pelagos.services.infrastructure.desiring import scaled_target, with_retired
 from pelagos.services.infrastructure.plan_diff import targets_wanted
 from pelagos.services.infrastructure.reconfiguring import composed, stale_plan, superseded_by
 from pelagos.services.infrastructure.records import NodeRow, RunRow
+from pelagos.services.infrastructure.taking_back import TakingBack
 from pelagos.services.infrastructure.targeting import Narrowed, moves_made, narrowed
 from pelagos.services.infrastructure.values import CompiledInfrastructure, Desired
 
@@ -25,36 +27,7 @@ if TYPE_CHECKING:
     from pelagos.services.infrastructure.maintainer import Maintainer
     from pelagos.services.infrastructure.reality import Node
 
-__all__ = ["Running", "lacking", "not_as_described", "scaled_target", "with_retired"]
-
-
-def with_retired(new: CompiledInfrastructure, old: CompiledInfrastructure, alive: set[str]) -> CompiledInfrastructure:
-    """``new`` with the nodes of ``old`` that it no longer describes but of which instances live, as retired ones."""
-    described = {node.name for node in new.nodes}
-    retired = tuple(
-        msgspec.structs.replace(node, retired=True, min=0, max=0, implementations=(), mappings=())
-        for node in old.nodes
-        if node.name not in described and node.name in alive
-    )
-    return msgspec.structs.replace(new, nodes=new.nodes + retired) if retired else new
-
-
-def scaled_target(text: str, current: int) -> int:
-    """``3``, ``+1`` or ``-1`` applied to the current target. Raises ValueError for anything else."""
-    value = int(text)
-    return current + value if text.strip()[:1] in "+-" else value
-
-
-def lacking(nodes: list[str]) -> str:
-    """Why an infrastructure is degraded."""
-    shown = ", ".join(nodes[:5]) + (", …" if len(nodes) > 5 else "")
-    return f"not as many ready instances as wanted: {shown}"
-
-
-def not_as_described(nodes: list[str]) -> str:
-    """Why an infrastructure is degraded whose last change did not come to its end."""
-    shown = ", ".join(nodes[:5]) + (", …" if len(nodes) > 5 else "")
-    return f"instances are not as described: {shown}"
+__all__ = ["Running"]
 
 
 class Running:
@@ -62,13 +35,14 @@ class Running:
 
     def __init__(self, maintainer: Maintainer) -> None:
         self._maintainer = maintainer
+        self._taking_back = TakingBack(self, maintainer)
         self.current: RunRow | None = None
         self.hinted = True
         """Runs changed in the store: look."""
         self.verdict: tuple[InfrastructureState, str] | None = None
         """The state the last run left the infrastructure in, until the step that notes it."""
-        self._fatal: ErrorPayload | None = None
-        self._fatal_policy = "rollback"
+        self.fatal: ErrorPayload | None = None
+        self.fatal_policy = "rollback"
         """Of the node because of which the run fails."""
 
     def budget(self) -> int | None:
@@ -85,9 +59,9 @@ class Running:
     def give_up(self, node: Node, error: ErrorPayload) -> None:
         """A building run cannot succeed because of this node; the first reason counts."""
         run = self.current
-        if run is not None and run.kind in ("up", "scale") and self._fatal is None:
-            self._fatal = msgspec.structs.replace(error, message=f"node {node.name!r}: {error.message}")
-            self._fatal_policy = node.compiled.policy.on_failure
+        if run is not None and run.kind in ("up", "scale") and self.fatal is None:
+            self.fatal = msgspec.structs.replace(error, message=f"node {node.name!r}: {error.message}")
+            self.fatal_policy = node.compiled.policy.on_failure
 
     def commit(self) -> None:
         """The run begins to remove what was there before, since what takes its place is there, or may be missing. From
@@ -122,18 +96,18 @@ class Running:
         carried_on = candidates[-1] if candidates else None
         for row in interrupted:
             if row is not carried_on:
-                self._end(row, RunState.FAILED, _interrupted(row))
+                self.end(row, RunState.FAILED, _interrupted(row))
         if carried_on is not None:
             await self._carry_on(carried_on)
             return
         down = next((row for row in waiting if row.kind == "down" and not row.cancel_requested), None)
         for row in waiting:
             if down is not None and row is not down:
-                self._end(row, RunState.CANCELLED, _overtaken())
+                self.end(row, RunState.CANCELLED, _overtaken())
             elif row.cancel_requested:
-                self._end(row, RunState.CANCELLED, None)
+                self.end(row, RunState.CANCELLED, None)
                 if row.parameters.creates_infrastructure:
-                    self._drop_infrastructure()
+                    self.drop_infrastructure()
                     return  # whether anything is left to begin is seen when that is written
             else:
                 await self._begin(row)
@@ -153,7 +127,7 @@ class Running:
             self.current = msgspec.structs.replace(current, cancel_requested=True, keep=True)
             return None
         newer = next((row for row in waiting if row.kind == "up" and not row.cancel_requested), None)
-        if newer is None or current.state is not RunState.RUNNING or current.cancel_requested or self._fatal:
+        if newer is None or current.state is not RunState.RUNNING or current.cancel_requested or self.fatal:
             return None
         return self._superseded(current, newer) if self._differs(current, newer) else None
 
@@ -186,7 +160,7 @@ class Running:
                 instance.row.run_id = newer.id
                 maintainer.changes.instance(instance.row)
         maintainer.changes.run(newer.id, parameters=parameters)
-        self._end(current, RunState.SUPERSEDED, superseded_by(newer))
+        self.end(current, RunState.SUPERSEDED, superseded_by(newer))
         return msgspec.structs.replace(newer, parameters=parameters)
 
     async def _carry_on(self, row: RunRow) -> None:
@@ -222,7 +196,7 @@ class Running:
             self._scale(parameters.scale, old_targets)
         if not (parameters.creates_infrastructure or parameters.inherited) and run.kind in ("up", "scale"):
             parameters = msgspec.structs.replace(parameters, previous=previous)
-        self._fatal = None
+        self.fatal = None
         self.current = msgspec.structs.replace(run, state=RunState.RUNNING, started_at=now, parameters=parameters)
         maintainer.changes.run(run.id, state=RunState.RUNNING, started_at=now, parameters=parameters)
         maintainer.event("run.started", run_kind=run.kind)
@@ -253,9 +227,9 @@ class Running:
         """It cannot be done as things are now; nothing is changed."""
         maintainer = self._maintainer
         maintainer.changes.run(run.id, state=RunState.RUNNING, started_at=maintainer.world.now())
-        self._end(run, RunState.FAILED, error)
+        self.end(run, RunState.FAILED, error)
         if run.parameters.creates_infrastructure:
-            self._drop_infrastructure()
+            self.drop_infrastructure()
 
     def _tell_waiting(self) -> None:
         """Which nodes cannot begin yet, and what they wait for."""
@@ -289,7 +263,7 @@ class Running:
     def _want(self, new: CompiledInfrastructure, targets: dict[str, int], moved: dict[str, str]) -> None:
         """A new description: targets stay as they are within the new limits; a new node starts at its minimum."""
         maintainer = self._maintainer
-        self._rename(moved)
+        self.rename(moved)
         former = {name: old for old, name in moved.items()}
         alive = {name for name, node in maintainer.reality.nodes.items() if node.instances and name not in moved}
         compiled = with_retired(new, maintainer.row.compiled, alive)
@@ -312,7 +286,7 @@ class Running:
         maintainer.changes.nodes(rows)
         maintainer.note_row(compiled=compiled, generation=maintainer.row.generation + 1)
 
-    def _rename(self, moved: dict[str, str]) -> None:
+    def rename(self, moved: dict[str, str]) -> None:
         """The nodes' instances are the same under their new names; all is read anew after that."""
         maintainer = self._maintainer
         for old, new in moved.items():
@@ -354,183 +328,42 @@ class Running:
         if run is None:
             return
         if run.state is RunState.ROLLING_BACK:
-            if run.parameters.going_back:
-                self._see_to_going_back(run, now)
-            else:
-                self._see_to_rollback(run)
+            self._taking_back.see_to(run, now)
         elif run.cancel_requested:
             self._cancel(run, now)
-        elif self._fatal is not None:
-            self._failed(run, self._fatal)
+        elif self.fatal is not None:
+            self._taking_back.failed(run, self.fatal)
         elif run.kind == "down":
             self._see_to_down(run, now)
         elif run.kind == "maintain":
             self._see_to_maintenance(run, now)
         elif self._maintainer.reality.done(run.id):
-            self._end(run, RunState.SUCCEEDED, None)
+            self.end(run, RunState.SUCCEEDED, None)
         elif (broken := self._maintainer.reality.outside(run.id)) is not None:
             what = f"{broken.row.node}/{broken.row.id[:8]} went wrong while it was carried out: {broken.row.reason}"
-            self._fatal = stale_plan([what])
-            self._fatal_policy = self._maintainer.reality.nodes[broken.row.node].compiled.policy.on_failure
-            self._failed(run, self._fatal)
+            self.fatal = stale_plan([what])
+            self.fatal_policy = self._maintainer.reality.nodes[broken.row.node].compiled.policy.on_failure
+            self._taking_back.failed(run, self.fatal)
         else:
-            self._see_to_refusals(run, now)
+            self.see_to_refusals(run, now)
 
     def _cancel(self, run: RunRow, now: float) -> None:
         if run.kind != "down" and not run.keep and not run.parameters.committed:
-            self._roll_back(run)
+            self._taking_back.roll_back(run)
         elif not (self.holds and self._leaving(now)):  # what is being destroyed already is waited for
-            self._end(run, RunState.CANCELLED, None)
+            self.end(run, RunState.CANCELLED, None)
             if run.kind == "down":
                 self.verdict = (InfrastructureState.DEGRADED, "its destruction was cancelled")
-
-    def _failed(self, run: RunRow, error: ErrorPayload) -> None:
-        parameters = run.parameters
-        match "keep" if run.keep else parameters.on_failure or self._fatal_policy:
-            case "stop":
-                self._stop_short(run, error)
-            case "rollback" if not parameters.committed:
-                self._roll_back(msgspec.structs.replace(run, error=error))
-            case "rollback" if parameters.previous is not None:
-                self._go_back(run, parameters.previous, error)
-            case _:
-                self._end(run, RunState.FAILED, error)
-                self._left_failed(error)
-
-    def _stop_short(self, run: RunRow, error: ErrorPayload) -> None:
-        """What is half-made goes; what is ready stays, old and new."""
-        maintainer = self._maintainer
-        for instance in maintainer.reality.instances.values():
-            if instance.ready and instance.row.run_id == run.id:
-                instance.row.run_id = None
-                maintainer.changes.instance(instance.row)
-        parameters = msgspec.structs.replace(run.parameters, stopping=True)
-        self.current = msgspec.structs.replace(run, state=RunState.ROLLING_BACK, parameters=parameters, error=error)
-        maintainer.changes.run(run.id, state=RunState.ROLLING_BACK, parameters=parameters, error=error)
-        maintainer.event("run.stopping", error=error)
-        maintainer.reconfiguring.restore()
-
-    def _go_back(self, run: RunRow, previous: Desired, error: ErrorPayload) -> None:
-        """Want again what was there before, and make anew what is not like that."""
-        maintainer = self._maintainer
-        self._want_again(run, previous, error)
-        back = {new: old for old, new in run.parameters.moved.items()}
-        parameters = msgspec.structs.replace(run.parameters, going_back=True, anew=None, moved=back)
-        self.current = msgspec.structs.replace(run, state=RunState.ROLLING_BACK, parameters=parameters, error=error)
-        maintainer.changes.run(run.id, state=RunState.ROLLING_BACK, parameters=parameters, error=error)
-        maintainer.event("run.rolling_back", error=error)
-        self._fatal = None
-
-    def _want_again(self, run: RunRow, previous: Desired, error: ErrorPayload | None) -> None:
-        """The description, the targets and the names that were before the run; all is read anew after that."""
-        maintainer = self._maintainer
-        back = {new: old for old, new in run.parameters.moved.items()}
-        alive = {back.get(name, name) for name, node in maintainer.reality.nodes.items() if node.instances}
-        self._rename(back)
-        described = {node.name for node in previous.compiled.nodes}
-        compiled = with_retired(previous.compiled, maintainer.row.compiled, alive - described)
-        maintainer.note_row(compiled=compiled)
-        how = "failed" if error is not None else "was cancelled"
-        why = f"as it was before run {run.id}, which {how}"
-        maintainer.changes.want(run.scope, previous, why, maintainer.world.now())
-        maintainer.changes.nodes(self._records_before(previous))
-        maintainer.reload = True
-
-    def _see_to_going_back(self, run: RunRow, now: float) -> None:
-        maintainer = self._maintainer
-        if maintainer.reconfiguring.undecided or maintainer.reload:
-            return
-        assert run.error is not None
-        if self._fatal is not None:
-            self._end(run, RunState.FAILED, run.error)
-            self._left_failed(self._fatal)
-        elif maintainer.reality.converged():
-            self._end(run, RunState.FAILED, run.error)
-        else:
-            self._see_to_refusals(run, now)
-
-    def _roll_back(self, run: RunRow) -> None:
-        maintainer = self._maintainer
-        if run.kind == "maintain":
-            # What it has healed took the place of what was there; to destroy it would do harm. What is half-made goes.
-            for instance in maintainer.reality.instances.values():
-                if instance.ready and instance.row.run_id == run.id:
-                    instance.row.run_id = None
-                    maintainer.changes.instance(instance.row)
-        self.current = msgspec.structs.replace(run, state=RunState.ROLLING_BACK)
-        maintainer.changes.run(run.id, state=RunState.ROLLING_BACK, error=run.error)
-        maintainer.event("run.rolling_back", error=run.error)
-        maintainer.reality.mark_all()
-
-    def _see_to_rollback(self, run: RunRow) -> None:
-        maintainer = self._maintainer
-        if not maintainer.reality.cleared(run.id):
-            return
-        if run.parameters.stopping and run.error is not None:
-            self._end(run, RunState.FAILED, run.error)
-            self._left_failed(run.error)
-            return
-        previous = run.parameters.previous
-        before: tuple[InfrastructureState, str] | None = None
-        if previous is not None:
-            self._want_again(run, previous, run.error)
-            before = self._state_after(previous, run.error)
-            maintainer.reconfiguring.remark = True
-        if run.error is None:
-            self._end(run, RunState.CANCELLED, None)
-            if run.parameters.creates_infrastructure:
-                self._drop_infrastructure()
-            self.verdict = before
-            return
-        self._end(run, RunState.FAILED, run.error)
-        self.verdict = before
-        if before is None:
-            self._left_failed(run.error)
-
-    def _state_after(self, previous: Desired, error: ErrorPayload | None) -> tuple[InfrastructureState, str]:
-        """Of an infrastructure that is again what it was; the memory of it is still the newer description's."""
-        ready: dict[str, int] = {}
-        for instance in self._maintainer.reality.instances.values():  # which have their former names again
-            ready[instance.row.node] = ready.get(instance.row.node, 0) + instance.ready
-        missing = [name for name, target in previous.targets.items() if ready.get(name, 0) < target]
-        if missing and not self._maintainer.reality.instances:
-            reason = error.message if error is not None else "it was never built: the last run was cancelled"
-            return InfrastructureState.FAILED, reason
-        return (InfrastructureState.DEGRADED, lacking(missing)) if missing else (InfrastructureState.READY, "")
-
-    def _records_before(self, previous: Desired) -> list[NodeRow]:
-        """The nodes' records as the run found them; what it learned of an unchanged node's implementations is kept."""
-        nodes = self._maintainer.reality.nodes
-        rows: list[NodeRow] = []
-        for described in previous.compiled.nodes:
-            if described.name not in previous.targets:
-                continue
-            now = nodes.get(described.name)
-            same = now is not None and now.compiled.fingerprint == described.fingerprint
-            rows.append(
-                NodeRow(
-                    name=described.name,
-                    target=previous.targets[described.name],
-                    implementation=now.record.implementation if same and now is not None else None,
-                )
-            )
-        known = {row.name for row in rows}
-        return rows + [NodeRow(name=name, target=0) for name in nodes if name not in known]
-
-    def _left_failed(self, error: ErrorPayload) -> None:
-        reality = self._maintainer.reality
-        state = InfrastructureState.DEGRADED if reality.instances else InfrastructureState.FAILED
-        self.verdict = (state, error.message)
 
     def _see_to_down(self, run: RunRow, now: float) -> None:
         maintainer = self._maintainer
         if maintainer.reality.cleared(None):
-            self._end(run, RunState.SUCCEEDED, None)
-            self._drop_infrastructure()
+            self.end(run, RunState.SUCCEEDED, None)
+            self.drop_infrastructure()
         else:
-            self._see_to_refusals(run, now)
+            self.see_to_refusals(run, now)
 
-    def _see_to_refusals(self, run: RunRow, now: float) -> None:
+    def see_to_refusals(self, run: RunRow, now: float) -> None:
         """All that is left to wait for is what a cloud refuses to delete: end the run, and list it."""
         maintainer = self._maintainer
         if not maintainer.reality.leaving or (run.kind != "down" and maintainer.reality.unsatisfied):
@@ -552,14 +385,14 @@ class Running:
             status=409,
             details={"remaining": remaining},
         )
-        self._end(run, RunState.FAILED, error)
+        self.end(run, RunState.FAILED, error)
         if run.kind == "down":
             self.verdict = (InfrastructureState.DESTROYING, error.message)
 
     def _see_to_maintenance(self, run: RunRow, now: float) -> None:
         """One pass is over when each instance was looked at and nothing moves that could settle by itself."""
         if not self._maintainer.health.unchecked and not self.settling(now):
-            self._end(run, RunState.SUCCEEDED, None)
+            self.end(run, RunState.SUCCEEDED, None)
 
     @property
     def holds(self) -> bool:
@@ -599,10 +432,12 @@ class Running:
 
     # -- ending ------------------------------------------------------------------------------------------------------
 
-    def _drop_infrastructure(self) -> None:
+    def drop_infrastructure(self) -> None:
+        """Nothing of it is left: its record becomes a tombstone."""
         self._maintainer.changes.drop(self._maintainer.world.now())
 
-    def _end(self, run: RunRow, state: RunState, error: ErrorPayload | None) -> None:
+    def end(self, run: RunRow, state: RunState, error: ErrorPayload | None) -> None:
+        """The run is over; without one, nothing is made anew."""
         maintainer = self._maintainer
         now = maintainer.world.now()
         maintainer.changes.run(run.id, state=state, finished_at=now, error=error)
@@ -612,7 +447,7 @@ class Running:
         maintainer.changes.event(maintainer.row.scope, f"run.{state.value}", at=now, run_id=run.id, data=data)
         if self.current is not None and self.current.id == run.id:
             self.current = None
-            self._fatal = None
+            self.fatal = None
             self.verdict = None
             maintainer.health.unchecked.clear()
             maintainer.reality.make_anew({}, None)

@@ -36,6 +36,7 @@ from pelagos.services.infrastructure import importing, queries, records, revisio
 from pelagos.services.infrastructure.accepting import accept_run
 from pelagos.services.infrastructure.applying import check_fits, check_names
 from pelagos.services.infrastructure.compiling import Compiler
+from pelagos.services.infrastructure.desiring import lacking
 from pelagos.services.infrastructure.drawing import graph_of
 from pelagos.services.infrastructure.health import NetworkProber, Prober
 from pelagos.services.infrastructure.maintainer import Maintainer
@@ -53,7 +54,6 @@ from pelagos.services.infrastructure.planning import plan_of
 from pelagos.services.infrastructure.prices import Prices
 from pelagos.services.infrastructure.reconfiguring import stale_plan
 from pelagos.services.infrastructure.rendering import Renderer
-from pelagos.services.infrastructure.running import lacking
 from pelagos.services.infrastructure.settings import MaintainerSettings
 from pelagos.services.infrastructure.standby import RESIDENT, Standby, lease_name
 from pelagos.services.infrastructure.values import StoredBundle
