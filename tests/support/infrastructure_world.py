@@ -50,13 +50,13 @@ QUICK = MaintainerSettings(
 """Times for tests on the real clock."""
 
 
-_NO_OPTIONS = ("after", "scaling", "clouds", "check", "text", "policy", "variables")
+_NO_OPTIONS = ("after", "scaling", "clouds", "check", "text", "policy", "variables", "filter")
 
 
 def describe(name: str, nodes: Mapping[str, Mapping[str, Any]], **more: Any) -> dict[str, str]:
     """The bundle of an infrastructure. Of a node: ``after`` (names), ``scaling`` (min, max), ``clouds`` (labels, the
-    preferred first), ``check`` (a health check), ``policy`` and ``variables`` (as YAML flow text), ``text`` (a template
-    that its instances are told), and options of the resource."""
+    preferred first), ``check`` (a health check), ``policy``, ``variables`` and ``filter`` (YAML flow text), ``text`` (a
+    template that its instances are told), and options of the resource."""
     lines = [f"infra_name: {name}", "user_id: tester@example.org", *(f"{key}: {value}" for key, value in more.items())]
     lines.append("nodes:")
     edges: list[str] = []
@@ -68,7 +68,7 @@ def describe(name: str, nodes: Mapping[str, Mapping[str, Any]], **more: Any) -> 
             f"    name: {node}",
             f"    type: {node}_node",
             f"    scaling: {{min: {least}, max: {most}}}",
-            *(f"    {key}: {wish[key]}" for key in ("policy", "variables") if key in wish),
+            *(f"    {key}: {wish[key]}" for key in ("policy", "variables", "filter") if key in wish),
         ]
         edges += [f"  - connection: [*{node.upper()}, *{other.upper()}]" for other in wish.get("after", ())]
         definitions.append(f"'node_def:{node}_node':")

@@ -199,6 +199,25 @@ async def test_another_type_of_the_same_content_changes_nothing(site):
     assert await ids(program, "web") == before
 
 
+async def test_a_filter_moves_what_no_longer_fits_and_a_further_choice_moves_nothing(make_site):
+    site = await make_site({"east": {}, "west": {}})
+    program = await site.program()
+    await program.build(describe("shop", {"web": {}, "lb": {}}))
+    web, lb = await ids(program, "web"), await ids(program, "lb")
+    both = {"clouds": ["east", "west"]}
+    await program.build(describe("shop", {"web": both, "lb": {"after": ["web"]}}))
+    assert (await ids(program, "web"), await ids(program, "lb")) == (web, lb)
+    await program.build(describe("shop", {"web": {"clouds": ["west", "east"]}, "lb": {"after": ["web"]}}))
+    assert await ids(program, "web") == web, "the same choice at another place"
+    moved = describe("shop", {"web": {**both, "filter": "{name: west}"}, "lb": {"after": ["web"]}})
+    plan = await program.plan(sources=moved)
+    (replaced,) = [a for a in plan.actions if a.action == "replace"]
+    assert replaced.node == "web" and {c.path for c in replaced.changes} == {"resource.name"}
+    await program.build(moved)
+    assert [len(cloud.servers()) for cloud in site.clouds.values()] == [1, 1]
+    assert await ids(program, "lb") == lb
+
+
 @pytest.mark.parametrize("on_failure", ["rollback", "stop", "keep"])
 async def test_what_a_failed_change_leaves(make_site, on_failure):
     site = await make_site({"east": {"flavors": ["small", "large"]}})

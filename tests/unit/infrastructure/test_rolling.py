@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pelagos.services.infrastructure.policies import NodePolicy
@@ -51,6 +51,7 @@ class Node:
         return len(self.old) + len(self.new) + self.leaving
 
 
+@settings(deadline=None)
 @given(st.integers(0, 6), POLICIES, st.integers(0, 3), st.data())
 def test_it_keeps_its_bounds_and_comes_to_its_end(target, policy, new, data):
     node = Node(target, policy, max(0, target - new), min(new, target))
@@ -69,6 +70,7 @@ def test_it_keeps_its_bounds_and_comes_to_its_end(target, policy, new, data):
     assert not node.old and len(node.new) == target == node.ready
 
 
+@settings(deadline=None)
 @given(st.integers(1, 4), st.integers(0, 4))
 def test_the_old_wait_for_those_who_know_them(target, surge):
     node = Node(target, NodePolicy(max_surge=surge), target, 0)
@@ -84,6 +86,7 @@ def test_the_old_wait_for_those_who_know_them(target, surge):
     assert not node.old
 
 
+@settings(deadline=None)
 @given(st.integers(1, 6), POLICIES, st.integers(1, 6))
 def test_what_is_ill_goes_first_and_costs_nothing(target, policy, ill):
     old = [Old(f"i{number}", ready=False) for number in range(min(ill, target))]

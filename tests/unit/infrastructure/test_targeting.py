@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pelagos.model.errors import Ambiguous, InvalidInput, NotFound
@@ -37,6 +37,7 @@ def graphs(names=NAMES):
     return st.lists(st.sampled_from(names), min_size=1, max_size=5, unique=True).flatmap(edges)
 
 
+@settings(deadline=None)
 @given(graphs(), graphs(), st.data())
 def test_what_is_left_is_sound(before, after, data):
     old, new = infrastructure(before), infrastructure(after, "new")
@@ -77,6 +78,7 @@ def _reaches(edges, starts, name):
     return name in seen
 
 
+@settings(deadline=None)
 @given(graphs(), graphs())
 def test_without_a_choice_it_is_the_new_description(before, after):
     new = infrastructure(after, "new")

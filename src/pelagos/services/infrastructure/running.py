@@ -228,7 +228,7 @@ class Running:
         maintainer = self._maintainer
         maintainer.changes.run(run.id, state=RunState.RUNNING, started_at=maintainer.world.now())
         self.end(run, RunState.FAILED, error)
-        if run.parameters.creates_infrastructure:
+        if run.parameters.creates_infrastructure and not maintainer.reality.instances:
             self.drop_infrastructure()
 
     def _tell_waiting(self) -> None:

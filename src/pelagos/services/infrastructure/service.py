@@ -20,7 +20,7 @@ from sqlalchemy import Connection, select, update
 
 from pelagos.clouds.pool import Pool
 from pelagos.clouds.values import CloudFlavor, CommandResult
-from pelagos.model.errors import LeaseHeld, LeaseLost, NotFound, PelagosError, Retry, from_payload
+from pelagos.model.errors import InvalidInput, LeaseHeld, LeaseLost, NotFound, PelagosError, Retry, from_payload
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState
 from pelagos.process import Context, ServiceProcess, client, current_context, operation, use_context
@@ -242,6 +242,11 @@ class InfrastructureService(ServiceProcess):
     async def plan(self, request: PlanRequest) -> PlanView:
         """What would change, after a look at the clouds. Changes nothing."""
         scope = current_context().scope
+        if request.save and request.revision:
+            raise InvalidInput(
+                "the plan of an earlier version cannot be saved: it would hold that version's secrets",
+                advice="Use `pelagos rollback`, or save a plan of the description's files.",
+            )
         compiled, bundle = None, None
         if request.sources or request.entries or request.revision:
             compiled, bundle, _ = await self._compile(scope, request)
