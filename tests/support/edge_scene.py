@@ -52,6 +52,8 @@ from pelagos.wire.infrastructures import (
     EventView,
     ExplainStep,
     ExplainView,
+    GraphNode,
+    GraphView,
     InfrastructureSummary,
     InstanceStatus,
     LogView,
@@ -146,6 +148,10 @@ class Domain:
         return PlanView(
             name="shop", id=None, state=None, actions=(action,), critical_path=("web",), estimated_seconds=None
         )
+
+    async def described_graph(self) -> GraphView:
+        node = GraphNode(name="web", type="t", clouds=("east",), min=1, max=2, target=1, depends_on=())
+        return GraphView(name="shop", id=None, nodes=(node,))
 
     async def set_maintained(self, request: SetMaintained, /) -> InfrastructureSummary:
         self._command(request)
@@ -244,6 +250,18 @@ class Domain:
         )
         node = NodeStatus(scaling=ScalingStatus(min=1, max=3, target=1, actual=1), instances={INSTANCE: instance})
         return StatusView(name="shop", id=INFRA, state=InfrastructureState.READY, observed_at=NOW, nodes={"web": node})
+
+    def graph(self, *asked: Any) -> Any:
+        """Both of a description, as a command, and of an infrastructure, as a query."""
+        if len(asked) == 1:
+            self._command(asked[0])
+            return self.described_graph()
+        _, scope, name_or_id = asked
+        self._known(scope, name_or_id, INFRA, "shop")
+        node = GraphNode(
+            name="web", type="t", clouds=("east",), min=1, max=2, target=2, depends_on=(), ready=2, instances=2
+        )
+        return GraphView(name="shop", id=INFRA, nodes=(node,))
 
     def explain(self, connection: Connection, scope: Scope, name_or_id: str, node: str | None = None, /) -> ExplainView:
         self._known(scope, name_or_id, INFRA, "shop")
