@@ -58,8 +58,7 @@ class ProxiedHarness(DriverHarness):
 
     async def sleep(self, seconds: float) -> None:
         """The moment before a create is cancelled lasts until it is on its way: a busy machine starts threads late."""
-        if seconds > 0.01:
-            await asyncio.sleep(seconds)
-            return
-        async with asyncio.timeout(60):
-            await self.proxy.arrival(self._create)
+        await asyncio.sleep(seconds)
+        if seconds <= 0.01:
+            async with asyncio.timeout(60):
+                await self.proxy.arrival(self._create)

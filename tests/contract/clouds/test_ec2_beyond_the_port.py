@@ -374,10 +374,9 @@ class TestParts(Ec2Scene):
 
 
 class TestTheCircuit(Ec2Scene):
-    async def test_an_answer_after_the_deadline_is_known_by_its_token(
-        self, driver: CloudDriver, harness: Ec2Harness
-    ) -> None:
+    async def test_an_answer_after_the_deadline_is_known_by_its_token(self, harness: Ec2Harness) -> None:
         """The cloud does not show what it made yet; the late answer does."""
+        driver = await harness.open(settle=60.0)
         assert isinstance(driver, Ec2Driver)
         release = asyncio.Event()
         harness.proxy.fail(ProxyFault.LATE, RUN, until=release)
@@ -388,8 +387,9 @@ class TestTheCircuit(Ec2Scene):
             await harness.proxy.arrival(RUN)
             task.cancel()
         release.set()
-        await eventually(harness, 6.0, 0.01, lambda: _known(driver), lambda: "a late answer")
+        await eventually(harness, 6.0, 0.05, lambda: _known(driver), lambda: "a late answer")
         harness.moto.reset()  # nothing of it is listed
         found = await driver.find_by_token("token-one", timeout=limit(driver))
         assert found is not None and found.state is ServerState.BUILD
         assert [s.token for s in await driver.list_servers(timeout=limit(driver))] == ["token-one"]
+        await driver.close()

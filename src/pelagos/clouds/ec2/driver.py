@@ -159,13 +159,14 @@ class Ec2Driver:
 
     async def delete_server(self, provider_id: str, *, timeout: float) -> None:
         def delete(client: Ec2Client) -> None:
+            known = _known(client, provider_id)
             try:
-                found = instances(client.call("DescribeInstances", {"InstanceId.1": provider_id}))
-                if found and text(found[0], "instanceState/name") != "terminated":
+                # Also one that reads do not show yet: EC2 tells of a new instance a little later than it makes it.
+                if known is None or text(known, "instanceState/name") != "terminated":
                     client.call("TerminateInstances", {"InstanceId.1": provider_id}, effect=True)
             except ServerNotFound:
                 return
-            key_pair = tags_of(found[0]).get(KEY_PAIR_TAG) if found else None
+            key_pair = None if known is None else tags_of(known).get(KEY_PAIR_TAG)
             if key_pair:
                 _release(client, key_pair, provider_id)
 
@@ -326,12 +327,21 @@ def _describe(client: Ec2Client, params: Params) -> list[CloudServer]:
     return [one for one in found if one.state is not ServerState.DELETED]
 
 
+def _known(client: Ec2Client, provider_id: str) -> Any:
+    """The element of an instance, also of one that was terminated a while ago; None if the cloud knows of none."""
+    try:
+        found = instances(client.call("DescribeInstances", {"InstanceId.1": provider_id}))
+    except ServerNotFound:
+        return None
+    return found[0] if found else None
+
+
 def _instance(client: Ec2Client, provider_id: str) -> Any:
     """The element of an instance that is not gone. Raises ServerNotFound."""
-    found = instances(client.call("DescribeInstances", {"InstanceId.1": provider_id}))
-    if not found or text(found[0], "instanceState/name") == "terminated":
+    known = _known(client, provider_id)
+    if known is None or text(known, "instanceState/name") == "terminated":
         raise ServerNotFound(f"there is no instance {provider_id}")
-    return found[0]
+    return known
 
 
 def _get(client: Ec2Client, provider_id: str) -> CloudServer:
