@@ -1,69 +1,44 @@
-"""The OpenStack driver passes the suite of the driver port on an emulation, in both of its dialects."""
+"""The OpenStack driver passes the suite of the driver port on an emulation. The testbed has the same for a real one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from contract.clouds.driver_suite import DriverHarness, DriverSuite, SharedAccountSuite, eventually
-from pelagos.clouds import CloudDriver, DriverContext, ServerSpec
-from pelagos.clouds.openstack import DRIVER, NOVA
-from pelagos.model.world import SystemWorld
+from contract.clouds.driver_suite import DriverFaultSuite, DriverSuite, SharedAccountSuite
+from contract.clouds.openstack_harness import SILENT, OpenStackHarness
+from pelagos.clouds.openstack import DRIVER
 from support.openstack_emulation import Emulation
 
-PLUGINS = {"openstack": DRIVER, "nova": NOVA}
 
-
-class EmulationHarness(DriverHarness):
-    patience = 5.0
-
-    def __init__(self, kind: str, home: Path) -> None:
+class EmulationHarness(OpenStackHarness):
+    def __init__(self, home: Path, socket_timeout: float) -> None:
         self.cloud = Emulation()
-        self._kind = kind
-        self._home = home
-        self._world = SystemWorld(threads=8)
-        self._drivers: list[CloudDriver] = []
-
-    async def open(self) -> CloudDriver:
-        context = DriverContext(account="os", world=self._world, home=self._home, options=self.cloud.account)
-        driver = await PLUGINS[self._kind].open(context)
-        self._drivers.append(driver)
-        return driver
-
-    def spec(self, name: str) -> ServerSpec:
-        return self._spec(name, "m1.tiny")
-
-    def bad_spec(self, name: str) -> ServerSpec:
-        return self._spec(name, "none-such")
-
-    def _spec(self, name: str, flavor: str) -> ServerSpec:
-        image = self.cloud.id_of(self.cloud.images, "debian")
-        options: dict[str, Any] = {"image": "debian", "flavor": flavor}
-        if self._kind == "nova":
-            options = {"project_id": "p-demo", "image_id": image, "flavor_name": flavor}
-        return ServerSpec(name=name, user_data="#!/bin/sh\necho hello\n", options=options)
+        super().__init__(
+            DRIVER,
+            home,
+            self.cloud.account,
+            compute=(self.cloud.url, "/compute/v2.1"),
+            resource=lambda flavor: {"image": "debian", "flavor": flavor, "networks": ["private"]},
+            flavor="m1.tiny",
+            socket_timeout=socket_timeout,
+        )
 
     async def make_foreign(self) -> str:
         return self.cloud.boot("somebody-elses")
 
-    async def clean(self) -> None:
-        await eventually(self, 30.0, 0.01, self._idle, lambda: "calls under way")
-
-    async def _idle(self) -> bool:
-        return not any(driver.snapshot()["threads"] for driver in self._drivers)
-
     def close(self) -> None:
         self.cloud.close()
-        self._world.close()
+        super().close()
 
 
-@pytest.mark.parametrize("kind", sorted(PLUGINS))
-class TestOpenStackDriver(DriverSuite, SharedAccountSuite):
+class TestOpenStackDriver(DriverSuite, DriverFaultSuite, SharedAccountSuite):
     @pytest.fixture
-    def harness(self, tmp_path: Path, kind: str) -> Iterator[EmulationHarness]:  # type: ignore[override]
-        harness = EmulationHarness(kind, tmp_path)
+    def harness(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EmulationHarness]:  # type: ignore[override]
+        callspec = getattr(request.node, "callspec", None)
+        silent = callspec is not None and callspec.params.get("fault") in SILENT
+        harness = EmulationHarness(tmp_path, 1.0 if silent else 10.0)
         yield harness
         harness.close()

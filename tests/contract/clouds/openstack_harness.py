@@ -1,0 +1,94 @@
+"""What the driver suite knows of an OpenStack cloud, emulated or real: a fault proxy stands before nova."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from contract.clouds.driver_suite import DriverHarness, eventually
+from contract.clouds.proxy_injector import ProxyInjector
+from pelagos.clouds import CloudDriver, DriverContext, ServerSpec
+from pelagos.clouds.openstack import OpenStackPlugin
+from pelagos.model.world import SystemWorld
+from pelagos.testing import FaultProxy, request_where
+
+__all__ = ["OpenStackHarness"]
+
+NOVA_REQUESTS = {
+    "create": request_where(method="POST", path="/servers$"),
+    "delete": request_where(method="DELETE", path="/servers/"),
+    "list": request_where(method="GET", path="/servers/detail$"),
+    "find": request_where(method="GET", path="/servers/detail$"),
+}
+SILENT = ("request_lost", "reply_lost")
+"""Faults whose tests wait for a socket's time-out."""
+
+
+class OpenStackHarness(DriverHarness):
+    """``compute``: where nova is, with its path; ``resource``: options of a server of that flavor."""
+
+    def __init__(
+        self,
+        plugin: OpenStackPlugin,
+        home: Path,
+        account: Mapping[str, Any],
+        *,
+        compute: tuple[str, str],
+        resource: Callable[[str], dict[str, Any]],
+        flavor: str,
+        socket_timeout: float,
+        late_by: float = 1.5,
+        patience: float = 5.0,
+    ) -> None:
+        upstream, path = compute
+        self.patience = patience
+        self.proxy = FaultProxy(upstream)
+        self.injector = ProxyInjector(self.proxy, NOVA_REQUESTS, late_by=late_by)
+        self.world = SystemWorld(threads=12)
+        self._plugin = plugin
+        self._home = home
+        self._account = {**account, "socket_timeout": socket_timeout}
+        self._path = path
+        self._resource = resource
+        self._flavor = flavor
+        self._drivers: list[CloudDriver] = []
+        self._stack: contextlib.AsyncExitStack | None = None
+
+    async def open(self) -> CloudDriver:
+        if self._stack is None:
+            self._stack = contextlib.AsyncExitStack()
+            await self._stack.enter_async_context(self.proxy)
+        options = {**self._account, "endpoints": {"compute": self.proxy.url + self._path}}
+        driver = await self._plugin.open(
+            DriverContext(account="os", world=self.world, home=self._home, options=options)
+        )
+        self._drivers.append(driver)
+        return driver
+
+    def spec(self, name: str) -> ServerSpec:
+        return self._spec(name, self._flavor)
+
+    def bad_spec(self, name: str) -> ServerSpec:
+        return self._spec(name, "none-such")
+
+    def _spec(self, name: str, flavor: str) -> ServerSpec:
+        return ServerSpec(name=name, user_data="#!/bin/sh\necho hello\n", options=self._resource(flavor))
+
+    async def quiet(self) -> None:
+        """Wait until no call is under way, also none whose caller is gone."""
+
+        async def idle() -> bool:
+            return not any(driver.snapshot()["threads"] for driver in self._drivers)
+
+        await eventually(self, 60.0, 0.01, idle, lambda: "calls are under way")
+
+    async def clean(self) -> None:
+        await self.quiet()
+        if self._stack is not None:
+            await self._stack.aclose()
+            self._stack = None
+
+    def close(self) -> None:
+        self.world.close()
