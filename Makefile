@@ -14,10 +14,11 @@ INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt PIP_BU
 	$(BIN)/python -m pip install --quiet -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format type docs bench simulate serve dist constraints clean
+.PHONY: help demo test lint format type docs bench simulate serve testbed-openstack testbed-openstack-down dist \
+	constraints clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-23s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  PYTHON=python3.12 chooses the interpreter (3.11 or newer), VENV=folder the place of the environment,"
 	@echo "  PYTEST_ARGS='-k lease' the tests, SEEDS=1000 the seeds of the simulation."
@@ -55,6 +56,12 @@ simulate: $(VENV)/.dev ## run SEEDS seeds of the simulation
 
 serve: $(VENV)/.core ## run all services and the HTTP API, and keep alive what is to be kept alive
 	$(BIN)/pelagos serve
+
+testbed-openstack: $(VENV)/.dev ## start a real OpenStack on loopback, for tests of the driver (root, 3 GB, minutes)
+	@$(BIN)/python testbeds/openstack/testbed.py up
+
+testbed-openstack-down: $(VENV)/.dev ## stop it, and remove all that it wrote
+	@$(BIN)/python testbeds/openstack/testbed.py down
 
 dist: $(VENV)/.dev ## build the source distribution and the wheel into dist/, and look into them
 	rm -rf dist
