@@ -77,11 +77,11 @@ class Emulation:
     def account(self) -> dict[str, Any]:
         """An account's options, with times fit for tests."""
         return {
-            "auth_url": f"{self.url}/identity",
+            "endpoint": f"{self.url}/identity",
             "username": "ann",
             "password": self.password,
             "project_name": "demo",
-            "region_name": "RegionOne",
+            "region": "RegionOne",
             "settle": 0.3,
             "poll_interval": 0.1,
             "build_timeout": 20.0,
@@ -396,6 +396,7 @@ ROUTES: list[tuple[str, str, int, Callable[..., Any]]] = [
 ]
 
 VERSIONS = {
+    "/identity/v3": ("version", "v3.14", "/identity/v3/", {}),
     "/compute/v2.1": ("version", "v2.1", "/compute/v2.1/", {"version": "2.93", "min_version": "2.1"}),
     "/network": ("versions", "v2.0", "/network/v2.0/", {}),
     "/volume/v3": ("versions", "v3.0", "/volume/v3/", {"version": "3.70", "min_version": "3.0"}),

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-__all__ = ["RealCloud", "testbed"]
+__all__ = ["RealCloud", "real_cloud"]
 
 PATIENCE = 240.0
 
 
-def testbed() -> RealCloud:
+def real_cloud() -> RealCloud:
     """The running test bed; skips the test where there is none. CI has none: it takes minutes and gigabytes."""
     path = os.environ.get("PELAGOS_TEST_OPENSTACK", "")
     if not path:

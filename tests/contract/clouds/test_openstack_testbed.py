@@ -11,7 +11,7 @@ from contract.clouds.driver_suite import DriverFaultSuite, DriverSuite, SharedAc
 from contract.clouds.openstack_harness import SILENT, OpenStackHarness
 from pelagos.clouds import CloudDriver
 from pelagos.clouds.openstack import DRIVER
-from support.openstack_testbed import RealCloud, testbed
+from support.openstack_testbed import RealCloud, real_cloud
 
 
 class TestbedHarness(OpenStackHarness):
@@ -44,7 +44,7 @@ class TestbedHarness(OpenStackHarness):
 
 @pytest.fixture(scope="module")
 def cloud() -> RealCloud:
-    return testbed()
+    return real_cloud()
 
 
 @pytest.mark.timeout(900)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import keystoneauth1.exceptions
+import keystoneauth1.identity.base
 import keystoneauth1.session
 import openstack.config
 import openstack.connection
@@ -165,7 +167,7 @@ def connect(
         files = [str(path)]
     given: dict[str, Any] = {
         "auth": {**account.auth(), **({"project_id": project_id} if project_id else {})},
-        "region_name": account.region_name or None,
+        "region_name": account.region or account.region_name or None,
         "interface": account.interface or None,
         "cacert": account.cacert or None,
         **({} if account.verify else {"verify": False}),
@@ -186,12 +188,39 @@ def connect(
             app_name="pelagos",
         )
         region = loader.get_one(cloud=account.cloud or None, **{k: v for k, v in given.items() if v is not None})
-        return openstack.connection.Connection(config=region, strict_proxies=True)
+        connection = openstack.connection.Connection(config=region, strict_proxies=True)
     except (openstack.exceptions.SDKException, OSError) as error:
         raise InvalidInput(
             f"the account's cloud {account.cloud or account.identity!r} cannot be used: {error}",
             advice="See `cloud`, `clouds_file` and the credentials of the account.",
         ) from error
+    login = connection.session.auth
+    if isinstance(login, keystoneauth1.identity.base.BaseIdentityPlugin):
+        login._lock = _LoginLock(session)  # type: ignore[assignment]
+    return connection
+
+
+class _LoginLock:
+    """In place of the lock that the SDK's login plug-in holds while it logs in.
+
+    That one has no time-out; and if an identity service wants a token before it says which versions it has, the plug-in
+    waits for itself, for ever, and the thread with it."""
+
+    def __init__(self, session: WatchedSession) -> None:
+        self._lock = threading.Lock()
+        self._holder: int | None = None
+        self._session = session
+
+    def __enter__(self) -> None:
+        if self._holder == threading.get_ident():
+            raise keystoneauth1.exceptions.Unauthorized("the identity service wants a token before it gives one")
+        if not self._lock.acquire(timeout=max(0.0, self._session.exchange.left)):
+            raise DeadlinePassed
+        self._holder = threading.get_ident()
+
+    def __exit__(self, *_: object) -> None:
+        self._holder = None
+        self._lock.release()
 
 
 def check_scope(client: Client, project_id: str, region_name: str) -> None:

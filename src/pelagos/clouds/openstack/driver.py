@@ -51,6 +51,10 @@ T = TypeVar("T")
 _HOSTNAMES = "2.90"
 """Since this microversion nova takes a host name beside the name."""
 _VOLUME_TYPES = "2.67"
+"""Since this one it makes volumes of a given type."""
+_NEWS = 10.0
+"""Seconds in which nova should show an address that neutron has associated."""
+_PAUSE = 0.5
 _WAKING = {
     "PAUSED": "unpause_server",
     "SUSPENDED": "resume_server",
@@ -228,7 +232,10 @@ class OpenStackDriver(Catalogue, ForeignReader, ServerAdopter, PartsDriver):
     # -- parts -----------------------------------------------------------------------------------------------------
 
     def parts(self, spec: ServerSpec) -> Sequence[PartSpec]:
-        return parts_of(spec, self._wanted(spec))
+        try:
+            return parts_of(spec, self._wanted(spec))
+        except CloudRejected:
+            return []  # the create call says so
 
     async def create_part(self, part: PartSpec, *, token: str, timeout: float) -> CloudPart:
         def create() -> CloudPart:
@@ -244,16 +251,25 @@ class OpenStackDriver(Catalogue, ForeignReader, ServerAdopter, PartsDriver):
 
     async def finish_server(self, provider_id: str, spec: ServerSpec, *, timeout: float) -> CloudServer:
         wanted = self._wanted(spec)
+        deadline = self._world.monotonic() + timeout
 
-        def finish() -> CloudServer:
-            address = associate(self._client, self._lookup, provider_id, spec, wanted)
-            server = describe(self._get(self._client.compute(), provider_id))
-            if not address:
-                return server
+        def finish() -> str:
+            self._get(self._client.compute(), provider_id)
+            return associate(self._client, self._lookup, provider_id, spec, wanted)
+
+        address = await self._write(f"finish server {provider_id}", finish, timeout, about_server=True)
+        patience = self._world.monotonic() + _NEWS
+        while True:
+            left = deadline - self._world.monotonic()
+            server = await self.get_server(provider_id, timeout=left)
+            now = self._world.monotonic()
             # Nova hears of the association from neutron, a moment later.
-            return msgspec.structs.replace(server, addresses=tuple(dict.fromkeys([address, *server.addresses])))
-
-        return await self._write(f"finish server {provider_id}", finish, timeout, about_server=True)
+            if not address or address in server.addresses or now + _PAUSE >= min(patience, deadline):
+                break
+            await asyncio.sleep(_PAUSE)
+        if not address:
+            return server
+        return msgspec.structs.replace(server, addresses=tuple(dict.fromkeys([address, *server.addresses])))
 
     # -- the rest --------------------------------------------------------------------------------------------------
 

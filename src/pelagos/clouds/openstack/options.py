@@ -50,6 +50,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """GiB; None: boots from the flavor's disk; 0: from a volume that nova makes."""
     volume_type: str = ""
     volume_persist: bool = False
+    volume_availability_zone: str = ""
     availability_zone: str = ""
     config_drive: bool | None = None
     metadata: dict[str, str] = {}
@@ -131,6 +132,8 @@ class OpenStackResource(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     volume_type: str = ""
     volume_persist: bool = False
     """The boot volume stays when the server is deleted."""
+    volume_availability_zone: str = ""
+    """Of the boot volume, where cinder has other zones than nova."""
     availability_zone: str = ""
     config_drive: bool | None = None
     """User data also on a drive, for networks without a metadata service."""
@@ -158,6 +161,7 @@ class OpenStackResource(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
             volume_size=self.volume_size,
             volume_type=self.volume_type,
             volume_persist=self.volume_persist,
+            volume_availability_zone=self.volume_availability_zone,
             availability_zone=self.availability_zone,
             config_drive=self.config_drive,
             metadata=self.metadata,
@@ -168,7 +172,7 @@ class OpenStackResource(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
 class OpenStackAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """An account's options with ``driver: openstack`` or ``driver: nova``.
 
-    Either ``cloud``, or ``auth_url`` with a user or an application credential. What is given beside ``cloud`` goes
+    Either ``cloud``, or ``endpoint`` with a user or an application credential. What is given beside ``cloud`` goes
     before what the file says."""
 
     cloud: str = ""
@@ -176,10 +180,10 @@ class OpenStackAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     clouds_file: str = ""
     """Path of that file; empty: ``OS_CLIENT_CONFIG_FILE``, else where OpenStack's own tools look."""
 
-    auth_url: str = ""
-    """The identity service, for example ``https://cloud.example:5000/v3``."""
     endpoint: str = ""
-    """Another word for ``auth_url``."""
+    """The identity service, for example ``https://cloud.example:5000/v3``."""
+    auth_url: str = ""
+    """Another word for ``endpoint``."""
     username: str = ""
     password: str = ""
     user_domain_name: str = "Default"
@@ -191,6 +195,7 @@ class OpenStackAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """In place of the id."""
     project_domain_name: str = ""
     """Of the project's name; empty: the user's."""
+    project_domain_id: str = ""
     application_credential_id: str = ""
     application_credential_secret: str = ""
     type: Literal["", "password", "application_credential"] = ""
@@ -198,8 +203,10 @@ class OpenStackAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     id: str = ""
     secret: str = ""
 
-    region_name: str = ""
+    region: str = ""
     """None given: the cloud's only region, or its first."""
+    region_name: str = ""
+    """Another word for ``region``."""
     interface: Literal["", "public", "internal", "admin"] = ""
     """Which of each service's endpoints is used; none given: the file's, else ``public``."""
     endpoints: dict[str, str] = {}
@@ -225,19 +232,19 @@ class OpenStackAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
         if self.cloud:
             return
         if not self.identity:
-            raise ValueError("give `cloud`, the name of a cloud in clouds.yaml, or `auth_url`")
+            raise ValueError("give `cloud`, the name of a cloud in clouds.yaml, or `endpoint`")
         if self.application_credential is None and not (self.username and self.password):
             raise ValueError(
                 "give `username` and `password`, or `application_credential_id` and `application_credential_secret`"
             )
 
     def __repr__(self) -> str:
-        return f"OpenStackAccount(cloud={self.cloud!r}, auth_url={self.identity!r})"
+        return f"OpenStackAccount(cloud={self.cloud!r}, endpoint={self.identity!r})"
 
     @property
     def identity(self) -> str:
         """The identity service's URL, with its version."""
-        url = (self.auth_url or self.endpoint).rstrip("/")
+        url = (self.endpoint or self.auth_url).rstrip("/")
         return url if not url or url.rsplit("/", 1)[-1] in ("v3", "v2.0") else f"{url}/v3"
 
     @property
@@ -254,18 +261,20 @@ class OpenStackAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
             key, secret = self.application_credential
             given = {"application_credential_id": key, "application_credential_secret": secret}
         else:
-            domain = (
-                {"user_domain_id": self.user_domain_id}
-                if self.user_domain_id
-                else {"user_domain_name": self.user_domain_name}
-            )
+            user_domain = _either("user_domain", self.user_domain_id, self.user_domain_name)
+            project_domain = _either("project_domain", self.project_domain_id, self.project_domain_name)
+            inherited = {key.replace("user_", "project_"): value for key, value in user_domain.items()}
             project: dict[str, str] = {}
             if self.project_id:
                 project = {"project_id": self.project_id}
             elif self.project_name:
-                named = {"project_domain_name": self.project_domain_name} if self.project_domain_name else {}
-                inherited = {key.replace("user_", "project_"): value for key, value in domain.items()}
-                project = {"project_name": self.project_name, **(named or inherited)}
-            user = {"username": self.username, "password": self.password, **domain} if self.username else {}
+                project = {"project_name": self.project_name, **(project_domain or inherited)}
+            user = {"username": self.username, "password": self.password, **user_domain} if self.username else {}
             given = {**user, **project}
         return {**({"auth_url": self.identity} if self.identity else {}), **given}
+
+
+def _either(word: str, key: str, name: str) -> dict[str, str]:
+    if key:
+        return {f"{word}_id": key}
+    return {f"{word}_name": name} if name else {}

@@ -45,7 +45,7 @@ def parts_of(spec: ServerSpec, wanted: Wanted) -> Sequence[PartSpec]:
                 "size": wanted.volume_size,
                 "image": wanted.image,
                 "type": wanted.volume_type,
-                "availability_zone": wanted.availability_zone,
+                "availability_zone": wanted.volume_availability_zone,
             },
             keep=wanted.volume_persist,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from pelagos.clouds.openstack.options import NovaResource, OpenStackAccount, OpenStackResource
@@ -17,12 +19,12 @@ class OpenStackPlugin:
     account_options: type[msgspec.Struct] = OpenStackAccount
 
     def __init__(
-        self, name: str, resource: type[OpenStackResource] | type[NovaResource], account_keys: tuple[str, ...] = ()
+        self, name: str, resource: type[OpenStackResource] | type[NovaResource], account_keys: Mapping[str, str]
     ) -> None:
         self.name = name
         self.resource: type[msgspec.Struct] = resource
         self.account_keys = account_keys
-        """Keys of a resource section that are the account's business too, under the same names."""
+        """Keys of a resource section that say which account it is -> the account's options that they are."""
         self._resource = resource
 
     async def open(self, context: DriverContext) -> CloudDriver:
@@ -41,5 +43,9 @@ class OpenStackPlugin:
         return await OpenStackDriver.open(context, self._resource)
 
 
-DRIVER = OpenStackPlugin("openstack", OpenStackResource)
-NOVA = OpenStackPlugin("nova", NovaResource, ("project_id", "user_domain_name", "region_name"))
+_KEYS = {"endpoint": "endpoint", "auth_url": "endpoint", "region": "region", "region_name": "region"}
+
+DRIVER = OpenStackPlugin("openstack", OpenStackResource, _KEYS)
+NOVA = OpenStackPlugin(
+    "nova", NovaResource, {**_KEYS, "project_id": "project_id", "user_domain_name": "user_domain_name"}
+)
