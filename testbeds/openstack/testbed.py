@@ -52,6 +52,7 @@ class Testbed:
     def __init__(self) -> None:
         self.at = Layout()
         self.state = self.at.state
+        self.plugins = self.state / "plugins"
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
@@ -136,10 +137,10 @@ class Testbed:
                 (home / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
             configs.write(home / f"{service}.conf", make(self.at))
         configs.write(self.state / "neutron" / "ml2.ini", configs.ml2())
-        binding = self.state / "neutron" / "binding"
-        about = binding / "tbmech-1.0.dist-info"
+        about = self.plugins / "tbmech-1.0.dist-info"
         about.mkdir(parents=True)
-        (binding / "tbmech.py").write_text(configs.BINDING)
+        (self.plugins / "tbmech.py").write_text(configs.BINDING)
+        (self.plugins / "tbvolumes.py").write_text(configs.CLONING)
         (about / "METADATA").write_text("Metadata-Version: 2.1\nName: tbmech\nVersion: 1.0\n")
         (about / "entry_points.txt").write_text("[neutron.ml2.mechanism_drivers]\nanybind = tbmech:AnyBind\n")
 
@@ -225,7 +226,7 @@ class Testbed:
         neutron = [
             word for name in ("neutron.conf", "ml2.ini") for word in ("--config-file", self._in("neutron", name))
         ]
-        environment = self._binding()
+        environment = self._with_plugins()
         self._run("glance", ["glance-manage", "--config-file", self._in("glance", "glance.conf"), "db_sync"])
         self._run(
             "placement", ["placement-manage", "--config-file", self._in("placement", "placement.conf"), "db", "sync"]
@@ -257,11 +258,12 @@ class Testbed:
             "--config-file",
             self._in("neutron", "ml2.ini"),
         ]
-        self._spawn("neutron", ["neutron-server", *neutron], env=self._binding())
+        self._spawn("neutron", ["neutron-server", *neutron], env=self._with_plugins())
         for part in ("api", "conductor", "scheduler", "compute"):
             self._spawn(f"nova-{part}", [f"nova-{part}", "--config-file", self._in("nova", "nova.conf")])
         for part in ("api", "scheduler", "volume"):
-            self._spawn(f"cinder-{part}", [f"cinder-{part}", "--config-file", self._in("cinder", "cinder.conf")])
+            cinder = [f"cinder-{part}", "--config-file", self._in("cinder", "cinder.conf")]
+            self._spawn(f"cinder-{part}", cinder, env=self._with_plugins())
 
     def _uwsgi(self, name: str, port: int, program: str, processes: int, environment: dict[str, str]) -> None:
         # One thread a process; and the connection is closed after each answer, which is also said.
@@ -269,8 +271,8 @@ class Testbed:
         options += ["--processes", str(processes), "--add-header", "Connection: close", "--wsgi-file", program]
         self._spawn(name, ["uwsgi", "--http-socket", f"127.0.0.1:{port}", *options], env=environment)
 
-    def _binding(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": self._in("neutron", "binding")}
+    def _with_plugins(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(self.plugins)}
 
     def _in(self, *parts: str) -> str:
         return str(self.state.joinpath(*parts))

@@ -60,6 +60,20 @@ class RealCloud:
         address, _, path = rest.partition("/")
         return f"{scheme}://{address}", f"/{path}"
 
+    @property
+    def project(self) -> str:
+        return str(self.sdk.current_project_id)
+
+    def servers(self) -> list[Any]:
+        """All of the project's, as the SDK has them."""
+        return list(self.sdk.compute.servers())
+
+    def delete(self, ids: set[str]) -> None:
+        """Delete servers, and wait until they are gone."""
+        for key in ids:
+            self.sdk.compute.delete_server(key)
+        self.until(lambda: not ids & {server.id for server in self.servers()}, "the servers are gone")
+
     def boot(self, name: str) -> str:
         """A server as somebody else would make it."""
         flavor = self.sdk.compute.find_flavor("m1.tiny", ignore_missing=False)
@@ -71,10 +85,10 @@ class RealCloud:
 
     def left(self) -> dict[str, list[str]]:
         """What is in the project: servers, volumes, floating addresses, and ports of servers."""
-        project = self.sdk.current_project_id
+        project = self.project
         ports = self.sdk.network.ports(project_id=project)
         return {
-            "servers": [str(one.id) for one in self.sdk.compute.servers()],
+            "servers": [str(one.id) for one in self.servers()],
             "volumes": [str(one.id) for one in self.sdk.block_storage.volumes()],
             "addresses": [str(one.id) for one in self.sdk.network.ips(project_id=project)],
             "ports": [str(one.id) for one in ports if not (one.device_owner or "").startswith("network:")],
@@ -97,7 +111,7 @@ class RealCloud:
             time.sleep(0.5)
 
     def _without_servers(self) -> bool:
-        left = list(self.sdk.compute.servers())
+        left = self.servers()
         for server in left:
             if server.task_state != "deleting":
                 self.sdk.compute.delete_server(server)
