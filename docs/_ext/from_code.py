@@ -52,6 +52,8 @@ def _value(shape: shapes.Type) -> str:
         case shapes.UnionType(types=types):
             plain = [part for part in types if not isinstance(part, shapes.NoneType)]
             return " or ".join(_value(part) for part in plain)
+        case shapes.Metadata(type=inner):
+            return _value(inner)
         case shapes.EnumType(cls=cls):
             return ", ".join(f"`{item.value}`" for item in cls)
         case shapes.LiteralType(values=values):

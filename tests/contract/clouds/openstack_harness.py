@@ -1,4 +1,4 @@
-"""What the driver suite knows of an OpenStack cloud, emulated or real: a fault proxy stands before nova."""
+"""What the driver suite knows of an OpenStack cloud, emulated or real: a fault proxy stands before it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ from pelagos.testing import FaultProxy, request_where
 
 __all__ = ["OpenStackHarness"]
 
-NOVA_REQUESTS = {
+REQUESTS = {
     "create": request_where(method="POST", path="/servers$"),
     "delete": request_where(method="DELETE", path="/servers/"),
     "list": request_where(method="GET", path="/servers/detail$"),
     "find": request_where(method="GET", path="/servers/detail$"),
+    "part": request_where(method="POST", path="/(volumes|ports|floatingips)$"),
+    "unpart": request_where(method="DELETE", path="/(volumes|ports|floatingips)/"),
+    "parts": request_where(method="GET", path="/volumes/detail$"),
 }
+"""By which each verb of the suite is known, as far as the proxy stands before the service."""
 SILENT = ("request_lost", "reply_lost")
 """Faults whose tests wait for a socket's time-out."""
 
 
 class OpenStackHarness(DriverHarness):
-    """``compute``: where nova is, with its path; ``resource``: options of a server of that flavor."""
+    """The proxy stands before ``upstream``, where the services of ``paths`` are; ``resource`` gives the options of a
+    server of a flavor."""
 
     def __init__(
         self,
@@ -35,22 +40,22 @@ class OpenStackHarness(DriverHarness):
         home: Path,
         account: Mapping[str, Any],
         *,
-        compute: tuple[str, str],
+        upstream: str,
+        paths: Mapping[str, str],
         resource: Callable[[str], dict[str, Any]],
         flavor: str,
         socket_timeout: float,
         late_by: float = 1.5,
         patience: float = 5.0,
     ) -> None:
-        upstream, path = compute
         self.patience = patience
         self.proxy = FaultProxy(upstream)
-        self.injector = ProxyInjector(self.proxy, NOVA_REQUESTS, late_by=late_by)
+        self.injector = ProxyInjector(self.proxy, REQUESTS, late_by=late_by)
         self.world = SystemWorld(threads=12)
         self._plugin = plugin
         self._home = home
         self._account = {**account, "socket_timeout": socket_timeout}
-        self._path = path
+        self._paths = paths
         self._resource = resource
         self._flavor = flavor
         self._drivers: list[CloudDriver] = []
@@ -60,7 +65,8 @@ class OpenStackHarness(DriverHarness):
         if self._stack is None:
             self._stack = contextlib.AsyncExitStack()
             await self._stack.enter_async_context(self.proxy)
-        options = {**self._account, "endpoints": {"compute": self.proxy.url + self._path}}
+        endpoints = {service: self.proxy.url + path for service, path in self._paths.items()}
+        options = {**self._account, "endpoints": endpoints}
         driver = await self._plugin.open(
             DriverContext(account="os", world=self.world, home=self._home, options=options)
         )

@@ -9,6 +9,7 @@ import pytest
 
 from contract.clouds.driver_suite import DriverFaultSuite, DriverSuite, SharedAccountSuite
 from contract.clouds.openstack_harness import SILENT, OpenStackHarness
+from pelagos.clouds import ServerSpec
 from pelagos.clouds.openstack import DRIVER
 from support.openstack_emulation import Emulation
 
@@ -20,11 +21,17 @@ class EmulationHarness(OpenStackHarness):
             DRIVER,
             home,
             self.cloud.account,
-            compute=(self.cloud.url, "/compute/v2.1"),
+            upstream=self.cloud.url,
+            paths={"compute": "/compute/v2.1", "network": "/network", "block_storage": "/volume/v3"},
             resource=lambda flavor: {"image": "debian", "flavor": flavor, "networks": ["private"]},
             flavor="m1.tiny",
             socket_timeout=socket_timeout,
         )
+
+    def spec_with_parts(self, name: str) -> ServerSpec:
+        port = {"network": "private", "security_groups": ["web"]}
+        options = {"image": "debian", "flavor": "m1.tiny", "networks": [port], "volume_size": 1, "floating_ip": True}
+        return ServerSpec(name=name, options=options)
 
     async def make_foreign(self) -> str:
         return self.cloud.boot("somebody-elses")

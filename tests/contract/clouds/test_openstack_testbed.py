@@ -30,11 +30,13 @@ class TestbedHarness(OpenStackHarness):
 
     def __init__(self, cloud: RealCloud, home: Path, socket_timeout: float) -> None:
         self.cloud = cloud
+        upstream, path = cloud.compute
         super().__init__(
             DRIVER,
             home,
             cloud.account,
-            compute=cloud.compute,
+            upstream=upstream,
+            paths={"compute": path},
             resource=lambda flavor: {"image": cloud.image, "flavor": flavor, "networks": [cloud.network]},
             flavor="m1.tiny",
             socket_timeout=socket_timeout,

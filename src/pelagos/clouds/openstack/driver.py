@@ -328,7 +328,9 @@ class OpenStackDriver(Catalogue, ForeignReader, ServerAdopter, PartsDriver):
     def _settled(self, server: Server) -> ServerState:
         """Its state, if nova is not about to change it: then another verb would be refused, or be lost."""
         task = str(server.task_state or "")
-        if task.startswith(("power", "reboot", "resum", "suspend", "paus", "unpaus", "shelv", "unshelv", "rescu")):
+        if task.startswith(
+            ("power", "reboot", "resum", "suspend", "paus", "unpaus", "shelv", "unshelv", "rescu", "unrescu")
+        ):
             raise CloudBusy(f"{server.name} is {task}")
         return describe(server).state
 

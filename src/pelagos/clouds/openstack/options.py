@@ -12,6 +12,8 @@ import msgspec
 
 __all__ = ["Network", "NovaResource", "OpenStackAccount", "OpenStackResource", "Wanted"]
 
+Secret = Annotated[str, msgspec.Meta(extra={"secret": True})]
+"""Text that no message shows."""
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Size = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -185,7 +187,7 @@ class OpenStackAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     auth_url: str = ""
     """Another word for ``endpoint``."""
     username: str = ""
-    password: str = ""
+    password: Secret = ""
     user_domain_name: str = "Default"
     user_domain_id: str = ""
     """In place of the name."""
@@ -197,11 +199,11 @@ class OpenStackAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Of the project's name; empty: the user's."""
     project_domain_id: str = ""
     application_credential_id: str = ""
-    application_credential_secret: str = ""
+    application_credential_secret: Secret = ""
     type: Literal["", "password", "application_credential"] = ""
     """With ``application_credential``, ``id`` and ``secret`` are its id and secret, as in an auth file of Occopus."""
     id: str = ""
-    secret: str = ""
+    secret: Secret = ""
 
     region: str = ""
     """None given: the cloud's only region, or its first."""
