@@ -53,6 +53,7 @@ class Testbed:
         self.at = Layout()
         self.state = self.at.state
         self.plugins = self.state / "plugins"
+        self.marker = self.state / "pelagos-testbed"
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
@@ -65,8 +66,14 @@ class Testbed:
         if problem:
             print(problem, file=sys.stderr)
             return 2
+        if not self.ours():
+            print(
+                f"{self.state} is there, and no test bed made it: name another PELAGOS_OPENSTACK_STATE", file=sys.stderr
+            )
+            return 2
         self.down()
         self.state.mkdir(parents=True, mode=0o711)
+        self.marker.touch()
         try:
             self._start()
         except BaseException:
@@ -78,6 +85,9 @@ class Testbed:
 
     def down(self) -> int:
         """Stop all that was started, and remove its files. 0 also if nothing was there."""
+        if not self.ours():
+            print(f"{self.state} was made by no test bed, and stays", file=sys.stderr)
+            return 2
         if self.state.exists():
             self._stop_all()
             shutil.rmtree(self.state)
@@ -89,6 +99,10 @@ class Testbed:
         running = self.running()
         say(f"it runs; {self.usage()}" if running else "it does not run")
         return 0 if running else 1
+
+    def ours(self) -> bool:
+        """Whether the state directory may be removed: a test bed made it, or there is none yet."""
+        return not self.state.exists() or self.marker.exists()
 
     def running(self) -> bool:
         """Whether it was started in full and all its processes live."""

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from contract.clouds.driver_suite import DriverFaultSuite, DriverSuite, SharedAccountSuite
-from contract.clouds.openstack_harness import SILENT, OpenStackHarness
-from pelagos.clouds import ServerSpec
+from contract.clouds.driver_suite import DriverFaultSuite, DriverSuite, SharedAccountSuite, appear, create, limit
+from contract.clouds.openstack_harness import REQUESTS, SILENT, OpenStackHarness
+from pelagos.clouds import CloudDriver, CloudUncertain, CloudUnreachable, PartsDriver, ServerSpec
 from pelagos.clouds.openstack import DRIVER
+from pelagos.testing import ProxyFault
 from support.openstack_emulation import Emulation
 
 
@@ -49,3 +50,31 @@ class TestOpenStackDriver(DriverSuite, DriverFaultSuite, SharedAccountSuite):
         harness = EmulationHarness(tmp_path, 1.0 if silent else 10.0)
         yield harness
         harness.close()
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("fault", [ProxyFault.HALF_CLOSED, ProxyFault.TRUNCATED, ProxyFault.RESET_BEFORE])
+    async def test_answers_that_are_cut(
+        self, driver: CloudDriver, harness: EmulationHarness, fault: ProxyFault
+    ) -> None:
+        harness.proxy.fail(fault, REQUESTS["create"])
+        with pytest.raises(CloudUncertain):
+            await create(driver, harness.spec("one"), "token-one")
+        if fault is not ProxyFault.RESET_BEFORE:
+            await appear(driver, harness, "token-one")
+        harness.proxy.fail(fault, REQUESTS["list"])
+        with pytest.raises(CloudUnreachable):
+            await driver.list_servers(timeout=limit(driver))
+
+    @pytest.mark.anyio
+    async def test_a_success_that_cannot_be_read(self, driver: CloudDriver, harness: EmulationHarness) -> None:
+        """The server is there, so nobody may think that nothing was done."""
+        harness.proxy.fail(ProxyFault.ERROR_AFTER, REQUESTS["create"], status=202, body="<html>thank you</html>")
+        with pytest.raises(CloudUncertain):
+            await create(driver, harness.spec("one"), "token-one")
+        await appear(driver, harness, "token-one")
+        assert isinstance(driver, PartsDriver)
+        for part in driver.parts(harness.spec_with_parts("two")):
+            harness.proxy.fail(ProxyFault.ERROR_AFTER, REQUESTS["part"], status=202, body="<html>thank you</html>")
+            with pytest.raises(CloudUncertain):
+                await driver.create_part(part, token=f"token-{part.key}", timeout=limit(driver))
+        assert len(await driver.list_parts(timeout=limit(driver))) == 3

@@ -169,7 +169,7 @@ class OpenStackDriver(Catalogue, ForeignReader, ServerAdopter, PartsDriver):
             with self._lookup.trusted():
                 made = compute.create_server(**asked)
             return CloudServer(
-                provider_id=str(made.id),
+                provider_id=_id_of(made.id),
                 name=str(asked["name"]),
                 state=ServerState.BUILD,
                 token=token,
@@ -240,7 +240,9 @@ class OpenStackDriver(Catalogue, ForeignReader, ServerAdopter, PartsDriver):
     async def create_part(self, part: PartSpec, *, token: str, timeout: float) -> CloudPart:
         def create() -> CloudPart:
             with self._lookup.trusted():
-                return create_part(self._client, self._lookup, part, token)
+                made = create_part(self._client, self._lookup, part, token)
+            _id_of(made.provider_id)
+            return made
 
         made = await self._write(f"create {part.kind.value} {part.name}", create, timeout)
         return msgspec.structs.replace(made, token=token)
@@ -295,8 +297,11 @@ class OpenStackDriver(Catalogue, ForeignReader, ServerAdopter, PartsDriver):
         size = 0
         if wanted.volume_size == 0:
             size = flavor.disk or self._image_gb(image)
-            if wanted.volume_type:
-                openstack.utils.supports_microversion(compute, _VOLUME_TYPES, raise_exception=True)
+            if wanted.volume_type and not openstack.utils.supports_microversion(compute, _VOLUME_TYPES):
+                raise Unsupported(
+                    "this cloud's nova is too old to make a boot volume of a given type",
+                    advice="Take `volume_type` away, or give `volume_size` a size: then the volume is made beforehand.",
+                )
         return attributes(
             spec,
             wanted,
@@ -363,6 +368,13 @@ class OpenStackDriver(Catalogue, ForeignReader, ServerAdopter, PartsDriver):
             message = f"cannot {what}: no answer within {timeout:g} s"
             # A thread that has begun may be sending at this moment; one that has not, will find the time over.
             raise (CloudUncertain if effect and exchange.begun else CloudUnreachable)(message) from error
+
+
+def _id_of(answered: str | None) -> str:
+    """The id of what was made. The SDK passes over an answer that is none, such as a proxy's page."""
+    if not answered:
+        raise CloudUncertain("the cloud answered a create, and not with what it made")
+    return answered
 
 
 def _age(server: CloudServer) -> tuple[float, str]:

@@ -87,12 +87,15 @@ def translate(error: Exception, exchange: Exchange, what: str, *, about_server: 
             f"cannot {what}: {_short(str(error))}",
             advice="Name the certificates of the cloud in `cacert` of the account, if it signs its own.",
         )
-    return no_answer(exchange, f"cannot {what}: {_short(str(error) or type(error).__name__)}")
+    text = f"cannot {what}: {_short(str(error) or type(error).__name__)}"
+    if isinstance(error, sdk.SDKException) and not (exchange.failed or exchange.uncertain or exchange.happened):
+        return CloudError(text)  # the SDK itself refuses, and would again
+    return no_answer(exchange, text)
 
 
 def no_answer(exchange: Exchange, message: str, *, advice: str | None = None) -> CloudError:
-    """Uncertain if the exchange may have had an effect, unreachable if it certainly had none."""
-    if exchange.uncertain:
+    """Uncertain if the exchange may have had an effect (or had it, and its answer is of no use), else unreachable."""
+    if exchange.uncertain or exchange.happened:
         return CloudUncertain(message, advice=advice)
     return CloudUnreachable(message, advice=advice)
 
@@ -143,9 +146,7 @@ def _by_status(
             return make(CloudRateLimited, retry_after=retry_after_of(_headers(error)))
         case 405 | 406 | 501:
             return make(Unsupported, "This cloud, or its release, lacks the ability.")
-        case 408 | 500 | 502 | 504:
-            return make(CloudUncertain if exchange.uncertain else CloudUnreachable)
-        case _ if status >= 500:
+        case _ if status == 408 or status >= 500:
             return make(CloudUncertain if exchange.uncertain else CloudUnreachable)
         case _:
             return make(CloudRejected)

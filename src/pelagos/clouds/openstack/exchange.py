@@ -39,6 +39,8 @@ class Exchange:
         """A thread has taken it up."""
         self.uncertain = False
         """A request that changes something went out, and no answer said that it changed nothing."""
+        self.happened = False
+        """Such a request was answered by a success, whatever becomes of that answer."""
         self.failed = False
         """Some request got no answer, or one that speaks of a fault of the cloud."""
         self.requests = 0
@@ -64,6 +66,7 @@ class Exchange:
     def answered(self, status: int) -> None:
         """Note the answer. 503 comes from a front end that reached nobody; other 5xx say nothing of the effect."""
         self.failed = self.failed or status >= 500
+        self.happened = self.happened or (self.uncertain and status < 300)
         if status < 500 or status == 503:
             self.uncertain = False
 

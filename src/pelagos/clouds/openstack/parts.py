@@ -201,7 +201,7 @@ def _port_of(client: Client, port_id: str) -> Port | None:
 def _volume(volume: Volume) -> CloudPart:
     status = str(volume.status or "creating")
     return CloudPart(
-        provider_id=str(volume.id),
+        provider_id=str(volume.id or ""),
         kind=PartKind.VOLUME,
         name=str(volume.name or ""),
         token=str((volume.metadata or {}).get(TOKEN, "")),
@@ -213,7 +213,7 @@ def _volume(volume: Volume) -> CloudPart:
 def _port(port: Port) -> CloudPart:
     fixed = port.fixed_ips or []
     return CloudPart(
-        provider_id=str(port.id),
+        provider_id=str(port.id or ""),
         kind=PartKind.PORT,
         name=str(port.name or ""),
         token=_token(port.description),
@@ -223,7 +223,7 @@ def _port(port: Port) -> CloudPart:
 
 def _address(address: FloatingIP) -> CloudPart:
     return CloudPart(
-        provider_id=str(address.id),
+        provider_id=str(address.id or ""),
         kind=PartKind.ADDRESS,
         name=str(address.floating_ip_address or ""),
         token=_token(address.description),

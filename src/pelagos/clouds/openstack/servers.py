@@ -69,10 +69,10 @@ _TELLING = ("PAUSED", "RESCUE", "RESIZE", "SHELVED", "SHELVED_OFFLOADED", "SUSPE
 
 
 def state_of(status: str, task: str = "") -> ServerState:
-    """The port's state for nova's status and task (both as nova says them; empty status: it was just asked for)."""
+    """The port's state for nova's status and task, both as nova says them."""
     if task in ("deleting", "soft-deleting"):
         return ServerState.DELETING
-    state = _STATES.get(status.upper() or "BUILD", ServerState.UNKNOWN)
+    state = _STATES.get(status.upper(), ServerState.UNKNOWN)
     if state is ServerState.ACTIVE and task.startswith("reboot"):
         return ServerState.REBOOT
     return state
@@ -212,7 +212,7 @@ def _reason(server: Server, status: str, state: ServerState) -> str:
     if state is ServerState.ERROR:
         return str(fault.get("message") or "the cloud says ERROR, and not why")
     if state is ServerState.UNKNOWN:
-        return f"the cloud says {status}"
+        return f"the cloud says {status or 'nothing of its state'}"
     return f"the cloud says {status}" if status in _TELLING else ""
 
 

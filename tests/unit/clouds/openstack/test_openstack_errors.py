@@ -14,6 +14,7 @@ from pelagos.clouds.errors import (
     CloudAuthFailed,
     CloudBusy,
     CloudCapacity,
+    CloudError,
     CloudRateLimited,
     CloudRejected,
     CloudUncertain,
@@ -22,7 +23,7 @@ from pelagos.clouds.errors import (
 )
 from pelagos.clouds.openstack.errors import retry_after_of, translate
 from pelagos.clouds.openstack.exchange import DeadlinePassed, Exchange
-from pelagos.model.errors import PelagosError, Unsupported
+from pelagos.model.errors import PelagosError, Retry, Unsupported
 
 WHAT = "create server web-1"
 
@@ -132,6 +133,18 @@ def test_a_service_that_is_not_there_or_cannot_be_asked() -> None:
     down = exchange()
     down.broken(requests.exceptions.ConnectionError("reset"))
     assert type(translate(absent, down, WHAT)) is CloudUnreachable
+
+
+def test_what_the_sdk_itself_refuses_is_final_unless_something_was_sent() -> None:
+    error = translate(sdk.InvalidRequest("no such attribute"), exchange(), WHAT)
+    assert (type(error), error.retry) == (CloudError, Retry.NEVER)
+    assert type(translate(sdk.InvalidRequest("?"), exchange(sent=True), WHAT)) is CloudUncertain
+
+
+def test_a_success_whose_answer_is_of_no_use_is_uncertain() -> None:
+    watched = exchange(sent=True)
+    watched.answered(202)
+    assert type(translate(requests.exceptions.JSONDecodeError("?", "<html>", 0), watched, WHAT)) is CloudUncertain
 
 
 def test_errors_of_the_family_pass() -> None:

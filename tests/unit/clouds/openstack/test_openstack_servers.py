@@ -122,7 +122,7 @@ def test_why_it_failed() -> None:
 @pytest.mark.parametrize(
     ("status", "task", "expected"),
     [
-        ("", "", ServerState.BUILD),
+        ("", "", ServerState.UNKNOWN),
         ("BUILD", "spawning", ServerState.BUILD),
         ("BUILD", "deleting", ServerState.DELETING),
         ("ACTIVE", "", ServerState.ACTIVE),
