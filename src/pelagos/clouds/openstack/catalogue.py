@@ -49,10 +49,9 @@ class Lookup:
     def flavor(self, key: str) -> Flavor:
         """The flavor with this id or name."""
         kept = self._flavors
-        fresh = kept is None or kept[0] < self._clock()
-        known = self._list_flavors() if kept is None or fresh else kept[1]
+        known = kept[1] if kept is not None and kept[0] >= self._clock() else self._list_flavors()
         found = _pick_flavor(known, key)
-        if found is None and not fresh:
+        if found is None and kept is not None and known is kept[1]:
             known = self._list_flavors()
             found = _pick_flavor(known, key)
         if found is None:

@@ -19,7 +19,7 @@ import openstack.utils
 from pelagos.clouds.errors import CloudBusy, CloudRejected, CloudUncertain, CloudUnreachable, ServerNotFound
 from pelagos.clouds.openstack.catalogue import Lookup, flavors, images
 from pelagos.clouds.openstack.connection import Client, check_scope, connect
-from pelagos.clouds.openstack.errors import FOREIGN, translate
+from pelagos.clouds.openstack.errors import FOREIGN, gone_is_fine, translate
 from pelagos.clouds.openstack.exchange import Exchange, WatchedSession
 from pelagos.clouds.openstack.options import NovaResource, OpenStackAccount, OpenStackResource, Wanted
 from pelagos.clouds.openstack.parts import associate, create_part, delete_part, list_parts, parts_of
@@ -181,7 +181,8 @@ class OpenStackDriver(Catalogue, ForeignReader, ServerAdopter, PartsDriver):
 
     async def delete_server(self, provider_id: str, *, timeout: float) -> None:
         def delete() -> None:
-            self._client.compute().delete_server(provider_id)  # a 404 passes
+            with gone_is_fine():
+                self._client.compute().delete_server(provider_id, ignore_missing=False)
 
         await self._write(f"delete server {provider_id}", delete, timeout, about_server=True)
 
@@ -256,10 +257,10 @@ class OpenStackDriver(Catalogue, ForeignReader, ServerAdopter, PartsDriver):
         deadline = self._world.monotonic() + timeout
 
         def finish() -> str:
-            self._get(self._client.compute(), provider_id)
             return associate(self._client, self._lookup, provider_id, spec, wanted)
 
-        address = await self._write(f"finish server {provider_id}", finish, timeout, about_server=True)
+        await self.get_server(provider_id, timeout=timeout)
+        address = await self._write(f"finish server {provider_id}", finish, deadline - self._world.monotonic())
         patience = self._world.monotonic() + _NEWS
         while True:
             left = deadline - self._world.monotonic()

@@ -6,8 +6,9 @@ the words of the service's own message decide (they are not translated unless as
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keystoneauth1.exceptions as identity
@@ -28,7 +29,7 @@ from pelagos.clouds.errors import (
 from pelagos.clouds.openstack.exchange import DeadlinePassed, Exchange
 from pelagos.model.errors import PelagosError, Unsupported
 
-__all__ = ["FOREIGN", "NO_SERVICE", "no_answer", "retry_after_of", "translate"]
+__all__ = ["FOREIGN", "NO_SERVICE", "gone_is_fine", "no_answer", "retry_after_of", "translate"]
 
 FOREIGN: tuple[type[Exception], ...] = (
     sdk.SDKException,
@@ -128,6 +129,10 @@ def _by_status(
             return make(CloudCapacity, "Raise the project's quota, or delete what is not needed.")
         case 403:
             return make(CloudRejected, "The account's roles do not allow this; ask the cloud's administrator.")
+        case 404 if isinstance(error, identity.HttpError):
+            return make(CloudRejected, "Check `endpoint` of the account: the identity service is not there.")
+        case 404 if isinstance(error, sdk.HttpException) and not _says_absent(error):
+            return make(CloudUnreachable, "The service's front end answered in its place.")
         case 404 if about_server:
             return make(ServerNotFound)
         case 400 | 409 if _QUOTA.search(said):
@@ -150,6 +155,22 @@ def _by_status(
             return make(CloudUncertain if exchange.uncertain else CloudUnreachable)
         case _:
             return make(CloudRejected)
+
+
+@contextlib.contextmanager
+def gone_is_fine() -> Iterator[None]:
+    """Whatever this block asks about or deletes may be gone: the block then ends, without an error."""
+    try:
+        yield
+    except sdk.NotFoundException as error:
+        if not _says_absent(error):
+            raise
+
+
+def _says_absent(error: sdk.HttpException) -> bool:
+    """Whether it is the service that says 404, in its JSON. A front end's page says nothing of the thing asked for."""
+    response = error.response
+    return response is not None and "json" in response.headers.get("Content-Type", "")
 
 
 def _headers(error: sdk.HttpException | identity.HttpError) -> Mapping[str, str]:

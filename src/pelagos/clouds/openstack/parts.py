@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, assert_never
 
-import openstack.exceptions
-
 from pelagos.clouds.errors import CloudBusy
 from pelagos.clouds.openstack.catalogue import Lookup
-from pelagos.clouds.openstack.connection import Client
+from pelagos.clouds.openstack.connection import Client, Network
+from pelagos.clouds.openstack.errors import gone_is_fine
 from pelagos.clouds.openstack.options import Wanted
 from pelagos.clouds.openstack.servers import BOOT_VOLUME, TOKEN, part_of, port_key
 from pelagos.clouds.values import CloudPart, PartKind, PartSpec, ServerSpec
@@ -126,30 +125,27 @@ def delete_part(client: Client, part: CloudPart) -> None:
     match part.kind:
         case PartKind.VOLUME:
             storage = client.block_storage()
-            try:
+            with gone_is_fine():
                 status = str(storage.get_volume(part.provider_id).status)
-            except openstack.exceptions.NotFoundException:
-                return
-            if status in _MOVING:
-                raise CloudBusy(f"the volume {part.provider_id} is {status}")
-            if status != "deleting":
-                storage.delete_volume(part.provider_id)
+                if status in _MOVING:
+                    raise CloudBusy(f"the volume {part.provider_id} is {status}")
+                if status != "deleting":
+                    storage.delete_volume(part.provider_id, ignore_missing=False)
         case PartKind.PORT:
             network = client.network()
-            port = _port_of(client, part.provider_id)
-            if port is not None and port.device_id:
-                raise CloudBusy(f"the port {part.provider_id} belongs to {port.device_id}")
-            network.delete_port(part.provider_id)
+            with gone_is_fine():
+                owner = network.get_port(part.provider_id).device_id
+                if owner:
+                    raise CloudBusy(f"the port {part.provider_id} belongs to {owner}")
+                network.delete_port(part.provider_id, ignore_missing=False)
         case PartKind.ADDRESS:
             network = client.network()
-            try:
+            with gone_is_fine():
                 address = network.get_ip(part.provider_id)
-            except openstack.exceptions.NotFoundException:
-                return
-            port = _port_of(client, str(address.port_id)) if address.port_id else None
-            if port is not None and port.device_id:
-                raise CloudBusy(f"the address {address.floating_ip_address} is that of {port.device_id}")
-            network.delete_ip(part.provider_id)
+                owner = _owner(network, address.port_id)
+                if owner:
+                    raise CloudBusy(f"the address {address.floating_ip_address} is that of {owner}")
+                network.delete_ip(part.provider_id, ignore_missing=False)
         case PartKind.NETWORK:
             raise Unsupported("the OpenStack driver makes no networks for servers")
         case _:
@@ -191,11 +187,13 @@ def _all(client: Client) -> Iterator[CloudPart]:
         yield from (_address(address) for address in network.ips(project_id=mine))
 
 
-def _port_of(client: Client, port_id: str) -> Port | None:
-    try:
-        return client.network().get_port(port_id)
-    except openstack.exceptions.NotFoundException:
-        return None
+def _owner(network: Network, port_id: str | None) -> str:
+    """Id of the server that has the port; empty if there is none."""
+    owner = ""
+    if port_id:
+        with gone_is_fine():
+            owner = str(network.get_port(port_id).device_id or "")
+    return owner
 
 
 def _volume(volume: Volume) -> CloudPart:

@@ -21,7 +21,7 @@ from pelagos.clouds.errors import (
     CloudUnreachable,
     ServerNotFound,
 )
-from pelagos.clouds.openstack.errors import retry_after_of, translate
+from pelagos.clouds.openstack.errors import gone_is_fine, retry_after_of, translate
 from pelagos.clouds.openstack.exchange import DeadlinePassed, Exchange
 from pelagos.model.errors import PelagosError, Retry, Unsupported
 
@@ -98,6 +98,19 @@ def test_faults_of_the_cloud_in_a_call_that_only_reads(status: int) -> None:
 
 def test_404_of_a_server() -> None:
     assert type(said(404, "Instance 1 could not be found.", about_server=True)) is ServerNotFound
+
+
+def test_404_of_a_front_end_or_the_identity_service_says_nothing_of_a_server() -> None:
+    page = answer(404)
+    page.headers["Content-Type"] = "text/html"
+    page._content = b"<html>404 Not Found</html>"
+    with pytest.raises(sdk.NotFoundException) as caught:
+        sdk.raise_from_response(page)
+    assert type(translate(caught.value, exchange(), WHAT, about_server=True)) is CloudUnreachable
+    with pytest.raises(sdk.NotFoundException), gone_is_fine():
+        raise caught.value
+    absent = identity.NotFound("no such path", response=answer(404))
+    assert type(translate(absent, exchange(), WHAT, about_server=True)) is CloudRejected
 
 
 def test_what_the_cloud_asks_to_wait() -> None:
