@@ -46,7 +46,7 @@ def spec(context: Contextualisation) -> ServerSpec:
     )
     reality = Reality(compiled, {}, [instance_row])
     row = cast(InfrastructureRow, SimpleNamespace(id="infra-1", name="shop", compiled=compiled))
-    return Renderer(AnyResource()).server_spec(row, reality, reality.instances["i1"])
+    return Renderer(AnyResource()).server_spec(row, reality, reality.instances["i1"])[0]
 
 
 def docker(**fields: Any) -> ServerSpec:
