@@ -24,6 +24,9 @@ class AnyResource:
     def validate_resource(self, type: str, keys: Any, /) -> tuple[dict[str, Any], list[tuple[str | None, str]]]:
         return dict(keys), []
 
+    def description(self, name: str, /) -> dict[str, Any]:
+        return {}
+
 
 def spec(context: Contextualisation) -> ServerSpec:
     compiled = CompiledInfrastructure(
