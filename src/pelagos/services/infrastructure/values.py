@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from pelagos.model.diagnostics import Position
+from pelagos.services.infrastructure.policies import NodePolicy
 
 __all__ = [
     "AttributeMapping",
@@ -122,6 +123,7 @@ class CompiledNode(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     mappings: tuple[AttributeMapping, ...] = ()
     fingerprint: str = ""
     """Changes when anything does that its instances were made from."""
+    policy: NodePolicy = NodePolicy()
     retired: bool = False
     """No longer described; kept with its dependencies until its last instance is destroyed, in order."""
     position: Position | None = None
