@@ -25,7 +25,8 @@ TRANSITIONS: Mapping[str, Mapping[str | None, frozenset[str]]] = {
     },
     "attempt": {
         None: frozenset({"open"}),
-        "open": frozenset({"open", "done", "refused", "absent"}),
+        "open": frozenset({"open", "done", "refused", "absent", "released"}),
+        "released": frozenset({"open", "done", "released"}),
         "done": frozenset(),
         "refused": frozenset(),
         "absent": frozenset(),

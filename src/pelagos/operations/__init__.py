@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pelagos.operations.calls import Backoff
 from pelagos.operations.engine import OperationsEngine, RefreshResult
-from pelagos.operations.journal import submit_creates, submit_deletes, submit_power
+from pelagos.operations.journal import submit_adoptions, submit_creates, submit_deletes, submit_power
 from pelagos.operations.kinds import KINDS, Effect, Kind, Step
 from pelagos.operations.reading import operations_by_id, operations_by_request, operations_of_targets
-from pelagos.operations.records import NewServer, OperationRecord, ServerAction
+from pelagos.operations.records import Adoption, NewServer, OperationRecord, OrphanRemoval, ServerAction
+from pelagos.operations.surveying import Survey
 from pelagos.operations.worker import EngineConfig
 
 __all__ = [
     "KINDS",
+    "Adoption",
     "Backoff",
     "Effect",
     "EngineConfig",
@@ -19,12 +21,15 @@ __all__ = [
     "NewServer",
     "OperationRecord",
     "OperationsEngine",
+    "OrphanRemoval",
     "RefreshResult",
     "ServerAction",
     "Step",
+    "Survey",
     "operations_by_id",
     "operations_by_request",
     "operations_of_targets",
+    "submit_adoptions",
     "submit_creates",
     "submit_deletes",
     "submit_power",

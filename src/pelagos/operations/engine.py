@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from pelagos.clouds.errors import CloudUnreachable
 from pelagos.clouds.pool import Pool
-from pelagos.clouds.port import ListenerOracle
+from pelagos.clouds.port import ListenerOracle, ServerAdopter
 from pelagos.clouds.values import CommandResult
 from pelagos.model.errors import (
     Conflict,
@@ -33,7 +33,8 @@ from pelagos.model.states import OperationState
 from pelagos.model.world import World
 from pelagos.operations import journal
 from pelagos.operations.reading import operations_by_id
-from pelagos.operations.records import NewServer, OperationRecord, ServerAction
+from pelagos.operations.records import Adoption, NewServer, OperationRecord, OrphanRemoval, ServerAction
+from pelagos.operations.surveying import Reader, Survey, survey
 from pelagos.operations.watching import Elsewhere
 from pelagos.operations.worker import AccountWorker, EngineConfig
 from pelagos.store import LeaseKeeper, Store
@@ -126,6 +127,29 @@ class OperationsEngine:
             partial(journal.submit_deletes, scope=scope, actions=actions, now=self._world.now(), fence=fence)
         )
 
+    async def adopt_servers(
+        self, scope: Scope, requests: Sequence[Adoption], fence: Fence | None = None
+    ) -> list[OperationRecord]:
+        """Journal adoptions; see :func:`pelagos.operations.journal.submit_adoptions`. Raises NotFound (account) and
+        Unsupported (its driver cannot adopt) too."""
+        for name in dict.fromkeys(request.account for request in requests):
+            if not isinstance((await self._worker(name).cloud()).driver, ServerAdopter):
+                raise Unsupported(
+                    f"servers of the cloud account {name} cannot be adopted",
+                    advice="Its driver cannot mark a server that is there already as ours.",
+                )
+        return await self._submit(
+            partial(journal.submit_adoptions, scope=scope, requests=requests, now=self._world.now(), fence=fence)
+        )
+
+    async def remove_orphans(self, scope: Scope, requests: Sequence[OrphanRemoval]) -> list[OperationRecord]:
+        """Journal deletions of what no record knows; see :func:`pelagos.operations.journal.submit_orphan_removals`."""
+        for request in requests:
+            self._pool.account(request.account)
+        return await self._submit(
+            partial(journal.submit_orphan_removals, scope=scope, requests=requests, now=self._world.now())
+        )
+
     async def power_servers(
         self, scope: Scope, verb: str, actions: Sequence[ServerAction], fence: Fence | None = None
     ) -> list[OperationRecord]:
@@ -207,6 +231,23 @@ class OperationsEngine:
         async with self._reads[account]:
             return await cloud.read(
                 driver.verify_listener, provider_id, address, port, timeout=cloud.capabilities.call_timeout
+            )
+
+    async def survey(self, account: str, *, known: Sequence[str] = (), foreign: bool = False) -> Survey:
+        """What the account's cloud shows now; nothing is written. Raises NotFound (account)."""
+        worker = self._worker(account)
+        try:
+            cloud = await worker.cloud()
+        except PelagosError as error:
+            return Survey(account=account, started_at=self._world.now(), error=error.payload())
+        async with self._reads[account]:
+            return await survey(
+                account,
+                Reader(cloud),
+                self._world.now(),
+                known=known,
+                foreign=foreign,
+                parallel=self._config.parallel_reads,
             )
 
     def snapshot(self) -> dict[str, Any]:

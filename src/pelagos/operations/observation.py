@@ -329,7 +329,11 @@ def unknown_events(
 def _why_stray(row: Any, server: CloudServer, started_at: float, settle: float) -> str | None:
     # What is being deleted is given time; one that is stuck in it is deleted again.
     patience = _DELETING_PATIENCE if server.state is ServerState.DELETING else 0.0
-    if row.state == "open" or row.closed_at + patience > started_at or server.state is ServerState.DELETED:
+    if (
+        row.state in ("open", "released")
+        or row.closed_at + patience > started_at
+        or server.state is ServerState.DELETED
+    ):
         return None
     if row.state in ("absent", "refused"):
         return "it arrived after its attempt was given up"

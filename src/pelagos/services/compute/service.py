@@ -6,14 +6,23 @@ whoever asks, and ids. Truth is in the store, so any number of these may serve, 
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 
 from pelagos.model.errors import Conflict
 from pelagos.model.states import ServerState
-from pelagos.operations import NewServer, OperationRecord, OperationsEngine, ServerAction
+from pelagos.operations import (
+    Adoption,
+    NewServer,
+    OperationRecord,
+    OperationsEngine,
+    OrphanRemoval,
+    ServerAction,
+)
 from pelagos.process import ServiceProcess, current_context, operation
 from pelagos.services.compute.messages import (
     Accepted,
+    AdoptServers,
     ConsoleOutput,
     ConsoleRequest,
     CreateServers,
@@ -26,7 +35,10 @@ from pelagos.services.compute.messages import (
     PowerServers,
     RefreshAccounts,
     Refreshed,
+    RemoveOrphans,
     ServerRef,
+    SurveyAccounts,
+    Surveys,
 )
 from pelagos.services.compute.queries import ServerRow, get_server
 from pelagos.store import Store
@@ -81,6 +93,46 @@ class ComputeService(ServiceProcess):
         actions = self._actions(request.items)
         scope = current_context().scope
         return _accepted(await self._engine.power_servers(scope, request.verb, actions, request.fence))
+
+    @operation
+    async def adopt_servers(self, request: AdoptServers) -> Accepted:
+        """Journal adoptions, all or none. Raises Conflict, LeaseLost, NotFound (account), Unsupported."""
+        items = [
+            Adoption(
+                operation_id=self.world.new_id(),
+                request_id=item.request_id,
+                server_id=item.server_id,
+                account=item.account,
+                provider_id=item.provider_id,
+                token=item.token,
+                spec=item.spec,
+                infrastructure_id=item.infrastructure_id,
+                instance_id=item.instance_id,
+            )
+            for item in request.items
+        ]
+        return _accepted(await self._engine.adopt_servers(current_context().scope, items, request.fence))
+
+    @operation
+    async def remove_orphans(self, request: RemoveOrphans) -> Accepted:
+        """Journal deletions of servers that no record knows. Raises Conflict, NotFound (account)."""
+        items = [
+            OrphanRemoval(
+                operation_id=self.world.new_id(),
+                request_id=item.request_id,
+                account=item.account,
+                provider_id=item.provider_id,
+                token=item.token,
+            )
+            for item in request.items
+        ]
+        return _accepted(await self._engine.remove_orphans(current_context().scope, items))
+
+    @operation
+    async def survey(self, request: SurveyAccounts) -> Surveys:
+        """What clouds show now. Never raises for a cloud's sake: see ``error`` of each. Raises NotFound (account)."""
+        looks = (self._engine.survey(item.account, known=item.known, foreign=request.foreign) for item in request.items)
+        return Surveys(tuple(await asyncio.gather(*looks)))
 
     @operation
     async def refresh(self, request: RefreshAccounts) -> Refreshed:
