@@ -26,10 +26,21 @@ from pelagos.model.world import World
 from pelagos.services.compute.facts import ServerFacts, server_facts, server_facts_of
 from pelagos.services.compute.messages import RefreshAccounts, Refreshed
 from pelagos.services.infrastructure import records
-from pelagos.services.infrastructure.changes import Changes
+from pelagos.services.infrastructure.changes import Changes, ProtectedMeanwhile
 from pelagos.services.infrastructure.commanding import Commanding, Compute
+from pelagos.services.infrastructure.healing import Pauses
 from pelagos.services.infrastructure.health import Prober
-from pelagos.services.infrastructure.reality import Create, Decision, Destroy, Instance, Mode, Node, Reality
+from pelagos.services.infrastructure.mending import Mending
+from pelagos.services.infrastructure.reality import (
+    Create,
+    Decision,
+    Destroy,
+    Instance,
+    Mode,
+    Node,
+    Reality,
+    Restart,
+)
 from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow
 from pelagos.services.infrastructure.rendering import Renderer
 from pelagos.services.infrastructure.running import Running, lacking
@@ -72,6 +83,7 @@ class Maintainer:
         self.changes = Changes(infrastructure_id)
         self.running = Running(self)
         self.commanding = Commanding(self, compute)
+        self.mending = Mending(self)
         self.renderer = renderer
         self._accounts = accounts
         self._wake = asyncio.Event()
@@ -81,7 +93,6 @@ class Maintainer:
         self._row: InfrastructureRow | None = None
         self._reality: Reality | None = None
         self.health = HealthWatch(self, prober, self._wake.set)
-        self._failed_at: dict[str, float] = {}
         self.reload = False
         """What is remembered no longer fits what the step in progress writes."""
         self._next_pass = 0.0
@@ -167,6 +178,7 @@ class Maintainer:
         if row is None or row.deleted_at is not None:
             return
         self._reality = Reality(row.compiled, nodes, living)
+        self._reality.pauses = Pauses(self.settings.backoff, self.settings.backoff_max)
         self.commanding.reset({fact.id for fact in facts})
         for fact in facts:
             self._take_in(fact)
@@ -214,20 +226,34 @@ class Maintainer:
         self.reality.end_back_offs(now)
         run = self.running.current
         decisions = self.reality.decide(
-            self.mode, now=now, budget=self.running.budget(), run_id=run.id if run else None
+            self.mode,
+            now=now,
+            budget=self.running.budget(),
+            run_id=run.id if run else None,
+            choice=run.parameters.choice if run else None,
         )
         self._carry_out(decisions, now)
         self.running.see_to(now)
         if not self.changes.dropping:
             self._note_state(now)
-        if await self.changes.flush(self.store, self._fence, self.row.scope):
-            return False
+        try:
+            if await self.changes.flush(self.store, self._fence, self.row.scope):
+                return False
+        except ProtectedMeanwhile:
+            await self._start_over()
+            return True
         if self.reload:
             self.reload = False
             await self.load()
         await self.commanding.send(now)
         self.health.launch(group, now)
         return self.resident or self.running.current is not None or self.running.hinted
+
+    async def _start_over(self) -> None:
+        """What was decided could not be written: forget it, and look at the store again."""
+        self.changes = Changes(self.id)
+        self.running = Running(self)
+        await self.load()
 
     def _until_next(self) -> float | None:
         """Seconds until something is to be done without a hint; None: only a hint can bring anything."""
@@ -266,6 +292,7 @@ class Maintainer:
         except PelagosError as error:
             _log.warning("accounts not listed", infrastructure=self.id, error=str(error))
             return None
+        self.mending.listed(answer.errors, self.world.now())
         for fact in await self.store.read(lambda connection: server_facts_of(connection, self.id)):
             instance = self.reality.by_server.get(fact.id)
             if instance is not None and (
@@ -300,11 +327,14 @@ class Maintainer:
                 self._refused(instance, fact.delete_error)
             instance.delete_final = fact.delete_failed
             return
+        if row.restarting_since is not None and self.mending.settling(instance, fact):
+            return
         match fact.state:
             case ServerState.ACTIVE:
                 self._take_in_active(instance, before)
             case ServerState.STOPPED:
                 if row.state is not InstanceState.SHUTDOWN:
+                    self.mending.failed(instance, fact.reason or "its server is stopped")
                     self.set_state(instance, InstanceState.SHUTDOWN, fact.reason or "its server is stopped")
                     self.event("instance.shutdown", row, reason=row.reason)
             case ServerState.ERROR | ServerState.DELETED | ServerState.DELETING:
@@ -335,9 +365,12 @@ class Maintainer:
 
     def set_state(self, instance: Instance, state: InstanceState, reason: str) -> None:
         """Change an instance's state in memory, and note it for the next transaction."""
+        row, now = instance.row, self.world.now()
+        if row.state is InstanceState.READY and now - row.updated_at >= self.settings.stable:
+            row.restarts = 0
         self.reality.set_state(instance, state)
-        instance.row.reason = reason
-        instance.row.updated_at = self.world.now()
+        row.reason = reason
+        row.updated_at = now
         self.changes.instance(instance.row)
 
     def event(self, kind: str, row: InstanceRow | None = None, **data: Any) -> None:
@@ -353,9 +386,12 @@ class Maintainer:
         now = self.world.now()
         first = row.ready_at is None
         row.ready_at = row.ready_at or now
-        row.failing_since, row.check_failures = None, 0
+        row.failing_since, row.check_failures, row.restarting_since = None, 0, None
         self.set_state(instance, InstanceState.READY, "")
-        record = self.reality.nodes[row.node].record
+        node = self.reality.nodes[row.node]
+        record = node.record
+        if first and node.compiled.policy.protect:
+            self.protect(instance)
         if record.error is not None or record.retry_at is not None:
             record.retry_at, record.error = None, None
             self.changes.node(record)
@@ -363,6 +399,13 @@ class Maintainer:
         if first:
             data["seconds"] = round(now - row.created_at, 3)
         self.event("instance.ready", row, **data)
+
+    def protect(self, instance: Instance) -> None:
+        """Its node's policy says that nobody destroys it."""
+        if not instance.row.protected:
+            instance.row.protected = True
+            self.changes.protect(instance.row.id)
+            self.event("instance.protected", instance.row, protected=True, by="policy")
 
     def _urls(self, instance: Instance) -> list[str]:
         implementation = self.reality.implementation_of(instance)
@@ -380,9 +423,9 @@ class Maintainer:
         payload = error or ErrorPayload(code="instance_failed", message=reason, retry=Retry.TRANSIENT)
         if row.ready_at is not None and now - row.ready_at >= self.settings.stable:
             record.failures = 0
-        if row.created_at >= self._failed_at.get(row.node, 0.0):
-            record.failures += 1  # instances of one generation that fail together are one failure
-        self._failed_at[row.node] = now
+        if self.mending.failed(instance, reason):
+            record.failures += 1
+        row.restarting_since = None
         record.error = payload
         self.changes.node(record)
         self.set_state(instance, InstanceState.FAILED, reason)
@@ -437,6 +480,8 @@ class Maintainer:
                     if surplus:
                         self.running.commit()
                     self._destroy(self.reality.instances[instance_id], reason)
+                case Restart():
+                    self.mending.restart(decision)
 
     def _create(self, node: Node, count: int, now: float) -> None:
         choices = node.compiled.implementations

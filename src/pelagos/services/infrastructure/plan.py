@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, assert_never
 
 import msgspec
 
 from pelagos.model.states import InfrastructureState, InstanceState, ServerState
 from pelagos.services.infrastructure.graph import critical_path
+from pelagos.services.infrastructure.policies import ScaleDown
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode
 from pelagos.wire.infrastructures import PlanAction, PlanView
 
@@ -38,6 +39,12 @@ class ObservedInstance(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float
     server: ServerState | None = None
     reason: str = ""
+    since: float = 0.0
+    """When its state changed last."""
+    was_ready: bool = True
+    protected: bool = False
+    restarts: int = 0
+    restarting: bool = False
 
 
 def verdict(state: InstanceState, server: ServerState | None) -> tuple[Verdict, str]:
@@ -74,9 +81,19 @@ _LEAST_READY_FIRST = {
 }
 
 
-def choose_surplus(instances: Sequence[ObservedInstance], count: int) -> list[str]:
-    """Which ``count`` instances go when there are too many: those not ready first, then the youngest."""
-    order = sorted(instances, key=lambda i: (_LEAST_READY_FIRST.get(i.state, 9), -i.created_at, i.id))
+def choose_surplus(instances: Sequence[ObservedInstance], count: int, choice: ScaleDown = "unhealthy") -> list[str]:
+    """Which ``count`` instances go when there are too many: by ``choice`` those not ready first and then the youngest,
+    the youngest, or the oldest. Protected ones never; so there may be fewer."""
+    free = [instance for instance in instances if not instance.protected]
+    match choice:
+        case "unhealthy":
+            order = sorted(free, key=lambda i: (_LEAST_READY_FIRST.get(i.state, 9), -i.created_at, i.id))
+        case "youngest":
+            order = sorted(free, key=lambda i: (-i.created_at, i.id))
+        case "oldest":
+            order = sorted(free, key=lambda i: (i.created_at, i.id))
+        case _:
+            assert_never(choice)
     return [instance.id for instance in order[:count]]
 
 

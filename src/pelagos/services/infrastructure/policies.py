@@ -43,9 +43,10 @@ class HealPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     unreachable_after: float = 300.0
     restarts: int = 3
     """Restarts of one instance in a row; the next failure replaces it."""
-    backoff: float = 2.0
-    """Before the second attempt in a row; doubles with each, up to ``backoff_max``."""
-    backoff_max: float = 300.0
+    backoff: float | None = None
+    """Before the second attempt in a row; doubles with each, up to ``backoff_max``. None: 2."""
+    backoff_max: float | None = None
+    """None: 300."""
     attempts: int = 10
     """Failures of the node within ``window`` after which its breaker opens: nothing more is healed until it is closed
     by a person or a new description. 0: it never opens."""

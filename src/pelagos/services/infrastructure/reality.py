@@ -13,16 +13,19 @@ Memory is never the truth: it is loaded from the store when the lease is taken, 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from typing import assert_never
 
 import msgspec
 
 from pelagos.model.states import InstanceState, ServerState
-from pelagos.services.infrastructure.plan import ObservedInstance, Verdict, choose_surplus, verdict
+from pelagos.services.infrastructure.healing import PAUSES, Treatment, treat
+from pelagos.services.infrastructure.plan import ObservedInstance, choose_surplus
+from pelagos.services.infrastructure.policies import ScaleDown
 from pelagos.services.infrastructure.records import InstanceRow, NodeRow
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode, Implementation
 
-__all__ = ["Create", "Decision", "Destroy", "Instance", "Mode", "Node", "Reality"]
+__all__ = ["Create", "Decision", "Destroy", "Instance", "Mode", "Node", "Reality", "Restart"]
 
 
 class Mode(enum.Enum):
@@ -51,7 +54,15 @@ class Destroy(msgspec.Struct, frozen=True):
     surplus: bool = False
 
 
-Decision = Create | Destroy
+class Restart(msgspec.Struct, frozen=True):
+    """``verb``: ``start`` a stopped server, or ``reboot`` one that runs."""
+
+    instance_id: str
+    verb: str
+    reason: str
+
+
+Decision = Create | Destroy | Restart
 
 
 class Instance:
@@ -92,8 +103,22 @@ class Instance:
     def observed(self) -> ObservedInstance:
         row = self.row
         return ObservedInstance(
-            id=row.id, node=row.node, state=row.state, created_at=row.created_at, server=self.server
+            id=row.id,
+            node=row.node,
+            state=row.state,
+            created_at=row.created_at,
+            server=self.server,
+            since=row.updated_at,
+            was_ready=row.ready_at is not None,
+            protected=row.protected,
+            restarts=row.restarts,
+            restarting=row.restarting_since is not None,
         )
+
+    @property
+    def kept_by_protection(self) -> bool:
+        """It is protected, and there is something to protect."""
+        return self.row.protected and self.server is not ServerState.DELETED
 
 
 class Node:
@@ -117,6 +142,14 @@ class Node:
     @property
     def name(self) -> str:
         return self.compiled.name
+
+    @property
+    def as_many_as_wanted(self) -> bool:
+        """As many instances as the target says; protected ones may be more."""
+        count = len(self.instances)
+        if count <= self.target:
+            return count == self.target
+        return count == sum(instance.kept_by_protection for instance in self.instances.values())
 
     @property
     def target(self) -> int:
@@ -151,6 +184,11 @@ class Reality:
         self._dirty: dict[str, None] = {}
         self._backing_off: dict[str, None] = {}
         """Nodes that a decision has found waiting for their next try; some may wait no more."""
+        self._restart_at: dict[str, float] = {}
+        """Nodes of which an instance waits for its next restart."""
+        self.stuck: dict[str, str] = {}
+        """Instances that are not well and stay so -> why, as the last decision about their nodes found."""
+        self.pauses = PAUSES
         for described in compiled.nodes:
             name = described.name
             self.nodes[name] = Node(described, records.get(name) or NodeRow(name=name, target=described.min))
@@ -229,6 +267,7 @@ class Reality:
     def remove(self, instance: Instance) -> None:
         """It is gone."""
         node = self.nodes[instance.row.node]
+        self.stuck.pop(instance.row.id, None)
         del self.instances[instance.row.id]
         self.by_server.pop(instance.row.server_id, None)
         del node.instances[instance.row.id]
@@ -264,46 +303,55 @@ class Reality:
             self.unsatisfied == 0
             and self.growing == 0
             and self.leaving == 0
-            and all(len(node.instances) == node.target for node in self.nodes.values())
+            and all(node.as_many_as_wanted for node in self.nodes.values())
         )
 
     # -- decisions ---------------------------------------------------------------------------------------------
 
-    def decide(self, mode: Mode, *, now: float, budget: int | None = None, run_id: str | None = None) -> list[Decision]:
+    def decide(
+        self,
+        mode: Mode,
+        *,
+        now: float,
+        budget: int | None = None,
+        run_id: str | None = None,
+        choice: ScaleDown | None = None,
+    ) -> list[Decision]:
         """What to do now about the dirty nodes. ``budget``: most instances that may be created (None: any number);
-        a node that was held back by it stays dirty. In ROLLBACK only instances that ``run_id`` made are touched."""
+        a node that was held back by it stays dirty. In ROLLBACK only instances that ``run_id`` made are touched.
+        ``choice``: which go where there are too many; None: as each node's policy says. Protected instances stay in
+        every mode."""
         dirty, self._dirty = self._dirty, {}
         match mode:
             case Mode.HOLD:
                 return []
             case Mode.BUILD:
-                return list(self._build(dirty, now, budget))
+                return list(self._build(dirty, now, budget, choice))
             case Mode.DOWN:
                 return list(self._clear(dirty, None))
             case Mode.ROLLBACK:
                 return list(self._clear(dirty, run_id))
 
-    def _build(self, dirty: dict[str, None], now: float, budget: int | None) -> Iterator[Decision]:
+    def _build(
+        self, dirty: dict[str, None], now: float, budget: int | None, choice: ScaleDown | None
+    ) -> Iterator[Decision]:
         for name in dirty:
             node = self.nodes[name]
             if node.compiled.retired:
                 yield from self._retire(node)
                 continue
-            kept: list[Instance] = []
-            for instance in node.instances.values():
-                what, why = verdict(instance.row.state, instance.server)
-                if what is Verdict.KEEP:
-                    kept.append(instance)
-                elif what is Verdict.REPLACE:
-                    yield Destroy(instance.row.id, why)
+            kept = yield from self._heal(node, now)
             missing = node.target - len(kept)
+            if missing > 0 and node.record.broken:
+                continue
             if missing > 0 and self._waits(node, now):
                 self._backing_off[name] = None
                 continue
             if missing < 0:
                 # What is too many goes only when all else is in place, so that a change that fails has cost nothing.
                 if self.unsatisfied == 0:
-                    for instance_id in choose_surplus([i.observed() for i in kept], -missing):
+                    by = choice or node.compiled.policy.scale_down
+                    for instance_id in choose_surplus([i.observed() for i in kept], -missing, by):
                         yield Destroy(instance_id, f"target is {node.target}", surplus=True)
             elif missing > 0 and node.unmet == 0:
                 count = missing if budget is None else min(missing, budget)
@@ -314,6 +362,40 @@ class Reality:
                         budget -= count
                     yield Create(name, count)
 
+    def _heal(self, node: Node, now: float) -> Generator[Decision, None, list[Instance]]:
+        """What is done about the node's instances; those that count towards its target."""
+        kept: list[Instance] = []
+        earliest: float | None = None
+        policy = node.compiled.policy.heal
+        for instance in node.instances.values():
+            self.stuck.pop(instance.row.id, None)
+            if instance.row.state is InstanceState.READY and instance.server is ServerState.ACTIVE:
+                kept.append(instance)  # as nearly all are
+                continue
+            remedy = treat(instance.observed(), policy, broken=node.record.broken, pauses=self.pauses)
+            match remedy.treatment:
+                case Treatment.LEAVING:
+                    continue
+                case Treatment.REPLACE:
+                    yield Destroy(instance.row.id, remedy.why)
+                    continue
+                case Treatment.STUCK:
+                    self.stuck[instance.row.id] = remedy.why
+                case Treatment.RESTART if remedy.not_before > now:
+                    earliest = remedy.not_before if earliest is None else min(earliest, remedy.not_before)
+                case Treatment.RESTART:
+                    yield Restart(instance.row.id, remedy.verb, remedy.why)
+                case Treatment.KEPT:
+                    pass
+                case _:
+                    assert_never(remedy.treatment)
+            kept.append(instance)
+        if earliest is None:
+            self._restart_at.pop(node.name, None)
+        else:
+            self._restart_at[node.name] = earliest
+        return kept
+
     @staticmethod
     def _waits(node: Node, now: float) -> bool:
         return node.record.retry_at is not None and node.record.retry_at > now
@@ -321,7 +403,7 @@ class Reality:
     def _retire(self, node: Node) -> Iterator[Decision]:
         if self.unsatisfied == 0 and not any(dependent.instances for dependent in node.dependents):
             for instance in node.instances.values():
-                if not instance.leaving:
+                if not instance.leaving and not instance.kept_by_protection:
                     yield Destroy(instance.row.id, "no longer described", surplus=True)
 
     def _clear(self, dirty: dict[str, None], run_id: str | None) -> Iterator[Decision]:
@@ -329,9 +411,9 @@ class Reality:
         for name in dirty:
             node = self.nodes[name]
             if any(self._mine(instance, run_id) for d in node.dependents for instance in d.instances.values()):
-                continue
+                continue  # also for ever, where what depends on it is protected
             for instance in node.instances.values():
-                if not instance.leaving and self._mine(instance, run_id):
+                if not instance.leaving and self._mine(instance, run_id) and not instance.kept_by_protection:
                     yield Destroy(instance.row.id, "rolled back" if run_id else "taken down")
 
     @staticmethod
@@ -339,17 +421,45 @@ class Reality:
         return run_id is None or instance.row.run_id == run_id
 
     def cleared(self, run_id: str | None) -> bool:
-        """Nothing is left of what :attr:`Mode.DOWN` or :attr:`Mode.ROLLBACK` removes."""
-        return not any(self._mine(instance, run_id) for instance in self.instances.values())
+        """Nothing is left of what :attr:`Mode.DOWN` or :attr:`Mode.ROLLBACK` removes, but what protection keeps."""
+        if not any(self._mine(instance, run_id) for instance in self.instances.values()):
+            return True
+        if self.leaving or not any(instance.kept_by_protection for instance in self.instances.values()):
+            return False
+        return sum(self._mine(i, run_id) for i in self.instances.values()) == len(self.kept(run_id))
+
+    def kept(self, run_id: str | None) -> dict[str, str]:
+        """What neither DOWN nor ROLLBACK removes: instance -> why. Protected ones, and all of the nodes that a node
+        with one depends on."""
+        kept: dict[str, str] = {}
+        held: dict[str, str] = {}
+        ahead: list[Node] = []
+        for node in self.nodes.values():
+            for instance in node.instances.values():
+                if instance.kept_by_protection and self._mine(instance, run_id):
+                    kept[instance.row.id] = "protected"
+                    if node.name not in held:
+                        held[node.name] = ""
+                        ahead.append(node)
+        while ahead:
+            node = ahead.pop()
+            for dependee in node.dependees:
+                for instance in dependee.instances.values():
+                    if self._mine(instance, run_id):
+                        kept.setdefault(instance.row.id, f"{node.name}, which depends on it, stays")
+                if dependee.name not in held:
+                    held[dependee.name] = ""
+                    ahead.append(dependee)
+        return kept
 
     def next_retry(self, now: float) -> float | None:
-        """When the earliest node that waits for a back-off may be tried again."""
+        """When the earliest node that waits for a back-off, or for its next restart, may be tried again."""
         times = [
             node.record.retry_at
             for node in map(self.nodes.__getitem__, self._backing_off)
             if node.record.retry_at is not None and node.record.retry_at > now and not node.satisfied
         ]
-        return min(times, default=None)
+        return min([*times, *self._restart_at.values()], default=None)
 
     def end_back_offs(self, now: float) -> None:
         """Nodes whose back-off is over are decided about again."""
@@ -359,6 +469,9 @@ class Reality:
                 record.retry_at = None
                 del self._backing_off[name]
                 self.mark(name)
+        for name in [name for name, at in self._restart_at.items() if at <= now]:
+            del self._restart_at[name]
+            self.mark(name)
 
 
 def _growing(state: InstanceState) -> bool:

@@ -15,7 +15,13 @@ from pelagos.model.diagnostics import Diagnostic
 from pelagos.model.errors import ErrorPayload
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState, InstanceState, RunState
-from pelagos.services.infrastructure.values import CompiledInfrastructure, RunParameters
+from pelagos.services.infrastructure.values import (
+    AdoptedServer,
+    AutoscalingRecord,
+    CompiledInfrastructure,
+    HealingRecord,
+    RunParameters,
+)
 from pelagos.store.schema import infrastructure_nodes, infrastructures, instances, runs
 
 __all__ = [
@@ -31,6 +37,8 @@ __all__ = [
     "load_infrastructure",
     "node_rows",
     "open_runs",
+    "protect_instances",
+    "protected_instances",
     "run_head",
     "run_heads",
     "update_infrastructure",
@@ -64,6 +72,17 @@ class NodeRow(msgspec.Struct, kw_only=True):
     failures: int = 0
     retry_at: float | None = None
     error: ErrorPayload | None = None
+    healing: HealingRecord | None = None
+    autoscaling: AutoscalingRecord | None = None
+
+    @property
+    def broken(self) -> bool:
+        """Its breaker is open."""
+        return self.healing is not None and self.healing.open_since is not None
+
+    def start_anew(self) -> None:
+        """Forget failures: no back-off, a closed breaker."""
+        self.failures, self.retry_at, self.healing = 0, None, None
 
 
 class InstanceRow(msgspec.Struct, kw_only=True):
@@ -86,6 +105,11 @@ class InstanceRow(msgspec.Struct, kw_only=True):
     failing_since: float | None = None
     check_failures: int = 0
     deleted_at: float | None = None
+    protected: bool = False
+    """Nobody destroys it. Written by :func:`protect_instances` alone, since not only a maintainer may."""
+    restarts: int = 0
+    restarting_since: float | None = None
+    adoption: AdoptedServer | None = None
 
 
 class RunHead(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +155,10 @@ _INSTANCE_COLUMNS = (
     instances.c.failing_since,
     instances.c.check_failures,
     instances.c.deleted_at,
+    instances.c.protected,
+    instances.c.restarts,
+    instances.c.restarting_since,
+    instances.c.adoption_blob,
 )
 _LIVING = select(*_INSTANCE_COLUMNS).where(
     instances.c.infrastructure_id == bindparam("infrastructure"), instances.c.deleted_at.is_(None)
@@ -145,6 +173,8 @@ _MUTABLE = (
     "failing_since",
     "check_failures",
     "deleted_at",
+    "restarts",
+    "restarting_since",
 )
 _UPDATE_INSTANCE = (
     update(instances)
@@ -153,14 +183,15 @@ _UPDATE_INSTANCE = (
 )
 _INSERT_INSTANCE = insert(instances)
 _NODE_KEY = ("infrastructure_id", "name")
-_NODE_VALUES = ("target", "implementation", "failures", "retry_at", "error_blob")
+_NODE_BLOBS = ("error_blob", "healing_blob", "autoscaling_blob")
+_NODE_VALUES = ("target", "implementation", "failures", "retry_at", *_NODE_BLOBS)
 # Written out, since SQLAlchemy has this statement once a dialect; both understand this one.
 _UPSERT_NODE = text(
     f"INSERT INTO infrastructure_nodes ({', '.join((*_NODE_KEY, *_NODE_VALUES))}) "  # noqa: S608 - names of columns
     f"VALUES ({', '.join(f':{name}' for name in (*_NODE_KEY, *_NODE_VALUES))}) "
     f"ON CONFLICT ({', '.join(_NODE_KEY)}) "
     f"DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _NODE_VALUES)}"
-).bindparams(bindparam("error_blob", type_=LargeBinary))
+).bindparams(*(bindparam(name, type_=LargeBinary) for name in _NODE_BLOBS))
 _STATES = {state.value: state for state in InstanceState}
 
 
@@ -186,6 +217,10 @@ def living_instances(connection: Connection, infrastructure_id: str) -> list[Ins
             failing_since=row[14],
             check_failures=row[15],
             deleted_at=row[16],
+            protected=bool(row[17]),
+            restarts=row[18],
+            restarting_since=row[19],
+            adoption=decode(row[20], type=AdoptedServer) if row[20] else None,
         )
         for row in rows
     ]
@@ -202,8 +237,36 @@ def insert_instances(connection: Connection, infrastructure_id: str, scope: Scop
         }
         connection.execute(
             _INSERT_INSTANCE,
-            [{**owner, **msgspec.structs.asdict(row), "state": row.state.value} for row in rows],
+            [{**owner, **_columns_of(row)} for row in rows],
         )
+
+
+def _columns_of(row: InstanceRow) -> dict[str, Any]:
+    values = msgspec.structs.asdict(row)
+    adoption = values.pop("adoption")
+    return {**values, "state": row.state.value, "adoption_blob": encode(adoption) if adoption is not None else None}
+
+
+def protect_instances(connection: Connection, ids: Iterable[str], protected: bool) -> list[str]:
+    """Protect instances, or lift that; those of them that were changed. One that is being destroyed stays as it is."""
+    changed = connection.execute(
+        update(instances)
+        .where(
+            instances.c.id.in_(sorted(ids)),
+            instances.c.deleted_at.is_(None),
+            instances.c.state != InstanceState.DESTROYING.value,
+            instances.c.protected.is_not(protected),
+        )
+        .values(protected=protected)
+        .returning(instances.c.id)
+    )
+    return [row[0] for row in changed]
+
+
+def protected_instances(connection: Connection, ids: Iterable[str]) -> list[str]:
+    """Which of these are protected."""
+    query = select(instances.c.id).where(instances.c.id.in_(sorted(ids)), instances.c.protected)
+    return [row[0] for row in connection.execute(query)]
 
 
 def update_instances(connection: Connection, rows: Iterable[InstanceRow]) -> None:
@@ -219,6 +282,8 @@ def update_instances(connection: Connection, rows: Iterable[InstanceRow]) -> Non
             "new_failing_since": row.failing_since,
             "new_check_failures": row.check_failures,
             "new_deleted_at": row.deleted_at,
+            "new_restarts": row.restarts,
+            "new_restarting_since": row.restarting_since,
         }
         for row in rows
     ]
@@ -263,6 +328,8 @@ def node_rows(connection: Connection, infrastructure_id: str) -> dict[str, NodeR
             failures=row.failures,
             retry_at=row.retry_at,
             error=decode(row.error_blob, type=ErrorPayload) if row.error_blob else None,
+            healing=decode(row.healing_blob, type=HealingRecord) if row.healing_blob else None,
+            autoscaling=decode(row.autoscaling_blob, type=AutoscalingRecord) if row.autoscaling_blob else None,
         )
         for row in rows
     }
@@ -282,6 +349,8 @@ def upsert_nodes(connection: Connection, infrastructure_id: str, rows: Sequence[
                     "failures": row.failures,
                     "retry_at": row.retry_at,
                     "error_blob": encode(row.error) if row.error is not None else None,
+                    "healing_blob": encode(row.healing) if row.healing is not None else None,
+                    "autoscaling_blob": encode(row.autoscaling) if row.autoscaling is not None else None,
                 }
                 for row in rows
             ],

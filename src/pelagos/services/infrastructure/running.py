@@ -161,12 +161,23 @@ class Running:
         self.current = msgspec.structs.replace(run, state=RunState.RUNNING, started_at=now, parameters=parameters)
         maintainer.changes.run(run.id, state=RunState.RUNNING, started_at=now, parameters=parameters)
         maintainer.event("run.started", run_kind=run.kind)
+        maintainer.mending.start_anew(parameters.reset)
         self._remove(parameters.remove)
         await self._flush_and_load()
+        if run.kind == "up":
+            self._protect_as_described()
         if run.kind != "down":
             await self._look_around()
         if run.kind == "up":
             self._tell_waiting()
+
+    def _protect_as_described(self) -> None:
+        """Instances that are ready already come under a policy that is new."""
+        for node in self._maintainer.reality.nodes.values():
+            if node.compiled.policy.protect:
+                for instance in node.instances.values():
+                    if instance.row.ready_at is not None and not instance.leaving:
+                        self._maintainer.protect(instance)
 
     def _tell_waiting(self) -> None:
         """Which nodes cannot begin yet, and what they wait for."""
@@ -227,7 +238,7 @@ class Running:
                 continue  # a newer description, begun before this run, no longer has it
             target = scaled_target(text, targets[name])
             node.record.target = min(max(target, node.compiled.min), node.compiled.max)
-            node.record.failures, node.record.retry_at = 0, None
+            node.record.start_anew()
             self._maintainer.changes.node(node.record)
 
     def _remove(self, instance_ids: tuple[str, ...]) -> None:
@@ -263,6 +274,8 @@ class Running:
             self._see_to_maintenance(run, now)
         elif self._maintainer.reality.converged():
             self._end(run, RunState.SUCCEEDED, None)
+        elif self._stuck(now):
+            self._end_stuck(run)
         else:
             self._see_to_refusals(run, now)
 
@@ -298,6 +311,7 @@ class Running:
         maintainer = self._maintainer
         if not maintainer.reality.cleared(run.id):
             return
+        kept = maintainer.reality.kept(run.id)
         previous = run.parameters.previous
         before: tuple[InfrastructureState, str] | None = None
         if previous is not None:
@@ -314,13 +328,18 @@ class Running:
             before = self._state_after(previous, run.error)
         if run.error is None:
             self._end(run, RunState.CANCELLED, None)
-            if run.parameters.creates_infrastructure:
+            if run.parameters.creates_infrastructure and not kept:
                 self._drop_infrastructure()
             self.verdict = before
+            if before is None and kept:
+                self.verdict = (InfrastructureState.FAILED, f"rolled back but for {self._listed(kept)}")
             return
         self._end(run, RunState.FAILED, run.error)
         self.verdict = before
-        if before is None:
+        if before is None and kept:
+            reason = f"{run.error.message}; rolled back but for {self._listed(kept)}"
+            self.verdict = (InfrastructureState.FAILED, reason)
+        elif before is None:
             self._left_failed(run.error)
 
     def _state_after(self, previous: Desired, error: ErrorPayload | None) -> tuple[InfrastructureState, str]:
@@ -360,10 +379,66 @@ class Running:
     def _see_to_down(self, run: RunRow, now: float) -> None:
         maintainer = self._maintainer
         if maintainer.reality.cleared(None):
+            kept = maintainer.reality.kept(None)
+            if kept:
+                self._end_kept(run, kept)
+                return
             self._end(run, RunState.SUCCEEDED, None)
             self._drop_infrastructure()
         else:
             self._see_to_refusals(run, now)
+
+    def _end_kept(self, run: RunRow, kept: dict[str, str]) -> None:
+        """All is gone but what is protected and what that needs: the run ends, says so, and how that is lifted."""
+        maintainer = self._maintainer
+        instances = maintainer.reality.instances
+        remaining = [
+            {"instance": key, "node": instances[key].row.node, "cloud": instances[key].row.account, "reason": why}
+            for key, why in kept.items()
+        ]
+        nodes = dict.fromkeys(instances[key].row.node for key, why in kept.items() if instances[key].row.protected)
+        lifting = ", ".join(f"`pelagos protect {maintainer.row.name} {node} off`" for node in list(nodes)[:3])
+        error = ErrorPayload(
+            code="conflict",
+            message=f"not taken down: {self._listed(kept)}",
+            advice=f"{lifting} lifts the protection; then take it down again.",
+            retry=Retry.NEVER,
+            status=409,
+            details={"remaining": remaining},
+        )
+        self._end(run, RunState.FAILED, error)
+        self.verdict = (InfrastructureState.DESTROYING, error.message)
+
+    def _listed(self, kept: dict[str, str]) -> str:
+        instances = self._maintainer.reality.instances
+        told = [f"{instances[key].row.node}/{key[:8]} ({why})" for key, why in kept.items()]
+        return ", ".join(told[:5]) + (", …" if len(told) > 5 else "")
+
+    def _stuck(self, now: float) -> bool:
+        """All that the run waits for is instances that are not well and stay so."""
+        reality = self._maintainer.reality
+        return bool(
+            reality.stuck
+            and not reality.growing
+            and not reality.leaving
+            and not reality.dirty
+            and reality.next_retry(now) is None
+            and not self._maintainer.commanding.waiting
+        )
+
+    def _end_stuck(self, run: RunRow) -> None:
+        """It ends without success, and takes nothing back: what it made is in place."""
+        maintainer = self._maintainer
+        stuck = maintainer.reality.stuck
+        error = ErrorPayload(
+            code="conflict",
+            message=f"not healed: {self._listed(stuck)}",
+            advice=f"Mend them by hand, or change what keeps them: see `pelagos explain {maintainer.row.name}`.",
+            retry=Retry.NEVER,
+            status=409,
+        )
+        self._end(run, RunState.FAILED, error)
+        self._left_failed(error)
 
     def _see_to_refusals(self, run: RunRow, now: float) -> None:
         """All that is left to wait for is what a cloud refuses to delete: end the run, and list it."""

@@ -564,6 +564,8 @@ class _Compute:
         quick = client(ComputeService, service, timeout=patience, context=context)
         self.create_servers = quick.create_servers
         self.delete_servers = quick.delete_servers
+        self.adopt_servers = quick.adopt_servers
+        self.power_servers = quick.power_servers
         self.refresh = client(ComputeService, service, timeout=60.0, context=context).refresh
 
 

@@ -166,6 +166,8 @@ class HealthWatch:
             told = f"unhealthy for {failing:.0f} s: {reason}"
             maintainer.fail(instance, told, None, hopeless=row.ready_at is None)
         elif row.state is InstanceState.READY and not doubtful:
+            if node.compiled.policy.heal.temp_failed != "keep":
+                maintainer.mending.failed(instance, reason)
             maintainer.set_state(instance, InstanceState.TEMP_FAILED, reason)
             maintainer.event("instance.temp_failed", row, reason=reason)
 
