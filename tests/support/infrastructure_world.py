@@ -52,7 +52,7 @@ QUICK = MaintainerSettings(
 
 def describe(name: str, nodes: Mapping[str, Mapping[str, Any]], **more: Any) -> dict[str, str]:
     """The bundle of an infrastructure. Of a node: ``after`` (names), ``scaling`` (min, max), ``clouds`` (labels, the
-    preferred first), ``check`` (a health check as YAML flow text), and options of the resource."""
+    preferred first), ``check`` (a health check as YAML flow text), ``policy`` (so too), and options of the resource."""
     lines = [f"infra_name: {name}", "user_id: tester@example.org", *(f"{key}: {value}" for key, value in more.items())]
     lines.append("nodes:")
     edges: list[str] = []
@@ -67,7 +67,10 @@ def describe(name: str, nodes: Mapping[str, Mapping[str, Any]], **more: Any) -> 
         ]
         edges += [f"  - connection: [*{node.upper()}, *{other.upper()}]" for other in wish.get("after", ())]
         definitions.append(f"'node_def:{node}_node':")
-        kept = {key: value for key, value in wish.items() if key not in ("after", "scaling", "clouds", "check", "text")}
+        if "policy" in wish:
+            lines.append(f"    policy: {wish['policy']}")
+        apart = ("after", "scaling", "clouds", "check", "text", "policy")
+        kept = {key: value for key, value in wish.items() if key not in apart}
         for cloud in wish.get("clouds", ("east",)):
             options = "".join(f", {key}: {value}" for key, value in kept.items())
             definitions += [

@@ -51,7 +51,7 @@ TRANSITIONS: Mapping[str, Mapping[str | None, frozenset[str]]] = {
         "ready": frozenset({"temp_failed", "shutdown", "failed", "destroying", GONE}),
         "temp_failed": frozenset({"ready", "pending", "shutdown", "failed", "destroying", GONE}),
         "shutdown": frozenset({"pending", "ready", "failed", "destroying", GONE}),
-        "failed": frozenset({"pending", "destroying", GONE}),
+        "failed": frozenset({"pending", "ready", "destroying", GONE}),
         "destroying": frozenset({GONE}),
         GONE: frozenset(),
     },

@@ -14,6 +14,7 @@ from pelagos.model.errors import ErrorPayload
 from pelagos.model.states import InfrastructureState, InstanceState, RunState, ServerState
 
 __all__ = [
+    "AdoptRequest",
     "DefinitionView",
     "DefinitionsRequest",
     "DescriptionChange",
@@ -28,16 +29,20 @@ __all__ = [
     "PlanAction",
     "PlanRequest",
     "PlanView",
+    "ProtectRequest",
+    "Protected",
     "RevisionFiles",
     "RevisionView",
     "RunRequest",
     "RunView",
+    "ScaleChoice",
     "ScalingStatus",
     "ServerView",
     "StatusView",
 ]
 
-RunKind = Literal["up", "down", "scale", "maintain"]
+RunKind = Literal["up", "down", "scale", "maintain", "adopt"]
+ScaleChoice = Literal["unhealthy", "youngest", "oldest"]
 Strategy = Literal["parallel", "sequential"]
 
 
@@ -50,11 +55,45 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Name or id; empty: the description's own name decides."""
     scale: dict[str, str] = {}
     """Node -> ``3``, ``+1`` or ``-1``, to plan a scaling."""
+    remove: tuple[str, ...] = ()
+    """As in :class:`RunRequest`."""
+    choice: ScaleChoice | None = None
     down: bool = False
     """Plan its destruction."""
     strategy: Strategy = "parallel"
     revision: str = ""
     """Instead of ``sources``: what ``infrastructure`` was described by then, as :class:`RevisionView` numbers it."""
+
+
+class AdoptRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A server that is there already becomes an instance of a node."""
+
+    node: str
+    cloud: str
+    """The account of the pool."""
+    server: str
+    """The cloud's id of the server, or its name where one alone has it."""
+    protected: bool = True
+    """Nobody destroys it until that is lifted."""
+
+
+class ProtectRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Protect a node's instances, or one of them by id or address; or lift that."""
+
+    node: str
+    instance: str = ""
+    protected: bool = True
+
+
+class Protected(msgspec.Struct, frozen=True, kw_only=True):
+    """Ids of the instances that were meant, and of those that were changed."""
+
+    infrastructure_id: str
+    infrastructure: str
+    node: str
+    protected: bool
+    instances: tuple[str, ...]
+    changed: tuple[str, ...]
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -69,6 +108,12 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     scale: dict[str, str] = {}
     remove: tuple[str, ...] = ()
     """For ``scale``: these instances go, by id or address, and their nodes' targets sink with them."""
+    choice: ScaleChoice | None = None
+    """For ``scale``: which go where there are too many; None: as each node's policy says."""
+    reset: tuple[str, ...] = ()
+    """For ``maintain``: nodes whose breakers close and whose back-offs end; ``*`` means all."""
+    adopt: AdoptRequest | None = None
+    """For ``adopt``."""
     strategy: Strategy = "parallel"
     max_parallel: int = 0
     keep: bool = False
@@ -178,18 +223,24 @@ class ScalingStatus(msgspec.Struct, frozen=True, kw_only=True):
     actual: int
 
 
-class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
+class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``protected`` is there only where it is true."""
+
     state: InstanceState
     address: str
     cloud: str
     server_id: str | None
     created_at: str
     reason: str
+    protected: bool = False
 
 
-class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``breaker`` is there only where it is open: why nothing of the node is healed any more."""
+
     scaling: ScalingStatus
     instances: dict[str, InstanceStatus]
+    breaker: str = ""
 
 
 class StatusView(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,7 +30,7 @@ from pelagos.wire.infrastructures import RunRequest, RunView
 if TYPE_CHECKING:  # the compiler brings parsers that most commands do not need
     from pelagos.services.infrastructure.description import CompileResult
 
-__all__ = ["accept_run", "check_scale", "owner_of_name"]
+__all__ = ["accept_run", "check_scale", "owner_of_name", "refuse_below_protected", "to_be_removed"]
 
 
 def owner_of_name(connection: Connection, scope: Scope, name: str) -> str | None:
@@ -78,7 +78,18 @@ def check_scale(row: InfrastructureRow, targets: dict[str, NodeRow], scale: dict
     return result
 
 
-def _to_be_removed(
+def refuse_below_protected(connection: Connection, row: InfrastructureRow, wanted: dict[str, int]) -> None:
+    """Raises Conflict where a node is to have fewer instances than are protected."""
+    for name, target in wanted.items():
+        kept = [i for i in records.living_instances(connection, row.id) if i.node == name and i.protected]
+        if target < len(kept):
+            raise Conflict(
+                f"node {name!r} has {len(kept)} protected instances, more than {target}",
+                advice=f"`pelagos protect {row.name} {name} off` lifts that.",
+            )
+
+
+def to_be_removed(
     connection: Connection, row: InfrastructureRow, targets: dict[str, NodeRow], wanted: tuple[str, ...]
 ) -> tuple[str, ...]:
     """The ids of the instances that ``wanted`` names by id or address. Raises NotFound, InvalidInput (limits)."""
@@ -92,6 +103,11 @@ def _to_be_removed(
             raise NotFound(
                 f"infrastructure {row.name!r} has no instance {text!r}",
                 advice=f"`pelagos status {row.name} -o json` shows ids and addresses.",
+            )
+        if instance.protected:
+            raise Conflict(
+                f"{instance.node}/{instance.id[:8]} is protected",
+                advice=f"`pelagos protect {row.name} {instance.node}/{instance.id[:8]} off` lifts it.",
             )
         if instance.id in found:
             continue
@@ -134,6 +150,7 @@ def accept_run(
         scale=request.scale,
         rollback=rollback,
         maintained=request.maintained,
+        choice=request.choice,
     )
     if request.kind == "up":
         assert compiled is not None and bundle is not None
@@ -157,11 +174,14 @@ def accept_run(
             if not request.scale and not request.remove:
                 raise InvalidInput("nothing is to be scaled", advice="Name a node and a number.")
             targets = records.node_rows(connection, target_id)
-            check_scale(row, targets, request.scale)
+            wanted = check_scale(row, targets, request.scale)
+            refuse_below_protected(connection, row, wanted)
             parameters = msgspec.structs.replace(
-                parameters, remove=_to_be_removed(connection, row, targets, request.remove)
+                parameters, remove=to_be_removed(connection, row, targets, request.remove)
             )
-        if request.kind in ("scale", "maintain"):
+        if request.kind == "maintain" and request.reset:
+            parameters = msgspec.structs.replace(parameters, reset=_nodes_named(row, request.reset))
+        if request.kind in ("scale", "maintain", "adopt"):
             _refuse_while_going_down(connection, target_id, name)
     warnings = tuple(compiled.warnings) if compiled is not None else ()
     position = events.last_position(connection)
@@ -208,6 +228,17 @@ def accept_run(
         finished_at=None,
     )
     return run_view(head, name)
+
+
+def _nodes_named(row: InfrastructureRow, names: tuple[str, ...]) -> tuple[str, ...]:
+    """These nodes; ``*`` means all. Raises NotFound."""
+    known = {node.name: None for node in row.compiled.nodes if not node.retired}
+    for name in names:
+        if name != "*" and name not in known:
+            raise NotFound(
+                f"infrastructure {row.name!r} has no node {name!r}", advice=f"Its nodes are: {', '.join(known)}."
+            )
+    return tuple(known) if "*" in names else names
 
 
 def _target_of_up(

@@ -320,6 +320,8 @@ class Maintainer:
         instance.address_list = fact.addresses
         instance.private_list = fact.private_addresses
         row = instance.row
+        if row.id in self.reality.stuck and fact.state is not before:
+            self.reality.mark(row.node)
         if instance.leaving:
             if fact.state is ServerState.DELETED:
                 self.gone(instance)
@@ -354,7 +356,10 @@ class Maintainer:
         if address != row.address:
             row.address = address
             self.changes.instance(row)
-        if row.state in (InstanceState.READY, InstanceState.TEMP_FAILED, InstanceState.FAILED):
+        recovered = row.id in self.reality.stuck and before not in (None, ServerState.ACTIVE)
+        if row.state in (InstanceState.READY, InstanceState.TEMP_FAILED):
+            return
+        if row.state is InstanceState.FAILED and not recovered:
             return
         if row.state is not InstanceState.PENDING:
             self.set_state(instance, InstanceState.PENDING, "")

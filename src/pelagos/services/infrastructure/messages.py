@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pelagos.wire.infrastructures import LogView
+from pelagos.wire.infrastructures import LogView, ProtectRequest
 
 __all__ = [
     "CancelRun",
@@ -13,6 +13,7 @@ __all__ = [
     "InfrastructureRef",
     "Logs",
     "LogsRequest",
+    "Protect",
     "RefreshLive",
     "SetMaintained",
 ]
@@ -36,6 +37,13 @@ class SetMaintained(msgspec.Struct, frozen=True, kw_only=True):
 
     infrastructure: str
     maintained: bool
+
+
+class Protect(msgspec.Struct, frozen=True, kw_only=True):
+    """Protect the instances of a node, or one of them by id or address; or lift that."""
+
+    infrastructure: str
+    request: ProtectRequest
 
 
 class ImportDefinitions(msgspec.Struct, frozen=True, kw_only=True):

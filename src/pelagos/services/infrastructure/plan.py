@@ -8,7 +8,7 @@ an instance's state means, :func:`verdict`, so that the plan cannot promise what
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, assert_never
 
 import msgspec
@@ -19,7 +19,7 @@ from pelagos.services.infrastructure.policies import ScaleDown
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode
 from pelagos.wire.infrastructures import PlanAction, PlanView
 
-__all__ = ["ObservedInstance", "Verdict", "choose_surplus", "make_plan", "verdict"]
+__all__ = ["Mended", "ObservedInstance", "Verdict", "choose_surplus", "make_plan", "verdict"]
 
 
 class Verdict(enum.Enum):
@@ -45,6 +45,13 @@ class ObservedInstance(msgspec.Struct, frozen=True, kw_only=True):
     protected: bool = False
     restarts: int = 0
     restarting: bool = False
+
+
+class Mended(msgspec.Struct, frozen=True):
+    """What is done about an instance that is not well, other than replacing it."""
+
+    why: str
+    restarts: bool = False
 
 
 def verdict(state: InstanceState, server: ServerState | None) -> tuple[Verdict, str]:
@@ -119,6 +126,15 @@ def _rules(node: CompiledNode, of: CompiledInfrastructure) -> tuple[object, ...]
     return node.min, node.max, node.depends_on, node.mappings, checks
 
 
+def _kept_beyond(instances: Sequence[ObservedInstance], target: int, gone: Collection[str]) -> list[PlanAction]:
+    """Protected instances that stay though there are more than wanted."""
+    stay = tuple(i.id for i in instances if i.protected and i.id not in gone)
+    if len(instances) - len(gone) <= target or not stay:
+        return []
+    node = instances[0].node
+    return [PlanAction(action="keep", node=node, count=len(stay), instances=stay, reason="protected")]
+
+
 def make_plan(
     *,
     name: str,
@@ -130,11 +146,16 @@ def make_plan(
     previous: CompiledInfrastructure | None = None,
     seconds: Mapping[str, float] | None = None,
     sequential: bool = False,
+    choice: ScaleDown | None = None,
+    removed: Collection[str] = (),
+    mended: Mapping[str, Mended] | None = None,
 ) -> PlanView:
     """The plan that brings ``observed`` to ``targets`` instances of each node of ``desired``.
 
     ``previous``: what it was described as until now, so that a change which moves no instance is a change too.
-    ``seconds``: node -> learned time from request to ready; None when nothing was learned yet."""
+    ``seconds``: node -> learned time from request to ready; None when nothing was learned yet. ``choice``: which go
+    where there are too many; None: as each node's policy says. ``removed``: ids of those that go in any
+    case. ``mended``: instances that are not well and stay -> what is done about them instead."""
     by_node: dict[str, list[ObservedInstance]] = {}
     for instance in observed:
         by_node.setdefault(instance.node, []).append(instance)
@@ -149,12 +170,24 @@ def make_plan(
         broken: list[tuple[str, str]] = []
         for instance in by_node.get(node.name, ()):
             what, why = verdict(instance.state, instance.server)
-            if what is Verdict.KEEP:
+            if mended and (instead := mended.get(instance.id)) is not None:
+                kept.append(instance)
+                actions.append(
+                    PlanAction(
+                        action="update" if instead.restarts else "keep",
+                        node=node.name,
+                        count=1,
+                        instances=(instance.id,),
+                        reason=instead.why,
+                    )
+                )
+            elif what is Verdict.KEEP:
                 kept.append(instance)
             elif what is Verdict.REPLACE:
                 broken.append((instance.id, why))
         target = targets.get(node.name, node.min)
         missing = target - len(kept)
+        going = [instance.id for instance in kept if instance.id in removed]
         for index, (instance_id, why) in enumerate(broken):
             action: Literal["replace", "destroy"] = "replace" if index < missing else "destroy"
             actions.append(PlanAction(action=action, node=node.name, count=1, instances=(instance_id,), reason=why))
@@ -163,13 +196,18 @@ def make_plan(
         if missing > 0:
             creating[node.name] = missing
         elif missing < 0:
-            gone = tuple(choose_surplus(kept, -missing))
-            actions.append(
-                PlanAction(
-                    action="destroy", node=node.name, count=-missing, instances=gone, reason=f"target is {target}"
+            free = [instance for instance in kept if instance.id not in removed]
+            by = choice or node.policy.scale_down
+            gone = (*going, *choose_surplus(free, -missing - len(going), by))
+            if gone:
+                actions.append(
+                    PlanAction(
+                        action="destroy", node=node.name, count=len(gone), instances=gone, reason=f"target is {target}"
+                    )
                 )
-            )
-        stay = min(len(kept), target)
+            actions += _kept_beyond(kept, target, gone)
+        told = sum(instance.id in mended for instance in kept) if mended else 0
+        stay = max(0, min(len(kept), target) - told)
         if node.name in anew:
             actions.append(PlanAction(action="update", node=node.name, count=stay, reason=anew[node.name]))
         elif stay:
@@ -177,7 +215,9 @@ def make_plan(
     for node_name, instances_ in by_node.items():
         if node_name in described:
             continue
-        gone = tuple(i.id for i in instances_ if verdict(i.state, i.server)[0] is not Verdict.LEAVING)
+        leaving = [i for i in instances_ if verdict(i.state, i.server)[0] is not Verdict.LEAVING]
+        gone = tuple(i.id for i in leaving if not i.protected)
+        actions += _kept_beyond(leaving, 0, gone)
         if gone:
             actions.append(
                 PlanAction(

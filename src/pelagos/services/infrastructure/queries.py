@@ -12,7 +12,7 @@ from pelagos.model.errors import Ambiguous, NotFound
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState, InstanceState, ServerState
 from pelagos.services.infrastructure import records, revisions
-from pelagos.services.infrastructure.records import InfrastructureRow
+from pelagos.services.infrastructure.records import InfrastructureRow, NodeRow
 from pelagos.services.infrastructure.views import instance_status, revision_view, run_view
 from pelagos.store import events as store_events
 from pelagos.store.schema import infrastructure_nodes, infrastructures, instances, node_definitions, servers
@@ -32,6 +32,7 @@ from pelagos.wire.infrastructures import (
 from pelagos.wire.times import rfc3339
 
 __all__ = [
+    "breaker_reason",
     "definitions",
     "diff",
     "events",
@@ -173,7 +174,8 @@ def missing_instances(connection: Connection, row: InfrastructureRow) -> list[st
 def status(connection: Connection, scope: Scope, name_or_id: str) -> StatusView:
     """The contract for scripts. Raises as :func:`resolve`."""
     row = infrastructure(connection, scope, name_or_id)
-    targets = {name: node.target for name, node in records.node_rows(connection, row.id).items()}
+    kept = records.node_rows(connection, row.id)
+    targets = {name: node.target for name, node in kept.items()}
     living = records.living_instances(connection, row.id)
     states, observed_at = server_states(connection, row.id)
     nodes: dict[str, NodeStatus] = {}
@@ -190,7 +192,9 @@ def status(connection: Connection, scope: Scope, name_or_id: str) -> StatusView:
         ready = sum(1 for instance in shown.values() if instance.state is InstanceState.READY)
         degraded = degraded or ready < target
         nodes[node.name] = NodeStatus(
-            scaling=ScalingStatus(min=node.min, max=node.max, target=target, actual=actual), instances=shown
+            scaling=ScalingStatus(min=node.min, max=node.max, target=target, actual=actual),
+            instances=shown,
+            breaker=breaker_reason(kept.get(node.name)),
         )
     for name, shown in by_node.items():
         nodes[name] = NodeStatus(scaling=ScalingStatus(min=0, max=0, target=0, actual=len(shown)), instances=shown)
@@ -204,6 +208,14 @@ def status(connection: Connection, scope: Scope, name_or_id: str) -> StatusView:
         observed_at=rfc3339(observed_at if observed_at is not None else row.updated_at),
         nodes=nodes,
     )
+
+
+def breaker_reason(record: NodeRow | None) -> str:
+    """Why a node's breaker is open; empty: it is closed."""
+    if record is None or record.healing is None or record.healing.open_since is None:
+        return ""
+    healing = record.healing
+    return f"{len(healing.times)} failures, the last: {healing.reason}"
 
 
 def explain(connection: Connection, scope: Scope, name_or_id: str, node: str | None = None) -> ExplainView:

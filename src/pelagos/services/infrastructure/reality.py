@@ -24,6 +24,7 @@ from pelagos.services.infrastructure.plan import ObservedInstance, choose_surplu
 from pelagos.services.infrastructure.policies import ScaleDown
 from pelagos.services.infrastructure.records import InstanceRow, NodeRow
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode, Implementation
+from pelagos.services.infrastructure.views import observed_instance
 
 __all__ = ["Create", "Decision", "Destroy", "Instance", "Mode", "Node", "Reality", "Restart"]
 
@@ -101,19 +102,7 @@ class Instance:
         return self.row.state is InstanceState.READY
 
     def observed(self) -> ObservedInstance:
-        row = self.row
-        return ObservedInstance(
-            id=row.id,
-            node=row.node,
-            state=row.state,
-            created_at=row.created_at,
-            server=self.server,
-            since=row.updated_at,
-            was_ready=row.ready_at is not None,
-            protected=row.protected,
-            restarts=row.restarts,
-            restarting=row.restarting_since is not None,
-        )
+        return observed_instance(self.row, self.server)
 
     @property
     def kept_by_protection(self) -> bool:

@@ -37,10 +37,12 @@ from pelagos.services.infrastructure.messages import (
     ImportDefinitions,
     Logs,
     LogsRequest,
+    Protect,
     RefreshLive,
     SetMaintained,
 )
 from pelagos.services.infrastructure.planning import plan_of
+from pelagos.services.infrastructure.protecting import protect
 from pelagos.services.infrastructure.rendering import Renderer
 from pelagos.services.infrastructure.running import lacking
 from pelagos.services.infrastructure.settings import MaintainerSettings
@@ -56,6 +58,7 @@ from pelagos.wire.infrastructures import (
     LogView,
     PlanRequest,
     PlanView,
+    Protected,
     RunRequest,
     RunView,
 )
@@ -79,6 +82,7 @@ _FOLLOWED = (
     "run.accepted",
     "run.cancel_requested",
     "infrastructure.maintained",
+    "instance.protected",
 )
 _PAGE = 1000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
@@ -268,6 +272,15 @@ class InfrastructureService(ServiceProcess):
         return view
 
     @operation
+    async def protect(self, request: Protect) -> Protected:
+        """Protect instances, or lift that. Raises as :func:`pelagos.services.infrastructure.protecting.protect`."""
+        scope = current_context().scope
+        now = self.world.now()
+        return await self._store.run(
+            partial(protect, scope=scope, reference=request.infrastructure, request=request.request, now=now)
+        )
+
+    @operation
     async def import_definitions(self, request: ImportDefinitions) -> tuple[DefinitionView, ...]:
         """Store node definitions: all of the bundle's, or none if one has a mistake (DescriptionError)."""
         scope = current_context().scope
@@ -410,6 +423,9 @@ class InfrastructureService(ServiceProcess):
                 maintainer.hint(runs=True)
             elif self._standby is not None:
                 self._standby.look()
+        elif event.kind == "instance.protected":
+            if maintainer is not None and event.data.get("by") != "policy":
+                maintainer.row_changed()
         elif event.kind == "infrastructure.maintained":
             if maintainer is not None:
                 maintainer.row_changed()
