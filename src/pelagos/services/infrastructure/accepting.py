@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import msgspec
 from sqlalchemy import Connection, insert, select
 
+from pelagos.clouds.values import CloudServer
 from pelagos.model.errors import Ambiguous, Conflict, InvalidInput, NotFound
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState, RunState
 from pelagos.services.infrastructure import queries, records, revisions
+from pelagos.services.infrastructure.importing_servers import check_adoption
 from pelagos.services.infrastructure.records import InfrastructureRow, NodeRow, RunHead, encode
 from pelagos.services.infrastructure.running import scaled_target
 from pelagos.services.infrastructure.values import (
@@ -129,13 +131,15 @@ def accept_run(
     bundle: StoredBundle | None = None,
     *,
     rollback: int = 0,
+    server: CloudServer | None = None,
+    new_ids: tuple[str, str] = ("", ""),
     run_id: str,
     infrastructure_id: str,
     now: float,
 ) -> RunView:
     """``compiled`` of ``bundle`` is what an ``up`` wants; ``rollback`` is the number of the revision it was, 0 for
-    none. ``run_id`` and ``infrastructure_id`` are new ids, used if a
-    new run or infrastructure is to be made.
+    none. ``server`` is what an ``adopt`` has found, with ``new_ids`` for its instance and its record. ``run_id`` and
+    ``infrastructure_id`` are new ids, used if a new run or infrastructure is to be made.
 
     Raises NotFound, Ambiguous, Conflict, InvalidInput."""
     request_id = request.request_id or run_id
@@ -183,6 +187,10 @@ def accept_run(
             parameters = msgspec.structs.replace(parameters, reset=_nodes_named(row, request.reset))
         if request.kind in ("scale", "maintain", "adopt"):
             _refuse_while_going_down(connection, target_id, name)
+        if request.kind == "adopt":
+            assert request.adopt is not None and server is not None
+            adopt = check_adoption(connection, row, request.adopt, server, instance_id=new_ids[0], server_id=new_ids[1])
+            parameters = msgspec.structs.replace(parameters, adopt=adopt)
     warnings = tuple(compiled.warnings) if compiled is not None else ()
     position = events.last_position(connection)
     target = target_id or infrastructure_id

@@ -68,8 +68,9 @@ def treat(instance: ObservedInstance, policy: HealPolicy, *, broken: bool = Fals
         why = "it is unhealthy"
     gone = instance.server in _GONE
     if not instance.was_ready:
-        if instance.protected and not gone:
-            return Remedy(Treatment.STUCK, f"{why}; it is protected")
+        if (instance.protected or instance.adopted) and not gone:
+            told = "it is protected" if instance.protected else "it was adopted, and has not been well since"
+            return Remedy(Treatment.STUCK, f"{why}; {told}")
         return Remedy(Treatment.REPLACE, why)
     action = _action(instance, policy)
     if action == "keep":

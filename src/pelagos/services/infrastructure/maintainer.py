@@ -422,6 +422,9 @@ class Maintainer:
         """An instance is to be replaced. ``error``: why it could not be created, if that is it; then the node falls
         back to its next implementation, and where there is none, or it is ``hopeless``, a building run gives up."""
         row = instance.row
+        if row.adoption is not None and row.ready_at is None and error is not None:
+            self.running.not_adopted(instance, error)
+            return
         node = self.reality.nodes[row.node]
         record = node.record
         now = self.world.now()
@@ -520,6 +523,18 @@ class Maintainer:
             self.commanding.create(instance)
             self.event("instance.pending", row, cloud=account)
 
+    def implementation_on(self, node: Node, account: str) -> int:
+        """The first of the node's implementations that is made on this account, else the first."""
+        for index in node.compiled.implementations:
+            implementation = self.reality.implementation(node, index)
+            try:
+                label = implementation.account_label or None
+                if self._accounts.for_resource(implementation.resource_type, label) == account:
+                    return index
+            except PelagosError:
+                continue  # one that the pool has no account for
+        return node.compiled.implementations[0]
+
     def _cannot(self, node: Node, error: ErrorPayload, now: float) -> None:
         """A node that cannot be created at all as the pool is."""
         record = node.record
@@ -556,7 +571,7 @@ class Maintainer:
         before, run = self.row.state, self.running.current
         if run is not None and run.kind == "down":
             return InfrastructureState.DESTROYING, ""
-        if run is not None and run.kind in ("up", "scale"):
+        if run is not None and run.kind in ("up", "scale", "adopt"):
             first = run.parameters.creates_infrastructure or before is InfrastructureState.BUILDING
             return (InfrastructureState.BUILDING if first else InfrastructureState.CHANGING), ""
         if self.running.verdict is not None:

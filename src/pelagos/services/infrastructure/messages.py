@@ -13,6 +13,7 @@ __all__ = [
     "InfrastructureRef",
     "Logs",
     "LogsRequest",
+    "OrphansRequest",
     "Protect",
     "RefreshLive",
     "SetMaintained",
@@ -37,6 +38,12 @@ class SetMaintained(msgspec.Struct, frozen=True, kw_only=True):
 
     infrastructure: str
     maintained: bool
+
+
+class OrphansRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The orphans of these accounts; none named: of the whole pool."""
+
+    clouds: tuple[str, ...] = ()
 
 
 class Protect(msgspec.Struct, frozen=True, kw_only=True):

@@ -45,6 +45,7 @@ class ObservedInstance(msgspec.Struct, frozen=True, kw_only=True):
     protected: bool = False
     restarts: int = 0
     restarting: bool = False
+    adopted: bool = False
 
 
 class Mended(msgspec.Struct, frozen=True):

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pelagos.model.errors import ErrorPayload, Retry
-from pelagos.model.states import InfrastructureState, InstanceState, RunState
+from pelagos.model.states import InfrastructureState, InstanceState, RunState, ServerState
 from pelagos.services.infrastructure import records, revisions
-from pelagos.services.infrastructure.records import NodeRow, RunRow
-from pelagos.services.infrastructure.values import CompiledInfrastructure, Desired
+from pelagos.services.infrastructure.reality import Instance
+from pelagos.services.infrastructure.records import InstanceRow, NodeRow, RunRow
+from pelagos.services.infrastructure.values import Adopt, CompiledInfrastructure, Desired
 
 if TYPE_CHECKING:
     from pelagos.services.infrastructure.maintainer import Maintainer
@@ -155,6 +156,10 @@ class Running:
             maintainer.changes.want(run.scope, parameters.desired, f"{what}, run {run.id}", now)
         elif run.kind == "scale":
             self._scale(parameters.scale, old_targets)
+        elif parameters.adopt is not None:
+            self._adopt(run, parameters.adopt)
+            # What is adopted cannot be taken back: to destroy it would do harm.
+            parameters = msgspec.structs.replace(parameters, committed=True)
         if not parameters.creates_infrastructure and run.kind in ("up", "scale"):
             parameters = msgspec.structs.replace(parameters, previous=previous)
         self._fatal = None
@@ -241,6 +246,53 @@ class Running:
             node.record.start_anew()
             self._maintainer.changes.node(node.record)
 
+    def _adopt(self, run: RunRow, adopt: Adopt) -> None:
+        """The instance of a server that is there already; it is asked for when this is written."""
+        maintainer = self._maintainer
+        node = maintainer.reality.nodes.get(adopt.node)
+        if node is None or node.compiled.retired:
+            return  # a newer description, begun before this run, no longer has it
+        now = maintainer.world.now()
+        if adopt.grows:
+            node.record.target = min(node.record.target + 1, node.compiled.max)
+            maintainer.changes.node(node.record)
+        row = InstanceRow(
+            id=adopt.instance_id,
+            node=adopt.node,
+            ordinal=node.free_ordinals(1)[0],
+            state=InstanceState.PENDING,
+            server_id=adopt.server_id,
+            account=adopt.account,
+            implementation=maintainer.implementation_on(node, adopt.account),
+            fingerprint=node.compiled.fingerprint,
+            run_id=run.id,
+            created_at=now,
+            updated_at=now,
+            protected=adopt.protected,
+            adoption=adopt.server,
+        )
+        maintainer.changes.new(row)
+        maintainer.event(
+            "instance.adopting", row, cloud=adopt.account, server=adopt.server.name, protected=adopt.protected
+        )
+
+    def not_adopted(self, instance: Instance, error: ErrorPayload) -> None:
+        """Its server could not be adopted: it is no instance, and the node's number is as it was."""
+        maintainer = self._maintainer
+        row, run = instance.row, self.current
+        node = maintainer.reality.nodes[row.node]
+        adopt = run.parameters.adopt if run is not None else None
+        ours = adopt is not None and adopt.instance_id == row.id
+        if adopt is None or not ours or adopt.grows:
+            node.record.target = max(node.record.target - 1, node.compiled.min)
+            maintainer.changes.node(node.record)
+        maintainer.set_state(instance, InstanceState.FAILED, error.message)
+        maintainer.event("instance.failed", row, reason=error.message, error=error)
+        maintainer.gone(instance)
+        maintainer.reality.recount()
+        if run is not None and ours:
+            self._end(run, RunState.FAILED, error)
+
     def _remove(self, instance_ids: tuple[str, ...]) -> None:
         """These instances go, and their nodes' targets sink: both in the transaction that begins the run."""
         maintainer = self._maintainer
@@ -282,10 +334,17 @@ class Running:
     def _cancel(self, run: RunRow, now: float) -> None:
         if run.kind != "down" and not run.keep and not run.parameters.committed:
             self._roll_back(run)
+        elif run.kind == "adopt" and self._adopting(run):
+            return  # its outcome is waited for, whoever asks
         elif not (self.holds and self._leaving(now)):  # what is being destroyed already is waited for
             self._end(run, RunState.CANCELLED, None)
             if run.kind == "down":
                 self.verdict = (InfrastructureState.DEGRADED, "its destruction was cancelled")
+
+    def _adopting(self, run: RunRow) -> bool:
+        adopt = run.parameters.adopt
+        instance = None if adopt is None else self._maintainer.reality.instances.get(adopt.instance_id)
+        return instance is not None and instance.server in (None, ServerState.BUILD)
 
     def _failed(self, run: RunRow, error: ErrorPayload) -> None:
         if run.keep or run.parameters.committed:

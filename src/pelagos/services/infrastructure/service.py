@@ -19,17 +19,25 @@ import structlog
 from sqlalchemy import Connection, select, update
 
 from pelagos.clouds.pool import Pool
-from pelagos.clouds.values import CommandResult
-from pelagos.model.errors import LeaseHeld, LeaseLost, NotFound, PelagosError, Retry
+from pelagos.clouds.values import CloudServer, CommandResult
+from pelagos.model.errors import InvalidInput, LeaseHeld, LeaseLost, NotFound, PelagosError, Retry
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState
 from pelagos.process import Context, ServiceProcess, client, current_context, operation, use_context
 from pelagos.services.compute import ComputeService
-from pelagos.services.compute.messages import ConsoleRequest, ExecuteRequest, ListenerCheck, RefreshAccounts
+from pelagos.services.compute.messages import (
+    ConsoleRequest,
+    ExecuteRequest,
+    ListenerCheck,
+    RefreshAccounts,
+    RemoveOrphans,
+)
 from pelagos.services.infrastructure import importing, queries, records, revisions
 from pelagos.services.infrastructure.accepting import accept_run
 from pelagos.services.infrastructure.compiling import Compiler
+from pelagos.services.infrastructure.drift import find_drift
 from pelagos.services.infrastructure.health import NetworkProber, Prober
+from pelagos.services.infrastructure.importing_servers import find_server
 from pelagos.services.infrastructure.maintainer import Maintainer
 from pelagos.services.infrastructure.messages import (
     CancelRun,
@@ -37,10 +45,12 @@ from pelagos.services.infrastructure.messages import (
     ImportDefinitions,
     Logs,
     LogsRequest,
+    OrphansRequest,
     Protect,
     RefreshLive,
     SetMaintained,
 )
+from pelagos.services.infrastructure.orphans import list_orphans, orphans_to_remove
 from pelagos.services.infrastructure.planning import plan_of
 from pelagos.services.infrastructure.protecting import protect
 from pelagos.services.infrastructure.rendering import Renderer
@@ -52,6 +62,7 @@ from pelagos.store import events
 from pelagos.store.keeper import HeldLease, LeaseKeeper
 from pelagos.store.port import Store
 from pelagos.store.schema import infrastructures, runs
+from pelagos.wire.drift import DriftRequest, DriftView, OrphanList, OrphanRemoval
 from pelagos.wire.infrastructures import (
     DefinitionView,
     InfrastructureSummary,
@@ -167,8 +178,11 @@ class InfrastructureService(ServiceProcess):
         """Accept a run and see that somebody works on it. Answers before it begins."""
         scope = current_context().scope
         compiled, bundle, number = None, None, 0
+        server = None
         if request.kind == "up":
             compiled, bundle, number = await self._compile(scope, request)
+        elif request.kind == "adopt":
+            server = await self._server_to_adopt(request)
         accept = partial(
             accept_run,
             scope=scope,
@@ -176,6 +190,8 @@ class InfrastructureService(ServiceProcess):
             compiled=compiled,
             bundle=bundle,
             rollback=number,
+            server=server,
+            new_ids=(self.world.new_id(), self.world.new_id()),
             run_id=self.world.new_id(),
             infrastructure_id=self.world.new_id(),
             now=self.world.now(),
@@ -348,6 +364,39 @@ class InfrastructureService(ServiceProcess):
         errors = await self._refresh(scope, infrastructure_id)
         for account, error in errors.items():
             _log.warning("account not listed", account=account, error=error)
+
+    @operation
+    async def drift(self, request: DriftRequest) -> DriftView:
+        """Where clouds differ from the records. Nothing is written. Raises NotFound, Ambiguous."""
+        scope = current_context().scope
+        accounts = [account.name for account in self._pool.accounts()]
+        return await find_drift(_Records(self._store), _Clouds(self), scope, request, accounts, self.world.now())
+
+    @operation
+    async def orphans(self, request: OrphansRequest) -> OrphanList:
+        """Servers that carry a token which no record knows. Raises NotFound (account)."""
+        names = request.clouds or tuple(account.name for account in self._pool.accounts())
+        for name in names:
+            self._pool.account(name)
+        return await list_orphans(_Records(self._store), _Clouds(self), names)
+
+    @operation
+    async def remove_orphans(self, request: OrphanRemoval) -> None:
+        """Have orphans deleted: all, or none if one is none. Answers when that is journaled.
+
+        Raises NotFound (it is no orphan; account), Conflict, CloudError."""
+        for one in request.servers:
+            self._pool.account(one.cloud)
+        ids = [self.world.new_id() for _ in request.servers]
+        items = await orphans_to_remove(_Records(self._store), _Clouds(self), request.servers, ids)
+        if items:
+            await client(ComputeService, self, timeout=60.0).remove_orphans(RemoveOrphans(items=items))
+
+    async def _server_to_adopt(self, request: RunRequest) -> CloudServer:
+        if request.adopt is None:
+            raise InvalidInput("nothing is to be adopted", advice="Name a node, a cloud and a server in `adopt`.")
+        self._pool.account(request.adopt.cloud)
+        return await find_server(_Clouds(self), request.adopt)
 
     # -- compiling -------------------------------------------------------------------------------------------------
 
@@ -583,6 +632,24 @@ class _Compute:
         self.adopt_servers = quick.adopt_servers
         self.power_servers = quick.power_servers
         self.refresh = client(ComputeService, service, timeout=60.0, context=context).refresh
+
+
+class _Records:
+    """The store, for reading alone."""
+
+    __slots__ = ("read",)
+
+    def __init__(self, store: Store) -> None:
+        self.read = store.read
+
+
+class _Clouds:
+    """The clouds, for looking alone."""
+
+    __slots__ = ("survey",)
+
+    def __init__(self, service: InfrastructureService) -> None:
+        self.survey = client(ComputeService, service, timeout=60.0).survey
 
 
 class _Pauses:

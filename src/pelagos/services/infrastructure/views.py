@@ -68,6 +68,7 @@ def observed_instance(row: InstanceRow, server: ServerState | None) -> ObservedI
         protected=row.protected,
         restarts=row.restarts,
         restarting=row.restarting_since is not None,
+        adopted=row.adoption is not None,
     )
 
 
