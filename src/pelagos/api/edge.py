@@ -20,11 +20,14 @@ from pelagos.services.infrastructure.messages import (
     ImportDefinitions,
     Logs,
     LogsRequest,
+    OrphansRequest,
+    Protect,
     RefreshLive,
     SetMaintained,
 )
 from pelagos.store.port import Store
 from pelagos.wire.doctor import DoctorView
+from pelagos.wire.drift import DriftRequest, DriftView, OrphanList, OrphanRemoval
 from pelagos.wire.infrastructures import (
     DefinitionView,
     DiffView,
@@ -33,6 +36,7 @@ from pelagos.wire.infrastructures import (
     InfrastructureSummary,
     PlanRequest,
     PlanView,
+    Protected,
     RevisionFiles,
     RevisionView,
     RunRequest,
@@ -56,6 +60,10 @@ class Commands(Protocol):
     async def import_definitions(self, request: ImportDefinitions, /) -> tuple[DefinitionView, ...]: ...
     async def logs(self, request: LogsRequest, /) -> Logs: ...
     async def refresh_live(self, request: RefreshLive, /) -> None: ...
+    async def protect(self, request: Protect, /) -> Protected: ...
+    async def drift(self, request: DriftRequest, /) -> DriftView: ...
+    async def orphans(self, request: OrphansRequest, /) -> OrphanList: ...
+    async def remove_orphans(self, request: OrphanRemoval, /) -> None: ...
 
 
 DeleteDefinitionCommand = Callable[[str], Awaitable[None]]

@@ -72,7 +72,10 @@ def status_table(status: StatusView, now: float) -> str:
     for name, node in status.nodes.items():
         for identifier, one in node.instances.items():
             old = age(now - from_rfc3339(one.created_at)) if one.created_at else ""
-            rows.append([name, short(identifier), state(one.state), one.address, one.cloud, old, clean(one.reason)])
+            told = "; ".join(part for part in ("protected" if one.protected else "", clean(one.reason)) if part)
+            rows.append([name, short(identifier), state(one.state), one.address, one.cloud, old, told])
+        if node.breaker:
+            rows.append([name, "", "breaker open", "", "", "", clean(node.breaker)])
         if not node.instances:
             rows.append([name, "", f"none of {node.scaling.target}", "", "", "", ""])
     return table(["NODE", "INSTANCE", "STATE", "ADDRESS", "CLOUD", "AGE", "REASON"], rows)

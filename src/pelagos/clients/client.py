@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import httpx2
 
 from pelagos.clients.connection import Connection
-from pelagos.clients.resources import Definitions, Infrastructures, Runs, Servers, check_reference, events
+from pelagos.clients.resources import Definitions, Infrastructures, Orphans, Runs, Servers, check_reference, events
 from pelagos.model.errors import InvalidInput
 from pelagos.model.world import SystemWorld, World
 from pelagos.wire.doctor import DoctorView, HealthView
@@ -29,6 +29,7 @@ class Client:
         self.runs = Runs(connection, world)
         self.definitions = Definitions(connection)
         self.servers = Servers(connection)
+        self.orphans = Orphans(connection)
 
     async def __aenter__(self) -> Self:
         await self._connection.http.__aenter__()

@@ -21,7 +21,7 @@ from pelagos.clients.client import connect as connect_async
 
 __all__ = ["SyncClient", "connect"]
 
-_SERVICES = ("infrastructures", "runs", "definitions", "servers")
+_SERVICES = ("infrastructures", "runs", "definitions", "servers", "orphans")
 
 
 class SyncClient:
@@ -31,6 +31,7 @@ class SyncClient:
     runs: Any
     definitions: Any
     servers: Any
+    orphans: Any
 
     def __init__(self, client: Client) -> None:
         self._client = client

@@ -39,6 +39,7 @@ __all__ = [
     "ScalingStatus",
     "ServerView",
     "StatusView",
+    "SuspendRequest",
 ]
 
 RunKind = Literal["up", "down", "scale", "maintain", "adopt"]
@@ -83,6 +84,12 @@ class ProtectRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     node: str
     instance: str = ""
     protected: bool = True
+
+
+class SuspendRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``reason`` is shown to people."""
+
+    reason: str = ""
 
 
 class Protected(msgspec.Struct, frozen=True, kw_only=True):

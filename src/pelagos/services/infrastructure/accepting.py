@@ -32,7 +32,15 @@ from pelagos.wire.infrastructures import RunRequest, RunView
 if TYPE_CHECKING:  # the compiler brings parsers that most commands do not need
     from pelagos.services.infrastructure.description import CompileResult
 
-__all__ = ["accept_run", "check_scale", "owner_of_name", "refuse_below_protected", "to_be_removed"]
+__all__ = [
+    "accept_run",
+    "check_scale",
+    "is_suspended",
+    "owner_of_name",
+    "refuse_below_protected",
+    "suspension",
+    "to_be_removed",
+]
 
 
 def owner_of_name(connection: Connection, scope: Scope, name: str) -> str | None:
@@ -187,6 +195,7 @@ def accept_run(
             parameters = msgspec.structs.replace(parameters, reset=_nodes_named(row, request.reset))
         if request.kind in ("scale", "maintain", "adopt"):
             _refuse_while_going_down(connection, target_id, name)
+            _refuse_while_suspended(row)
         if request.kind == "adopt":
             assert request.adopt is not None and server is not None
             adopt = check_adoption(connection, row, request.adopt, server, instance_id=new_ids[0], server_id=new_ids[1])
@@ -266,7 +275,28 @@ def _target_of_up(
         target = owner_of_name(connection, scope, compiled.name)
     if target is not None:
         _refuse_while_going_down(connection, target, compiled.name)
+        known = records.load_infrastructure(connection, target)
+        assert known is not None
+        _refuse_while_suspended(known)
     return target
+
+
+_SUSPENDED = "suspended"
+
+
+def suspension(reason: str) -> str:
+    """The reason of a suspended infrastructure's state, with what somebody said."""
+    return f"{_SUSPENDED}: {reason}" if reason else _SUSPENDED
+
+
+def is_suspended(state: InfrastructureState, reason: str) -> bool:
+    """Whether it was suspended, and not only detached."""
+    return state is InfrastructureState.SUSPENDED and reason.partition(":")[0] == _SUSPENDED
+
+
+def _refuse_while_suspended(row: InfrastructureRow) -> None:
+    if is_suspended(row.state, row.reason):
+        raise Conflict(f"infrastructure {row.name!r} is {row.reason}", advice=f"`pelagos resume {row.name}` ends that.")
 
 
 def _refuse_while_going_down(connection: Connection, infrastructure_id: str, name: str) -> None:

@@ -34,10 +34,13 @@ class CancelRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SetMaintained(msgspec.Struct, frozen=True, kw_only=True):
-    """attach and detach: whether the daemon keeps it alive."""
+    """attach and detach, suspend and resume: whether it is kept alive. ``suspend``: not even by a command's run, until
+    it is maintained again; ``reason`` says why, for people."""
 
     infrastructure: str
     maintained: bool
+    suspend: bool = False
+    reason: str = ""
 
 
 class OrphansRequest(msgspec.Struct, frozen=True, kw_only=True):

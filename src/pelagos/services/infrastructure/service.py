@@ -20,7 +20,7 @@ from sqlalchemy import Connection, select, update
 
 from pelagos.clouds.pool import Pool
 from pelagos.clouds.values import CloudServer, CommandResult
-from pelagos.model.errors import InvalidInput, LeaseHeld, LeaseLost, NotFound, PelagosError, Retry
+from pelagos.model.errors import Conflict, InvalidInput, LeaseHeld, LeaseLost, NotFound, PelagosError, Retry
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState
 from pelagos.process import Context, ServiceProcess, client, current_context, operation, use_context
@@ -33,7 +33,7 @@ from pelagos.services.compute.messages import (
     RemoveOrphans,
 )
 from pelagos.services.infrastructure import importing, queries, records, revisions
-from pelagos.services.infrastructure.accepting import accept_run
+from pelagos.services.infrastructure.accepting import accept_run, is_suspended, suspension
 from pelagos.services.infrastructure.compiling import Compiler
 from pelagos.services.infrastructure.drift import find_drift
 from pelagos.services.infrastructure.health import NetworkProber, Prober
@@ -250,7 +250,7 @@ class InfrastructureService(ServiceProcess):
 
     @operation
     async def set_maintained(self, request: SetMaintained) -> InfrastructureSummary:
-        """attach and detach."""
+        """attach, detach, suspend and resume. Raises Conflict for a suspension while a run is at work."""
         scope = current_context().scope
         now = self.world.now()
 
@@ -259,9 +259,17 @@ class InfrastructureService(ServiceProcess):
             row = records.load_infrastructure(connection, infrastructure_id)
             assert row is not None
             values: dict[str, Any] = {"maintained": request.maintained, "updated_at": now}
-            if not records.open_runs(connection, infrastructure_id):
+            at_work = records.open_runs(connection, infrastructure_id)
+            if request.suspend:
+                if at_work:
+                    raise Conflict(
+                        f"a run of {row.name!r} is at work ({at_work[0].kind})",
+                        advice="Wait for its end, or cancel it, and suspend it then.",
+                    )
+                values.update(state=InfrastructureState.SUSPENDED.value, reason=suspension(request.reason))
+            elif not at_work:
                 kept = (InfrastructureState.FAILED, InfrastructureState.DESTROYING)
-                if not request.maintained and row.state not in kept:
+                if not request.maintained and row.state not in kept and not is_suspended(row.state, row.reason):
                     values.update(state=InfrastructureState.SUSPENDED.value, reason="detached: nobody maintains it")
                 elif request.maintained and row.state is InfrastructureState.SUSPENDED:
                     missing = queries.missing_instances(connection, row)
