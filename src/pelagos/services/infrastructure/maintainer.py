@@ -31,6 +31,7 @@ from pelagos.services.infrastructure.commanding import Commanding, Compute
 from pelagos.services.infrastructure.healing import Pauses
 from pelagos.services.infrastructure.health import Prober
 from pelagos.services.infrastructure.mending import Mending
+from pelagos.services.infrastructure.metrics import MetricReader
 from pelagos.services.infrastructure.reality import (
     Create,
     Decision,
@@ -45,6 +46,7 @@ from pelagos.services.infrastructure.records import InfrastructureRow, InstanceR
 from pelagos.services.infrastructure.rendering import Renderer
 from pelagos.services.infrastructure.running import Running, lacking
 from pelagos.services.infrastructure.settings import MaintainerSettings
+from pelagos.services.infrastructure.tracking import Tracking
 from pelagos.services.infrastructure.watching import HealthWatch
 from pelagos.store.port import Store
 
@@ -71,6 +73,7 @@ class Maintainer:
         compute: Compute,
         accounts: Accounts,
         prober: Prober,
+        metrics: MetricReader,
         renderer: Renderer,
         settings: MaintainerSettings,
         resident: bool,
@@ -93,6 +96,7 @@ class Maintainer:
         self._row: InfrastructureRow | None = None
         self._reality: Reality | None = None
         self.health = HealthWatch(self, prober, self._wake.set)
+        self.tracking = Tracking(self, metrics, self._wake.set)
         self.reload = False
         """What is remembered no longer fits what the step in progress writes."""
         self._next_pass = 0.0
@@ -129,6 +133,7 @@ class Maintainer:
             "growing": reality.growing if reality else 0,
             "leaving": reality.leaving if reality else 0,
             "probes": self.health.probing.snapshot(),
+            "metrics": self.tracking.snapshot(),
         }
 
     # -- the loop --------------------------------------------------------------------------------------------------
@@ -147,6 +152,7 @@ class Maintainer:
                         await self._sleep()
                 finally:
                     self.health.probing.cancel()
+                    self.tracking.cancel()
         except* PelagosError as errors:
             # The group has one member that can fail: the loop itself.
             raise errors.exceptions[0] from None
@@ -220,6 +226,7 @@ class Maintainer:
         await self.running.look()
         await self._take_in_servers()
         self.health.take_in()
+        self.tracking.take_in()
         now = self.world.now()
         if self.running.current is None and self.mode is Mode.BUILD and now >= self._next_pass:
             await self._pass(now)
@@ -247,6 +254,7 @@ class Maintainer:
             await self.load()
         await self.commanding.send(now)
         self.health.launch(group, now)
+        self.tracking.launch(group, now)
         return self.resident or self.running.current is not None or self.running.hinted
 
     async def _start_over(self) -> None:
@@ -257,12 +265,18 @@ class Maintainer:
 
     def _until_next(self) -> float | None:
         """Seconds until something is to be done without a hint; None: only a hint can bring anything."""
-        if self.running.hinted or self.health.probing.pending or self.changes or self.reload:
+        looked = self.health.probing.pending or self.tracking.pending
+        if self.running.hinted or looked or self.changes or self.reload:
             return 0.0
         if self.reality.dirty and self.running.budget() != 0:
             return 0.0
         now = self.world.now()
-        times = [self.health.probing.next_due(), self.commanding.resend_at, self.running.next_look(now)]
+        times = [
+            self.health.probing.next_due(),
+            self.tracking.next_due(),
+            self.commanding.resend_at,
+            self.running.next_look(now),
+        ]
         if self.mode is Mode.BUILD:
             times.append(self.reality.next_retry(now))
             if self.running.current is None:

@@ -50,6 +50,7 @@ from pelagos.services.infrastructure.messages import (
     RefreshLive,
     SetMaintained,
 )
+from pelagos.services.infrastructure.metrics import MetricReader, NetworkMetrics
 from pelagos.services.infrastructure.orphans import list_orphans, orphans_to_remove
 from pelagos.services.infrastructure.planning import plan_of
 from pelagos.services.infrastructure.protecting import protect
@@ -119,6 +120,7 @@ class InfrastructureService(ServiceProcess):
         settings: MaintainerSettings | None = None,
         maintain: bool = False,
         prober: Prober | None = None,
+        metrics: MetricReader | None = None,
         run_command: Callable[[Sequence[str]], str] | None = None,
     ) -> None:
         super().__init__()
@@ -130,6 +132,8 @@ class InfrastructureService(ServiceProcess):
         self._renderer = Renderer(pool, run_command)
         self._prober = prober
         self._network_prober: NetworkProber | None = None
+        self._metrics = metrics
+        self._network_metrics: NetworkMetrics | None = None
         self._at_work: dict[str, asyncio.Event] = {}
         self._asked: set[str] = set()
         """Infrastructures to be looked at (again) by whoever hosts them."""
@@ -145,6 +149,8 @@ class InfrastructureService(ServiceProcess):
         self._compiler = Compiler(self._pool, self.world)
         if self._prober is None:
             self._prober = self._network_prober = NetworkProber(self.world, self._execute, self._owns_listener)
+        if self._metrics is None:
+            self._metrics = self._network_metrics = NetworkMetrics(self._execute)
 
     async def on_activate(self) -> None:
         position = await self._store.read(events.last_position)
@@ -166,6 +172,8 @@ class InfrastructureService(ServiceProcess):
     async def on_terminate(self) -> None:
         if self._network_prober is not None:
             await self._network_prober.close()
+        if self._network_metrics is not None:
+            await self._network_metrics.close()
 
     def snapshot_maintainers(self) -> dict[str, Any]:
         """What each maintainer is about."""
@@ -552,7 +560,7 @@ class InfrastructureService(ServiceProcess):
         row = await self._store.read(partial(records.load_infrastructure, infrastructure_id=infrastructure_id))
         if row is None:
             return
-        assert self._prober is not None
+        assert self._prober is not None and self._metrics is not None
         scope = Context(scope=row.scope)
         maintainer = Maintainer(
             infrastructure_id,
@@ -561,6 +569,7 @@ class InfrastructureService(ServiceProcess):
             compute=_Compute(self, scope, self._settings.command_patience),
             accounts=self._pool,
             prober=self._prober,
+            metrics=self._metrics,
             renderer=self._renderer,
             settings=self._settings,
             resident=self._maintain,
