@@ -18,6 +18,8 @@ class NodeShape(msgspec.Struct, frozen=True):
     depends_on: tuple[str, ...]
     choices: tuple[str, ...]
     flavor: str = "small"
+    policy: str = ""
+    """The node's policy, as YAML flow text without its braces."""
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -36,6 +38,8 @@ class Description(msgspec.Struct, frozen=True):
                 f"    type: {node.name}_node",
                 f"    scaling: {{min: {node.least}, max: {node.most}}}",
             ]
+            if node.policy:
+                lines.append(f"    policy: {{{node.policy}}}")
             definitions.append(f"'node_def:{node.name}_node':")
             for account in node.choices:
                 definitions += [
