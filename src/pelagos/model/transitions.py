@@ -48,7 +48,7 @@ TRANSITIONS: Mapping[str, Mapping[str | None, frozenset[str]]] = {
         None: frozenset({"pending"}),
         "pending": frozenset({"ready", "uncertain", "shutdown", "failed", "destroying", GONE}),
         "uncertain": frozenset({"pending", "ready", "shutdown", "failed", "destroying", GONE}),
-        "ready": frozenset({"temp_failed", "shutdown", "failed", "destroying", GONE}),
+        "ready": frozenset({"pending", "temp_failed", "shutdown", "failed", "destroying", GONE}),
         "temp_failed": frozenset({"ready", "pending", "shutdown", "failed", "destroying", GONE}),
         "shutdown": frozenset({"pending", "ready", "failed", "destroying", GONE}),
         "failed": frozenset({"pending", "ready", "destroying", GONE}),
