@@ -100,8 +100,8 @@ async def _free_all(story: Story, by: Incarnation) -> None:
     universe = story.universe
     nodes = tuple(msgspec.structs.replace(node, policy="") for node in story.description.nodes)
     story.description = msgspec.structs.replace(story.description, nodes=nodes)
-    if not by.alive:
-        by = await universe.incarnate(serves=False)
+    if not by.alive or not by.serves:
+        by = await universe.incarnate(serves=True)  # somebody who carries on what others left
     open_run = "SELECT id FROM runs WHERE finished_at IS NULL"
     await universe.until("no run is at work", lambda: not universe.query(open_run), 3000.0)
     protected = "SELECT DISTINCT node FROM instances WHERE protected AND deleted_at IS NULL"

@@ -409,7 +409,7 @@ class Maintainer:
         self.set_state(instance, InstanceState.READY, "")
         node = self.reality.nodes[row.node]
         record = node.record
-        if first and node.compiled.policy.protect:
+        if first and node.compiled.policy.protect and not node.compiled.retired:
             self.protect(instance)
         if record.error is not None or record.retry_at is not None:
             record.retry_at, record.error = None, None

@@ -179,7 +179,7 @@ class Running:
     def _protect_as_described(self) -> None:
         """Instances that are ready already come under a policy that is new."""
         for node in self._maintainer.reality.nodes.values():
-            if node.compiled.policy.protect:
+            if node.compiled.policy.protect and not node.compiled.retired:
                 for instance in node.instances.values():
                     if instance.row.ready_at is not None and not instance.leaving:
                         self._maintainer.protect(instance)
