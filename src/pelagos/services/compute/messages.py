@@ -119,6 +119,8 @@ class Surveys(msgspec.Struct, frozen=True):
 class ServerRef(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     server_id: str
+    expires_at: float | None = None
+    """Wall-clock time after which no new attempt is made."""
 
 
 class DeleteServers(msgspec.Struct, frozen=True, kw_only=True):

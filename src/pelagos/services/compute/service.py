@@ -162,7 +162,12 @@ class ComputeService(ServiceProcess):
 
     def _actions(self, items: tuple[ServerRef, ...]) -> list[ServerAction]:
         return [
-            ServerAction(operation_id=self.world.new_id(), request_id=item.request_id, server_id=item.server_id)
+            ServerAction(
+                operation_id=self.world.new_id(),
+                request_id=item.request_id,
+                server_id=item.server_id,
+                expires_at=item.expires_at,
+            )
             for item in items
         ]
 

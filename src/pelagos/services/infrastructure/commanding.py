@@ -224,7 +224,12 @@ class Commanding:
     async def _send_restart(self, instance: Instance, verb: str) -> None:
         maintainer, row = self._maintainer, instance.row
         verb = verb or ("start" if instance.server is ServerState.STOPPED else "reboot")
-        item = ServerRef(request_id=restart_request(row), server_id=row.server_id)
+        since = row.restarting_since or maintainer.world.now()
+        item = ServerRef(
+            request_id=restart_request(row),
+            server_id=row.server_id,
+            expires_at=since + maintainer.settings.restart_patience,
+        )
         try:
             await self.compute.power_servers(PowerServers(verb=verb, items=(item,), fence=maintainer.fence))
         except LeaseLost:

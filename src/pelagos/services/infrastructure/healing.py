@@ -77,7 +77,9 @@ def treat(instance: ObservedInstance, policy: HealPolicy, *, broken: bool = Fals
         return Remedy(Treatment.STUCK, f"{why}; its policy keeps it")
     if broken:
         return Remedy(Treatment.STUCK, f"{why}; the breaker of its node is open")
-    if action == "restart" and not gone and instance.restarts < policy.restarts:
+    # One in error is not brought up by the cloud that could not.
+    restartable = not gone and instance.server is not ServerState.ERROR
+    if action == "restart" and restartable and instance.restarts < policy.restarts:
         verb = "start" if instance.server is ServerState.STOPPED else "reboot"
         pause = back_off(policy, instance.restarts, pauses) if instance.restarts else 0.0
         return Remedy(Treatment.RESTART, why, verb, instance.since + pause if pause else 0.0)

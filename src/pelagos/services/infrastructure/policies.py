@@ -34,7 +34,7 @@ class HealPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shutdown: HealAction = "replace"
     """Its server is stopped."""
     failed: HealAction = "replace"
-    """Unhealthy for longer than its health check's ``timeout``, or its server is in error."""
+    """Unhealthy for longer than its health check's ``timeout``, or its server is in error: that is never restarted."""
     temp_failed: HealAction = "keep"
     """Unhealthy for now: ``keep`` gives it time to recover."""
     unreachable: Literal["replace", "keep"] = "keep"
