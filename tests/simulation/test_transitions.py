@@ -30,7 +30,7 @@ GOOD = {
 }
 FINAL = {
     "operation": {"succeeded", "failed", "cancelled"},
-    "attempt": {"done", "refused", "absent"},
+    "attempt": {"refused", "absent"},
     "server": {GONE},
     "instance": {GONE},
     "run": {"succeeded", "failed", "cancelled"},

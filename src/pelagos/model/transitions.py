@@ -27,7 +27,8 @@ TRANSITIONS: Mapping[str, Mapping[str | None, frozenset[str]]] = {
         None: frozenset({"open"}),
         "open": frozenset({"open", "done", "refused", "absent", "released"}),
         "released": frozenset({"open", "done", "released"}),
-        "done": frozenset(),
+        # An adoption takes up what its server carries already.
+        "done": frozenset({"open"}),
         "refused": frozenset(),
         "absent": frozenset(),
     },

@@ -154,7 +154,7 @@ _reopen = (
 )
 _retake = (
     update(attempts)
-    .where(attempts.c.token == bindparam("b_token"), attempts.c.state == "released")
+    .where(attempts.c.token == bindparam("b_token"), attempts.c.state.in_(["released", "done"]))
     .values(
         operation_id=bindparam("b_operation"),
         step=bindparam("b_step"),
@@ -167,7 +167,7 @@ _retake = (
         closed_at=None,
     )
 )
-"""An adoption that came to nothing let go of the token; another one takes it up."""
+"""An adoption that came to nothing let go of the token, or its server was taken for gone: another one takes it up."""
 _mark = (
     update(operations)
     .where(operations.c.id == bindparam("b_id"))

@@ -86,6 +86,18 @@ _own_servers = (
     .with_for_update()
 )
 _known_server_ids = select(servers.c.id).where(servers.c.id.in_(bindparam("b_ids", expanding=True)))
+_held_token = (
+    select(attempts.c.token)
+    .select_from(
+        attempts.join(operations, operations.c.id == attempts.c.operation_id).outerjoin(
+            servers, servers.c.id == operations.c.target_id
+        )
+    )
+    .where(
+        attempts.c.token == bindparam("b_token"),
+        (attempts.c.state == "open") | ((attempts.c.state == "done") & servers.c.deleted_at.is_(None)),
+    )
+)
 _cancel_operations = (
     update(operations)
     .where(operations.c.id == bindparam("b_id"), operations.c.finished_at.is_(None))
@@ -207,10 +219,10 @@ def submit_orphan_removals(
     known = operations_by_request(connection, scope, [r.request_id for r in requests])
     fresh = [r for r in _unique(requests) if r.request_id not in known]
     for request in fresh:
-        held = connection.execute(
-            select(attempts.c.token).where(attempts.c.token == request.token, attempts.c.state != "released")
-        ).first()
-        if held is not None or _record_of(connection, request.account, request.provider_id) is not None:
+        if (
+            connection.execute(_held_token, {"b_token": request.token}).first() is not None
+            or _record_of(connection, request.account, request.provider_id) is not None
+        ):
             raise Conflict(
                 f"{request.provider_id} in {request.account} is on record",
                 advice="It is no orphan: what has a record goes with its infrastructure.",

@@ -18,7 +18,7 @@ Retry      stays open, not sent                PENDING, again later with the sam
 Again      -                                   PENDING at the step before, again later
 Uncertain  stays open, sent                    UNCERTAIN, looked for later
 Absent     second one that counts: absent      PENDING with no attempt: a new token may be made
-Failed     refused                             nothing was made: failed, server DELETED with the reason, quota
+Failed     refused; an adoption's: released    nothing was made: failed, server DELETED with the reason, quota
                                                cancelled. Something was made: to the undo step, which ends so.
 =========  ==================================  ================================================================
 """

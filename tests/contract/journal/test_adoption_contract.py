@@ -1,15 +1,16 @@
 """Servers that are there already come on record, and what no record knows goes: on every engine of the store."""
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from pelagos.clouds import ServerSpec
 from pelagos.model import DEFAULT_SCOPE, OperationState, ServerState
 from pelagos.model.errors import Conflict
 from pelagos.operations import Adoption, OrphanRemoval
 from pelagos.quotas import set_limit
+from pelagos.services.compute.queries import tokens_on_record
 from pelagos.store.schema import attempts, infrastructures, instances, servers
-from support.operations_world import ACCOUNT, Universe, event_kinds, holding, open_attempts, rows, states
+from support.operations_world import ACCOUNT, Universe, event_kinds, holding, open_attempts, rows, states, until_event
 
 pytestmark = pytest.mark.anyio
 
@@ -180,3 +181,36 @@ async def test_nobody_deletes_the_server_of_a_protected_instance(universe):
         await one.engine.delete_servers(DEFAULT_SCOPE, universe.on(new.server_id))
     await one.engine.refresh([ACCOUNT])
     assert universe.cloud_names() == [new.spec.name]
+
+
+@pytest.mark.parametrize("protected", [True, False])
+async def test_what_was_protected_and_comes_back_is_not_swept(universe, protected):
+    """A cloud that hides a server for a while must not cost it: taken for gone, it is an orphan when it is back."""
+    one = await universe.incarnate()
+    (new,) = universe.new(instance_id="i-1", infrastructure_id="f-1")
+    (record,) = await one.engine.create_servers(DEFAULT_SCOPE, [new])
+    await one.engine.wait([record.id], 30)
+    owner = {"project_id": "default", "user_id": "me", "created_at": 1.0, "updated_at": 1.0}
+
+    def taken_for_gone(connection):
+        connection.execute(
+            insert(infrastructures).values(id="f-1", name="shop", state="ready", compiled_blob=b"", **owner)
+        )
+        instance = {"id": "i-1", "infrastructure_id": "f-1", "node": "db", "server_id": new.server_id, **owner}
+        connection.execute(insert(instances).values(state="failed", deleted_at=2.0, protected=protected, **instance))
+        connection.execute(update(servers).values(state="deleted", deleted_at=2.0, updated_at=2.0))
+        connection.execute(update(attempts).values(closed_at=2.0))
+
+    await one.store.run(taken_for_gone)
+    (server,) = universe.cloud.servers()
+    await one.engine.refresh([ACCOUNT])
+    if not protected:
+        await until_event(one.store, "server.swept")
+        assert universe.cloud.servers() == []
+        return
+    assert "server.unknown" in await event_kinds(one.store)
+    assert [s.provider_id for s in universe.cloud.servers()] == [server.provider_id]
+    assert await one.store.read(lambda connection: tokens_on_record(connection, [server.token])) == set()
+    done = await adopt(universe, one, server.provider_id, token=server.token)
+    assert done.state is OperationState.SUCCEEDED
+    assert await one.store.read(lambda connection: tokens_on_record(connection, [server.token])) == {server.token}

@@ -14,7 +14,7 @@ from pelagos.model.errors import NotFound
 from pelagos.model.scope import Scope
 from pelagos.model.states import ServerState
 from pelagos.operations import OperationRecord, operations_by_id, operations_of_targets
-from pelagos.store.schema import attempts, operations, servers
+from pelagos.store.schema import attempts, instances, operations, servers
 
 __all__ = [
     "ExpectedServer",
@@ -196,10 +196,20 @@ def expected_servers(connection: Connection, ids: Iterable[str]) -> list[Expecte
 
 def tokens_on_record(connection: Connection, tokens: Iterable[str]) -> set[str]:
     """Which of these tokens this store knows, of whatever project: those that its create calls and adoptions wrote, and
-    that it has not let go of."""
+    that it has not let go of. Not those of what was protected, was taken for gone, and is there again."""
     wanted = sorted(set(tokens))
-    query = select(attempts.c.token).where(
-        attempts.c.token.in_(bindparam("b_tokens", expanding=True)), attempts.c.state != "released"
+    query = (
+        select(attempts.c.token)
+        .select_from(
+            attempts.join(operations, operations.c.id == attempts.c.operation_id)
+            .outerjoin(servers, servers.c.id == operations.c.target_id)
+            .outerjoin(instances, instances.c.id == servers.c.instance_id)
+        )
+        .where(
+            attempts.c.token.in_(bindparam("b_tokens", expanding=True)),
+            attempts.c.state != "released",
+            servers.c.deleted_at.is_(None) | instances.c.protected.is_not(True),
+        )
     )
     return {
         row[0]
