@@ -19,7 +19,7 @@ from pelagos.model.errors import PelagosError
 from pelagos.services.infrastructure.autoscaling import Limits, Sample, decide
 from pelagos.services.infrastructure.metrics import MetricReader, MetricUnavailable
 from pelagos.services.infrastructure.policies import AutoscalePolicy, MetricSource
-from pelagos.services.infrastructure.reality import Instance, Mode, Node
+from pelagos.services.infrastructure.reality import Instance, Mode, Node, Reality
 from pelagos.services.infrastructure.values import AutoscalingRecord
 
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ class Tracking:
         self._maintainer = maintainer
         self._reader = reader
         self._wake = wake
+        self._looked_at: Reality | None = None
+        self._nodes: list[tuple[Node, AutoscalePolicy]] = []
         self._due: dict[str, float] = {}
+        self._slots = asyncio.Semaphore(maintainer.settings.probes)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._samples: list[tuple[str, Sample]] = []
         self._wanted: dict[str, deque[tuple[float, int]]] = {}
@@ -74,18 +77,25 @@ class Tracking:
         """Begin to read what is due."""
         if not self._goes_on:
             return
-        for node in self._maintainer.reality.nodes.values():
-            policy = node.compiled.policy.autoscale
-            if policy is None or node.compiled.retired:
-                self._forget(node.name)
-            elif node.name not in self._running and self._due.setdefault(node.name, now) <= now:
+        for node, policy in self._scaled(now):
+            if node.name not in self._running and self._due[node.name] <= now:
                 self._due[node.name] = now + policy.interval
                 ready = [instance for instance in node.instances.values() if instance.ready]
                 self._running[node.name] = group.create_task(self._read(node, policy, ready))
 
-    def _forget(self, name: str) -> None:
-        self._due.pop(name, None)
-        self._wanted.pop(name, None)
+    def _scaled(self, now: float) -> list[tuple[Node, AutoscalePolicy]]:
+        """The nodes that have a policy; looked for once a load, since most of ten thousand have none."""
+        reality = self._maintainer.reality
+        if self._looked_at is not reality:
+            self._looked_at = reality
+            self._nodes = [
+                (node, policy)
+                for node in reality.nodes.values()
+                if (policy := node.compiled.policy.autoscale) is not None and not node.compiled.retired
+            ]
+            self._due = {node.name: self._due.get(node.name, now) for node, _ in self._nodes}
+            self._wanted = {name: kept for name, kept in self._wanted.items() if name in self._due}
+        return self._nodes
 
     async def _read(self, node: Node, policy: AutoscalePolicy, ready: Sequence[Instance]) -> None:
         try:
@@ -114,7 +124,7 @@ class Tracking:
         server_id = instance.row.server_id if instance is not None else ""
         try:
             rendered = maintainer.renderer.metric(maintainer.row, maintainer.reality, node, instance, source)
-            async with asyncio.timeout(source.timeout + 1.0):
+            async with self._slots, asyncio.timeout(source.timeout + 1.0):
                 if source.type == "cpu":
                     return self._share(key, await self._reader.read_pair(rendered, server_id))
                 value = await self._reader.read(rendered, server_id)
