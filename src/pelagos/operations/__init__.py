@@ -6,10 +6,11 @@ from pelagos.operations.accounts import AccountUse, account_description, use_of_
 from pelagos.operations.calls import Backoff
 from pelagos.operations.engine import OperationsEngine, RefreshResult
 from pelagos.operations.health import AccountHealth, AccountState
-from pelagos.operations.journal import submit_creates, submit_deletes, submit_power
+from pelagos.operations.journal import submit_adoptions, submit_creates, submit_deletes, submit_power
 from pelagos.operations.kinds import KINDS, Effect, Kind, Step
 from pelagos.operations.reading import operations_by_id, operations_by_request, operations_of_targets
-from pelagos.operations.records import NewServer, OperationRecord, ServerAction
+from pelagos.operations.records import Adoption, NewServer, OperationRecord, OrphanRemoval, ServerAction
+from pelagos.operations.surveying import Survey
 from pelagos.operations.worker import AccountWorker, EngineConfig
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "AccountState",
     "AccountUse",
     "AccountWorker",
+    "Adoption",
     "Backoff",
     "Effect",
     "EngineConfig",
@@ -25,13 +27,16 @@ __all__ = [
     "NewServer",
     "OperationRecord",
     "OperationsEngine",
+    "OrphanRemoval",
     "RefreshResult",
     "ServerAction",
     "Step",
+    "Survey",
     "account_description",
     "operations_by_id",
     "operations_by_request",
     "operations_of_targets",
+    "submit_adoptions",
     "submit_creates",
     "submit_deletes",
     "submit_power",

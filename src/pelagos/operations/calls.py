@@ -15,9 +15,9 @@ import msgspec
 import structlog
 
 from pelagos.clouds.errors import CloudUncertain, CloudUnreachable, ServerNotFound
-from pelagos.clouds.port import CloudDriver
+from pelagos.clouds.port import CloudDriver, ForeignReader, ServerAdopter
 from pelagos.clouds.values import Capabilities, CloudServer, ServerSpec
-from pelagos.model.errors import InternalError, PelagosError
+from pelagos.model.errors import InternalError, PelagosError, Unsupported
 from pelagos.model.errors import Retry as RetryClass
 from pelagos.model.redaction import without_secrets
 from pelagos.model.world import World
@@ -142,6 +142,12 @@ class Cloud:
     async def get(self, provider_id: str) -> CloudServer:
         return await self.read(self._driver.get_server, provider_id, timeout=self.capabilities.call_timeout)
 
+    async def foreign(self) -> Sequence[CloudServer] | None:
+        """The servers of the account that are not ours; None where the driver cannot look at them."""
+        if not isinstance(self._driver, ForeignReader):
+            return None
+        return await self.read(self._driver.list_foreign_servers, timeout=self.capabilities.call_timeout)
+
     @property
     def driver(self) -> CloudDriver:
         return self._driver
@@ -157,6 +163,11 @@ class Cloud:
                     driver.create_server(spec, token=call.token, timeout=timeout), timeout, CloudUncertain
                 )
                 return Found(server)
+            case "adopt":
+                if not isinstance(driver, ServerAdopter):
+                    raise Unsupported("this cloud's servers cannot be adopted")
+                adoption = driver.adopt_server(target, token=call.token, timeout=timeout)
+                return Found(await self._guarded(adoption, timeout, CloudUncertain))
             case "delete" | "discard":
                 verb = driver.delete_server(target, timeout=timeout)
             case "start":

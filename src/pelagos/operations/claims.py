@@ -26,6 +26,7 @@ from pelagos.model.states import OperationState
 from pelagos.operations.kinds import KINDS, Effect, Step
 from pelagos.operations.records import (
     WAITING,
+    AdoptParameters,
     Again,
     Call,
     Done,
@@ -42,6 +43,7 @@ __all__ = ["Claim", "Due", "Rules", "claim", "decide", "peek", "take_over"]
 
 _decode_error = msgspec.msgpack.Decoder(ErrorPayload).decode
 _decode_sweep = msgspec.msgpack.Decoder(SweepParameters).decode
+_decode_adoption = msgspec.msgpack.Decoder(AdoptParameters).decode
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -150,6 +152,22 @@ _reopen = (
         negatives=0,
     )
 )
+_retake = (
+    update(attempts)
+    .where(attempts.c.token == bindparam("b_token"), attempts.c.state.in_(["released", "done"]))
+    .values(
+        operation_id=bindparam("b_operation"),
+        step=bindparam("b_step"),
+        state="open",
+        epoch=bindparam("b_epoch"),
+        sent_at=bindparam("b_sent"),
+        not_after=bindparam("b_not_after"),
+        negatives=0,
+        error_blob=None,
+        closed_at=None,
+    )
+)
+"""An adoption that came to nothing let go of the token, or its server was taken for gone: another one takes it up."""
 _mark = (
     update(operations)
     .where(operations.c.id == bindparam("b_id"))
@@ -230,7 +248,7 @@ def claim(connection: Connection, fence: Fence, account: str, rules: Rules, now:
                         "b_epoch": fence.epoch,
                     }
                 )
-            elif decision.token:
+            elif decision.token and not (decision.verb == "adopt" and _retaken(connection, due, decision, fence, now)):
                 opened.append(
                     {
                         "token": decision.token,
@@ -257,6 +275,18 @@ def claim(connection: Connection, fence: Fence, account: str, rules: Rules, now:
     if outcomes:
         settle(connection, fence, account, outcomes, rules.capabilities, now)
     return Claim(calls=tuple(calls), settled=len(outcomes), next_at=peek(connection, account))
+
+
+def _retaken(connection: Connection, due: Due, call: Call, fence: Fence, now: float) -> bool:
+    values = {
+        "b_token": call.token,
+        "b_operation": due.id,
+        "b_step": due.step,
+        "b_epoch": fence.epoch,
+        "b_sent": now,
+        "b_not_after": call.not_after,
+    }
+    return connection.execute(_retake, values).rowcount > 0
 
 
 def _due_row(row: Any) -> Due:
@@ -298,18 +328,22 @@ def _decide_create(due: Due, step: Step, rules: Rules, now: float, fresh: str) -
     deadline = now + capabilities.create_timeout + rules.mark_slack
     not_after = deadline + capabilities.settle
     expired = _expired(due, rules, now)
+    adoption = _decode_adoption(due.parameters_blob) if due.kind == "server.adopt" else None
+    target = None if adoption is None else adoption.provider_id
     if due.token is not None and due.sent_at is not None:
         # An idempotent cloud tells what became of a call by the same call sent again, sooner than any absence is known;
         # so also for a create that is not wanted any more: what it then made is deleted by who cancelled it.
         # Where the repeat is refused for good, the first one's doing is looked for like anywhere else.
-        if capabilities.token_lookup is TokenLookup.IDEMPOTENT and not expired and not _refused(due):
-            again = _call(due, step.verb, None, deadline, not_after, due.token)
+        repeatable = adoption is not None or capabilities.token_lookup is TokenLookup.IDEMPOTENT
+        if repeatable and not expired and not _refused(due):
+            again = _call(due, step.verb, target, deadline, not_after, due.token)
             return msgspec.structs.replace(again, resent=True)
         look_until = now + capabilities.call_timeout + rules.mark_slack
         return _call(due, "lookup", None, look_until, due.not_after or 0.0, due.token)
     if due.cancel_requested or expired:
         return _outcome(due, step.verb, Failed(_last_error(due), gone=True), token=due.token or "")
-    return _call(due, step.verb, None, deadline, not_after, due.token or fresh)
+    carried = "" if adoption is None else adoption.token
+    return _call(due, step.verb, target, deadline, not_after, due.token or carried or fresh)
 
 
 def _refused(due: Due) -> bool:

@@ -18,7 +18,7 @@ Retry      stays open, not sent                PENDING, again later with the sam
 Again      -                                   PENDING at the step before, again later
 Uncertain  stays open, sent                    UNCERTAIN, looked for later
 Absent     second one that counts: absent      PENDING with no attempt: a new token may be made
-Failed     refused                             nothing was made: failed, server DELETED with the reason, quota
+Failed     refused; an adoption's: released    nothing was made: failed, server DELETED with the reason, quota
                                                cancelled. Something was made: to the undo step, which ends so.
 =========  ==================================  ================================================================
 """
@@ -265,7 +265,7 @@ class _Ledger:
                 self._server(call, result.server)
                 self._finish(call, OperationState.SUCCEEDED)
                 self._state_event(call, result.server)
-                if call.kind != "server.create":
+                if call.kind not in ("server.create", "server.adopt"):
                     self._event(call, "operation.succeeded", {"kind": call.kind})
             case Retry():
                 if call.token:
@@ -279,7 +279,7 @@ class _Ledger:
                 self._go(call, OperationState.PENDING, call.step - 1, call.attempts, result.next_at, result.error)
                 self._event(call, "operation.retrying", {"error": _brief(result.error), "next_at": result.next_at})
             case Absent():
-                self._absent(call, result, error_blob)
+                self._absent(call, result, error_blob, cancelled)
             case Failed():
                 self._failed(call, result, cancelled)
             case _:
@@ -311,7 +311,7 @@ class _Ledger:
         if cancelled:
             # Whoever cancelled it deletes it next.
             self._finish(call, OperationState.CANCELLED)
-        elif server.state is ServerState.ERROR:
+        elif server.state is ServerState.ERROR and KINDS[call.kind].undo is not None:
             self._undo(call, _broken(server))
         elif server.state in KINDS[call.kind].steps[1].until:
             self._finish(call, OperationState.SUCCEEDED)
@@ -344,13 +344,16 @@ class _Ledger:
         else:
             self._finish(call, OperationState.SUCCEEDED)
 
-    def _absent(self, call: Call, absent: Absent, error_blob: bytes | None) -> None:
+    def _absent(self, call: Call, absent: Absent, error_blob: bytes | None, cancelled: bool) -> None:
         error = None if error_blob is None else _decode_error(error_blob)
         if not absent.counts:
             self._later(call, OperationState.UNCERTAIN, error, absent.next_at)
         elif self._negatives.get(call.token, 0) + 1 < NEGATIVES_TO_CLOSE:
             self._counted.append({"b_token": call.token})
             self._later(call, OperationState.UNCERTAIN, error, absent.next_at)
+        elif call.kind == "server.adopt":
+            # It was not written into the server, or into one that is gone: whoever asked may ask again.
+            self._failed(call, Failed(error or _not_adopted().payload()), cancelled)
         else:
             self._close(call, "absent", None, error)
             self._later(call, OperationState.PENDING, error, self._now)
@@ -359,7 +362,9 @@ class _Ledger:
         kind = KINDS[call.kind]
         effect = kind.steps[call.step].effect
         if effect is Effect.CREATES:
-            self._close(call, "refused", None, failed.error)
+            # A token that was to be written into a server of somebody else's may still appear there: it must never be
+            # taken for a late arrival of ours, which would be swept.
+            self._close(call, "released" if call.kind == "server.adopt" else "refused", None, failed.error)
             self._cancels.append(call.operation_id)
             if cancelled:
                 self._finish(call, OperationState.CANCELLED, failed.error)
@@ -482,6 +487,10 @@ class _Ledger:
 def _brief(error: ErrorPayload) -> dict[str, Any]:
     """An error as an event tells it."""
     return {"code": error.code, "message": error.message, "advice": error.advice}
+
+
+def _not_adopted() -> CloudError:
+    return CloudError("the server was not adopted: the cloud does not show the token", advice="Ask for it again.")
 
 
 def _broken(server: CloudServer) -> ErrorPayload:

@@ -33,6 +33,8 @@ class Invariants:
         self._position = 0
         self._epochs: dict[str, int] = {}
         self._tokens: dict[str, str] = {}
+        self._protected: dict[tuple[str, str], str] = {}
+        """(account, provider id) of the servers of protected instances -> the instance."""
 
     def broken(self, problem: str) -> None:
         """Something does not hold."""
@@ -73,6 +75,8 @@ class Invariants:
         if leaving:
             self._order(leaving)
             self._available([change for change in leaving if change.old == "ready"])
+        if any(change.table == "instances" for change in changes):
+            self._protection()
         self.look_at_clouds()
         for number in self._recorder.lost_acks:
             self.broken(f"transaction {number} was acknowledged and is not in the store")
@@ -186,6 +190,18 @@ class Invariants:
                         if instance in living or server in real:
                             self.broken(f"{dependee} is taken down while {node.name}, which depends on it, is there")
 
+    def _protection(self) -> None:
+        """Nobody destroys what is protected: its record is not on its way out, and its server, if it is gone, is so
+        without our doing."""
+        rows = self._recorder.query(
+            "SELECT i.id, i.node, i.state, s.account, s.provider_id, s.state FROM instances i"
+            " JOIN servers s ON s.id = i.server_id WHERE i.protected AND i.deleted_at IS NULL"
+        )
+        for instance, node, state, _, _, server in rows:
+            if state == "destroying" and server != "deleted":
+                self.broken(f"{node}/{instance} is protected, and is being destroyed")
+        self._protected = {(row[3], row[4]): row[0] for row in rows if row[4] is not None}
+
     def _real_servers(self) -> set[str | None]:
         return {
             self._owner(server.token) for cloud in self._clouds.values() for server in cloud.servers() if server.token
@@ -205,6 +221,17 @@ class Invariants:
                 if owner in living:
                     self.broken(f"{living[owner]} and {server.provider_id} in {name} both live for server {owner}")
                 living[owner] = server.provider_id
+        self._look_at_protected()
+
+    def _look_at_protected(self) -> None:
+        for (account, provider_id), instance in list(self._protected.items()):
+            cloud = self._clouds[account]
+            if any(s.provider_id == provider_id and s.state is not ServerState.DELETING for s in cloud.servers()):
+                continue
+            del self._protected[account, provider_id]
+            last = [h for h in cloud.history() if h.provider_id == provider_id][-1:]
+            if last and last[0].cause == "delete":
+                self.broken(f"{provider_id} in {account}, of the protected instance {instance}, was deleted")
 
     def _owner(self, token: str) -> str | None:
         known = self._tokens.get(token)
@@ -264,7 +291,9 @@ def _plain(state: str | None) -> str | None:
 
 
 def _instances(change: Change) -> str:
-    return "" if change.writer == change.holder else "an instance was written without its lease"
+    # To protect an instance changes no state, and waits for nobody's lease.
+    mine = change.writer == change.holder or change.old == change.new
+    return "" if mine else "an instance was written without its lease"
 
 
 def _nodes(change: Change) -> str:

@@ -10,6 +10,7 @@ import msgspec
 from pelagos.clouds.errors import ServerNotFound
 from pelagos.clouds.simulated import Faults
 from pelagos.model.states import RunState
+from pelagos.simulation import keeping
 from pelagos.simulation.changing import fails, plans, reconfigure, supersede
 from pelagos.simulation.describing import varied
 from pelagos.simulation.story import FEW_FAULTS, MANY_FAULTS, NO_FAULTS, REFUSALS, Story
@@ -358,6 +359,10 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("supersede", supersede),
         Scenario("fails", fails),
         Scenario("plans", plans),
+        Scenario("protect", keeping.protect),
+        Scenario("protect-in-faults", keeping.protect, faults=FEW_FAULTS),
+        Scenario("adopt", keeping.adopt, faults=FEW_FAULTS, most=3),
+        Scenario("autoscale", keeping.autoscale, most=2),
         Scenario("faults", _faults, faults=MANY_FAULTS),
         Scenario("chaos", _chaos, faults=FEW_FAULTS),
         Scenario("chaos-in-faults", _chaos, faults=MANY_FAULTS),

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from contract.clouds.driver_suite import DriverFaultSuite, DriverHarness, DriverSuite, FaultInjector, SharedAccountSuite
+from contract.clouds.driver_suite import (
+    AdoptionSuite,
+    DriverFaultSuite,
+    DriverHarness,
+    DriverSuite,
+    FaultInjector,
+    SharedAccountSuite,
+)
 from pelagos.clouds import CloudDriver, CommandResult, DriverContext, ServerSpec, TokenLookup
 from pelagos.clouds.simulated import Delay, SimulatedCloud, SimulatedOptions, SimulatedPlugin
 from pelagos.simulation import SimulatedWorld, VirtualLoop
@@ -81,7 +88,7 @@ class SimulatedHarness(DriverHarness):
         return self.cloud.add_foreign("somebody-elses")
 
 
-class TestSimulatedDriver(DriverSuite, DriverFaultSuite, SharedAccountSuite):
+class TestSimulatedDriver(DriverSuite, DriverFaultSuite, SharedAccountSuite, AdoptionSuite):
     @pytest.fixture
     def anyio_backend(self) -> tuple[str, dict[str, Any]]:
         return "asyncio", {"loop_factory": VirtualLoop}

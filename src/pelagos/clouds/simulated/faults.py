@@ -34,6 +34,7 @@ class Verb(enum.StrEnum):
     STOP = "stop"
     REBOOT = "reboot"
     EXECUTE = "execute"
+    ADOPT = "adopt"
 
     @property
     def reads(self) -> bool:

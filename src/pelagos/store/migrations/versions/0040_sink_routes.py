@@ -1,7 +1,7 @@
 """Routes of notifications: sinks that are told of an infrastructure besides those whose configuration names it.
 
 Revision ID: 0040
-Revises: 0010
+Revises: 0020
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0040"
-down_revision = "0010"
+down_revision = "0020"
 branch_labels = None
 depends_on = None
 
