@@ -55,6 +55,8 @@ from pelagos.wire.infrastructures import (
     EventView,
     ExplainStep,
     ExplainView,
+    GraphRequest,
+    GraphView,
     InfrastructureSummary,
     InstanceStatus,
     LogView,
@@ -150,6 +152,14 @@ class Domain:
         return PlanView(
             name="shop", id=None, state=None, actions=(action,), critical_path=("web",), estimated_seconds=None
         )
+
+    async def graph(self, request: GraphRequest, /) -> GraphView:
+        self._command(request)
+        return GraphView(name="shop", id=None, nodes=())
+
+    def graph_of(self, scope: Scope, name_or_id: str) -> GraphView:
+        self._known(scope, name_or_id, INFRA, "shop")
+        return GraphView(name="shop", id=INFRA, nodes=())
 
     async def set_maintained(self, request: SetMaintained, /) -> InfrastructureSummary:
         self._command(request)
@@ -333,6 +343,19 @@ async def doctor() -> DoctorView:
     return DoctorView(version="0", facts=(Fact(name="python", state="ok", fact="3"),))
 
 
+class Looks:
+    """The domain's queries: one of them has the name of a command."""
+
+    def __init__(self, domain: Domain) -> None:
+        self._domain = domain
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._domain, name)
+
+    def graph(self, connection: Connection, scope: Scope, name_or_id: str, /) -> GraphView:
+        return self._domain.graph_of(scope, name_or_id)
+
+
 @dataclass
 class Scene:
     """What a test works with."""
@@ -371,7 +394,7 @@ async def edge_scene(directory: Path, **limits: Any) -> AsyncIterator[Scene]:
         commands=domain,
         delete_definition=domain.delete_definition,
         route=domain.route,
-        queries=domain,
+        queries=Looks(domain),
         servers=domain,
         clouds=domain,
         doctor=doctor,

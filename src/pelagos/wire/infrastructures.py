@@ -173,8 +173,8 @@ class DescriptionChange(msgspec.Struct, frozen=True, kw_only=True):
 
 class PlanAction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``create``, ``keep`` and ``update`` count instances; ``destroy`` and ``replace`` also name them. A ``keep`` that
-    names them is of instances that stay though they are not as described, not well, or too many; an ``update`` that names
-    them is of instances that are restarted."""
+    names them is of instances that stay though they are not as described, not well, or too many; an ``update`` that
+    names them is of instances that are restarted."""
 
     action: Literal["create", "destroy", "replace", "keep", "update"]
     node: str

@@ -11,7 +11,7 @@ from pelagos.clouds import CloudRejected, ServerSpec
 from pelagos.model.states import InstanceState
 from pelagos.services.infrastructure.reality import Reality
 from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow
-from pelagos.services.infrastructure.rendering import Renderer
+from pelagos.services.infrastructure.rendering import Renderer, Resources
 from pelagos.services.infrastructure.values import (
     CompiledInfrastructure,
     CompiledNode,
@@ -23,6 +23,9 @@ from pelagos.services.infrastructure.values import (
 class AnyResource:
     def validate_resource(self, type: str, keys: Any, /) -> tuple[dict[str, Any], list[tuple[str | None, str]]]:
         return dict(keys), []
+
+    def description(self, name: str, /) -> dict[str, Any]:
+        return {}
 
 
 def spec(context: Contextualisation) -> ServerSpec:
@@ -46,7 +49,8 @@ def spec(context: Contextualisation) -> ServerSpec:
     )
     reality = Reality(compiled, {}, [instance_row])
     row = cast(InfrastructureRow, SimpleNamespace(id="infra-1", name="shop", compiled=compiled))
-    return Renderer(AnyResource()).server_spec(row, reality, reality.instances["i1"])
+    made, _ = Renderer(cast(Resources, AnyResource())).server_spec(row, reality, reality.instances["i1"])
+    return made
 
 
 def docker(**fields: Any) -> ServerSpec:

@@ -79,14 +79,11 @@ class HealthWatch:
         spread = maintainer.settings.health_interval if run is None else 0.0
         if run is None and not self._goes_on:
             return
+        probed = (InstanceState.TEMP_FAILED,) if ill else _WELL_ONCE
         waiting = [
             instance
             for instance in maintainer.reality.instances.values()
-            if (
-                instance.row.state in ((InstanceState.TEMP_FAILED,) if ill else _WELL_ONCE)
-                or self._may_recover(instance)
-            )
-            and instance.row.id not in self.probing
+            if (instance.row.state in probed or self._may_recover(instance)) and instance.row.id not in self.probing
         ]
         step = spread / len(waiting) if waiting else 0.0
         for index, instance in enumerate(waiting):
