@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from pelagos.api import Application, Edge, Limits
 from pelagos.model.errors import NotFound
 from pelagos.model.scope import DEFAULT_SCOPE, Scope
-from pelagos.model.states import InfrastructureState, InstanceState, RunState
+from pelagos.model.states import InfrastructureState, InstanceState, RunState, ServerState
 from pelagos.model.world import SystemWorld
 from pelagos.process import Context, current_context
 from pelagos.services.compute.messages import CloudRef, CloudServersRequest
@@ -27,6 +27,8 @@ from pelagos.services.infrastructure.messages import (
     ImportDefinitions,
     Logs,
     LogsRequest,
+    OrphansRequest,
+    Protect,
     RefreshLive,
     SetMaintained,
 )
@@ -46,6 +48,7 @@ from pelagos.wire.clouds import (
     PoolReload,
 )
 from pelagos.wire.doctor import DoctorView, Fact
+from pelagos.wire.drift import DriftFinding, DriftRequest, DriftView, OrphanList, OrphanRemoval, OrphanView
 from pelagos.wire.infrastructures import (
     DefinitionView,
     DiffView,
@@ -61,6 +64,7 @@ from pelagos.wire.infrastructures import (
     PlanAction,
     PlanRequest,
     PlanView,
+    Protected,
     RevisionFiles,
     RevisionView,
     RunRequest,
@@ -170,6 +174,46 @@ class Domain:
     async def refresh_live(self, request: RefreshLive, /) -> None:
         self._command(request)
         self._known(current_context().scope, request.infrastructure, INFRA, "shop")
+
+    async def protect(self, request: Protect, /) -> Protected:
+        self._command(request)
+        self._known(current_context().scope, request.infrastructure, INFRA, "shop")
+        self._known(current_context().scope, request.request.node, "web")
+        return Protected(
+            infrastructure_id=INFRA,
+            infrastructure="shop",
+            node="web",
+            protected=request.request.protected,
+            instances=(INSTANCE,),
+            changed=(INSTANCE,),
+        )
+
+    async def drift(self, request: DriftRequest, /) -> DriftView:
+        self._command(request)
+        if request.infrastructure:
+            self._known(current_context().scope, request.infrastructure, INFRA, "shop")
+        finding = DriftFinding(kind="vanished", cloud="local", provider_id="x-1", server="x", node="web")
+        return DriftView(at=NOW, compared=1, findings=(finding,), ignored=0, silent=())
+
+    async def orphans(self, request: OrphansRequest, /) -> OrphanList:
+        self._command(request)
+        for cloud in request.clouds:
+            self._known(current_context().scope, cloud, "local")
+        orphan = OrphanView(
+            cloud="local",
+            provider_id="x-1",
+            name="x",
+            state=ServerState.ACTIVE,
+            addresses=("127.1.2.3",),
+            flavor="",
+            created_at=None,
+        )
+        return OrphanList(items=(orphan,), silent=())
+
+    async def remove_orphans(self, request: OrphanRemoval, /) -> None:
+        self._command(request)
+        for one in request.servers:
+            self._known(current_context().scope, one.provider_id, "x-1")
 
     def history(self, connection: Any, scope: Scope, name_or_id: str, /, *, limit: int = 1000) -> list[RevisionView]:
         self._known(scope, name_or_id, INFRA, "shop")
@@ -307,6 +351,19 @@ async def doctor() -> DoctorView:
     return DoctorView(version="0", facts=(Fact(name="python", state="ok", fact="3"),))
 
 
+class Looks:
+    """The domain's queries: one of them has the name of a command."""
+
+    def __init__(self, domain: Domain) -> None:
+        self._domain = domain
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._domain, name)
+
+    def graph(self, connection: Connection, scope: Scope, name_or_id: str, /) -> GraphView:
+        return self._domain.graph_of(scope, name_or_id)
+
+
 @dataclass
 class Scene:
     """What a test works with."""
@@ -345,7 +402,7 @@ async def edge_scene(directory: Path, **limits: Any) -> AsyncIterator[Scene]:
         commands=domain,
         delete_definition=domain.delete_definition,
         route=domain.route,
-        queries=domain,
+        queries=Looks(domain),
         servers=domain,
         clouds=domain,
         doctor=doctor,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from pelagos.model.states import InfrastructureState, InstanceState, RunState
 from pelagos.model.world import SystemWorld
 from pelagos.wire.clouds import CloudCheck, CloudView, PoolChangeView
 from pelagos.wire.doctor import DoctorView, HealthView
+from pelagos.wire.drift import DriftFinding, DriftRequest, DriftView, OrphanList, OrphanServer, SilentCloud
 from pelagos.wire.infrastructures import (
     DefinitionsRequest,
     DefinitionView,
@@ -37,6 +38,8 @@ from pelagos.wire.infrastructures import (
     PlanAction,
     PlanRequest,
     PlanView,
+    Protected,
+    ProtectRequest,
     RunRequest,
     RunView,
     ScalingStatus,
@@ -134,6 +137,10 @@ DOWN_PLAN = plan_view(
 )
 
 
+def drift_view(*findings: DriftFinding, silent: tuple[SilentCloud, ...] = (), ignored: int = 0) -> DriftView:
+    return DriftView(at=CREATED, compared=3, findings=findings, ignored=ignored, silent=silent)
+
+
 def run_view(state: RunState = RunState.PENDING, **changes: Any) -> RunView:
     values: dict[str, Any] = {
         "id": "run-1",
@@ -212,6 +219,12 @@ class FakeServer:
     imported: list[DefinitionsRequest] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     maintained: list[tuple[str, bool]] = field(default_factory=list)
+    suspended: list[tuple[str, str]] = field(default_factory=list)
+    protected: list[tuple[str, ProtectRequest]] = field(default_factory=list)
+    drifted: list[DriftRequest] = field(default_factory=list)
+    drift: DriftView | PelagosError = field(default_factory=lambda: drift_view())
+    orphans: OrphanList | PelagosError = field(default_factory=lambda: OrphanList(items=(), silent=()))
+    removed: list[OrphanServer] = field(default_factory=list)
     statuses_read: int = 0
     clouds: tuple[CloudView, ...] = ()
     checks: tuple[CloudCheck, ...] = ()
@@ -228,6 +241,7 @@ class FakeClient:
         self.runs = FakeRuns(server)
         self.definitions = FakeDefinitions(server)
         self.clouds = FakeClouds(server)
+        self.orphans = FakeOrphans(server)
 
     async def plan(self, request: PlanRequest) -> PlanView:
         self._server.planned.append(request)
@@ -291,6 +305,43 @@ class FakeInfrastructures:
     async def detach(self, ref: str) -> InfrastructureSummary:
         self._server.maintained.append((ref, False))
         return summary(maintained=False)
+
+    async def resume(self, ref: str) -> InfrastructureSummary:
+        return await self.attach(ref)
+
+    async def suspend(self, ref: str, reason: str = "") -> InfrastructureSummary:
+        self._server.suspended.append((ref, reason))
+        return summary(maintained=False)
+
+    async def protect(self, ref: str, request: ProtectRequest) -> Protected:
+        self._server.protected.append((ref, request))
+        return Protected(
+            infrastructure_id=SHOP,
+            infrastructure="shop",
+            node=request.node,
+            protected=request.protected,
+            instances=(WEB_1, WEB_2),
+            changed=(WEB_1,),
+        )
+
+    async def drift(self, request: DriftRequest) -> DriftView:
+        self._server.drifted.append(request)
+        return _answer(self._server.drift)
+
+
+class FakeOrphans:
+    """Those that are deleted are gone at the next look."""
+
+    def __init__(self, server: FakeServer) -> None:
+        self._server = server
+
+    async def list(self, cloud: str = "") -> OrphanList:
+        found: OrphanList = _answer(self._server.orphans)
+        gone = {one.provider_id for one in self._server.removed}
+        return OrphanList(items=tuple(o for o in found.items if o.provider_id not in gone), silent=found.silent)
+
+    async def delete(self, servers: Sequence[OrphanServer]) -> None:
+        self._server.removed += servers
 
 
 class FakeRuns:

@@ -190,6 +190,7 @@ class Program:
                     settings=self.settings,
                     maintain=self.serves,
                     prober=site.prober,
+                    metrics=site.metrics,
                 )
                 await container.spawn(self.service, name="infrastructure")
                 self.commands = client(InfrastructureService, container.edge, timeout=60.0)
@@ -292,6 +293,8 @@ class Site:
             for name, options in (clouds or {"east": {}}).items()
         }
         self.prober = CloudProber(self.clouds)
+        self.metrics: Any = None
+        """Who measures; None: over the network."""
         self.programs: list[Program] = []
         self._eye: Store | None = None
 

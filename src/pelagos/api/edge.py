@@ -21,6 +21,8 @@ from pelagos.services.infrastructure.messages import (
     ImportDefinitions,
     Logs,
     LogsRequest,
+    OrphansRequest,
+    Protect,
     RefreshLive,
     SetMaintained,
 )
@@ -37,6 +39,7 @@ from pelagos.wire.clouds import (
     PoolReload,
 )
 from pelagos.wire.doctor import DoctorView
+from pelagos.wire.drift import DriftRequest, DriftView, OrphanList, OrphanRemoval
 from pelagos.wire.infrastructures import (
     DefinitionView,
     DiffView,
@@ -47,6 +50,7 @@ from pelagos.wire.infrastructures import (
     InfrastructureSummary,
     PlanRequest,
     PlanView,
+    Protected,
     RevisionFiles,
     RevisionView,
     RunRequest,
@@ -80,6 +84,10 @@ class Commands(Protocol):
     async def import_definitions(self, request: ImportDefinitions, /) -> tuple[DefinitionView, ...]: ...
     async def logs(self, request: LogsRequest, /) -> Logs: ...
     async def refresh_live(self, request: RefreshLive, /) -> None: ...
+    async def protect(self, request: Protect, /) -> Protected: ...
+    async def drift(self, request: DriftRequest, /) -> DriftView: ...
+    async def orphans(self, request: OrphansRequest, /) -> OrphanList: ...
+    async def remove_orphans(self, request: OrphanRemoval, /) -> None: ...
 
 
 class Clouds(Protocol):

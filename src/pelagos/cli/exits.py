@@ -18,6 +18,8 @@ class Exit(enum.IntEnum):
     FAILED = 1
     CHANGES = 2
     NOT_READY = 3
+    DRIFT = 4
+    UNSEEN = 5
     USAGE = 64
     DESCRIPTION = 65
     MISSING = 66
@@ -36,6 +38,8 @@ MEANINGS: dict[Exit, str] = {
     Exit.FAILED: "it was tried and failed, or the state does not allow it, or there was no answer (ping)",
     Exit.CHANGES: "there is something to change (plan)",
     Exit.NOT_READY: "the pass ended, and something is not ready yet (maintain --once)",
+    Exit.DRIFT: "a cloud differs from the records (drift)",
+    Exit.UNSEEN: "a cloud could not be looked at, and nothing is wrong on the others (drift, orphans list)",
     Exit.USAGE: "wrong options or arguments, a file that cannot be read, an ambiguous name, nobody to ask (give --yes)",
     Exit.DESCRIPTION: "mistakes in the YAML files; each is shown with file, line and column",
     Exit.MISSING: "no such infrastructure, node, definition, run, process, container or dead letter",

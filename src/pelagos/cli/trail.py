@@ -21,6 +21,8 @@ _STATES = {
     "instance.temp_failed": "temp_failed",
     "instance.failed": "failed",
     "instance.shutdown": "shutdown",
+    "instance.restarting": "pending",
+    "instance.adopting": "pending",
     "instance.uncertain": "uncertain",
     "instance.destroying": "destroying",
     "instance.refused": "destroying",

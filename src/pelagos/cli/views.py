@@ -122,8 +122,15 @@ def status_table(status: StatusView, now: float) -> str:
     for name, node in status.nodes.items():
         for identifier, one in node.instances.items():
             old = age(now - from_rfc3339(one.created_at)) if one.created_at else ""
-            why = one.reason or (f"not as described: {one.outdated}" if one.outdated else "")
+            told = (
+                "protected" if one.protected else "",
+                one.reason,
+                f"not as described: {one.outdated}" if one.outdated else "",
+            )
+            why = "; ".join(part for part in told if part)
             rows.append([name, short(identifier), state(one.state), one.address, one.cloud, old, clean(why)])
+        if node.breaker:
+            rows.append([name, "", "breaker open", "", "", "", clean(node.breaker)])
         if not node.instances:
             rows.append([name, "", f"none of {node.scaling.target}", "", "", "", ""])
     return table(["NODE", "INSTANCE", "STATE", "ADDRESS", "CLOUD", "AGE", "REASON"], rows)

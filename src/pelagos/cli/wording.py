@@ -98,6 +98,16 @@ _SENTENCES: dict[str, Callable[[Data], str]] = {
     "operation.retrying": lambda data: _with("is tried again", _error(data)),
     "operation.uncertain": lambda data: _with("its outcome is not known yet, looking for it", _error(data)),
     "operation.failed": lambda data: _with("failed", _error(data)),
+    "instance.restarting": lambda data: _with("restarted", data.get("reason")),
+    "instance.adopting": lambda data: f"taking the server {data.get('server', '')} on record",
+    "instance.protected": lambda data: "protected" if data.get("protected") else "not protected any more",
+    "node.breaker_opened": lambda data: _with("failed too often, nothing of it is healed any more", data.get("reason")),
+    "node.breaker_closed": lambda data: "is healed again",
+    "node.autoscaled": lambda data: _with(
+        f"scaled from {data.get('from')} to {data.get('to')} instances", data.get("reason")
+    ),
+    "node.metric_unavailable": lambda data: _with("its metric cannot be had", data.get("reason")),
+    "node.metric_available": lambda data: "its metric is there again",
     "instance.refused": lambda data: _with("its cloud refuses to delete it, trying again", _error(data)),
 }
 

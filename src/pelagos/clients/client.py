@@ -11,7 +11,16 @@ from urllib.parse import unquote, urlsplit
 import httpx2
 
 from pelagos.clients.connection import Connection
-from pelagos.clients.resources import Clouds, Definitions, Infrastructures, Runs, Servers, check_reference, events
+from pelagos.clients.resources import (
+    Clouds,
+    Definitions,
+    Infrastructures,
+    Orphans,
+    Runs,
+    Servers,
+    check_reference,
+    events,
+)
 from pelagos.model.errors import InvalidInput
 from pelagos.model.world import SystemWorld, World
 from pelagos.wire.doctor import DoctorView, HealthView
@@ -30,6 +39,7 @@ class Client:
         self.definitions = Definitions(connection)
         self.servers = Servers(connection)
         self.clouds = Clouds(connection)
+        self.orphans = Orphans(connection)
 
     async def __aenter__(self) -> Self:
         await self._connection.http.__aenter__()

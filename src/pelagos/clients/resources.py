@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from types import NoneType
 from typing import Literal
@@ -29,6 +29,7 @@ from pelagos.wire.clouds import (
     PoolChangeView,
     PoolReload,
 )
+from pelagos.wire.drift import DriftRequest, DriftView, OrphanList, OrphanRemoval, OrphanServer
 from pelagos.wire.infrastructures import (
     DefinitionsRequest,
     DefinitionView,
@@ -38,12 +39,15 @@ from pelagos.wire.infrastructures import (
     GraphView,
     InfrastructureSummary,
     LogView,
+    Protected,
+    ProtectRequest,
     RevisionFiles,
     RevisionView,
     RunRequest,
     RunView,
     ServerView,
     StatusView,
+    SuspendRequest,
 )
 from pelagos.wire.pages import (
     DefinitionList,
@@ -56,7 +60,7 @@ from pelagos.wire.pages import (
     ServerList,
 )
 
-__all__ = ["Clouds", "Definitions", "Infrastructures", "Runs", "Servers", "check_reference", "events"]
+__all__ = ["Clouds", "Definitions", "Infrastructures", "Orphans", "Runs", "Servers", "check_reference", "events"]
 
 
 def _part(text: str) -> str:
@@ -119,7 +123,27 @@ class Infrastructures:
         """The daemon leaves it alone from now on."""
         return await self._maintained(ref, "detach")
 
-    async def _maintained(self, ref: str, verb: Literal["attach", "detach"]) -> InfrastructureSummary:
+    async def suspend(self, ref: str, reason: str = "") -> InfrastructureSummary:
+        """Nothing of it is created, healed or scaled until it is resumed."""
+        body = SuspendRequest(reason=reason)
+        path = _one(ref, "suspend")
+        return await self._connection.request("POST", path, InfrastructureSummary, body=body, repeatable=True)
+
+    async def resume(self, ref: str) -> InfrastructureSummary:
+        """It is kept alive again."""
+        return await self._maintained(ref, "resume")
+
+    async def protect(self, ref: str, request: ProtectRequest) -> Protected:
+        """Protect instances of a node, or lift that."""
+        return await self._connection.request("POST", _one(ref, "protect"), Protected, body=request, repeatable=True)
+
+    async def drift(self, request: DriftRequest) -> DriftView:
+        """Where clouds differ from the records; nothing is changed."""
+        if request.infrastructure:
+            check_reference(request.infrastructure)
+        return await self._connection.request("POST", "/drift", DriftView, body=request, repeatable=True)
+
+    async def _maintained(self, ref: str, verb: Literal["attach", "detach", "resume"]) -> InfrastructureSummary:
         return await self._connection.request("POST", _one(ref, verb), InfrastructureSummary, repeatable=True)
 
 
@@ -224,6 +248,22 @@ class Servers:
 
     async def get(self, id: str) -> ServerView:
         return await self._connection.get(f"/servers/{_part(id)}", ServerView)
+
+
+class Orphans:
+    """Servers of all clouds that carry a token which no record knows."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def list(self, cloud: str = "") -> OrphanList:
+        """Those of one account, or of the whole pool; and which clouds could not be looked at."""
+        return await self._connection.get("/orphans", OrphanList, params={"cloud": cloud} if cloud else None)
+
+    async def delete(self, servers: Sequence[OrphanServer]) -> None:
+        """Have them deleted: all, or none if one is no orphan. Answers before they are gone."""
+        body = OrphanRemoval(servers=tuple(servers))
+        await self._connection.request("POST", "/orphans/delete", NoneType, body=body)
 
 
 async def events(

@@ -21,7 +21,7 @@ from pelagos.clients.client import connect as connect_async
 
 __all__ = ["SyncClient", "connect"]
 
-_SERVICES = ("infrastructures", "runs", "definitions", "servers", "clouds")
+_SERVICES = ("infrastructures", "runs", "definitions", "servers", "clouds", "orphans")
 
 
 class SyncClient:
@@ -32,6 +32,7 @@ class SyncClient:
     definitions: Any
     servers: Any
     clouds: Any
+    orphans: Any
 
     def __init__(self, client: Client) -> None:
         self._client = client

@@ -6,11 +6,12 @@ from pelagos.operations.accounts import AccountUse, account_description, use_of_
 from pelagos.operations.calls import Backoff
 from pelagos.operations.engine import OperationsEngine, RefreshResult
 from pelagos.operations.health import AccountHealth, AccountState
-from pelagos.operations.journal import submit_creates, submit_deletes, submit_power
+from pelagos.operations.journal import submit_adoptions, submit_creates, submit_deletes, submit_power
 from pelagos.operations.kinds import KINDS, Effect, Kind, Step
 from pelagos.operations.parts import parts_of_servers
 from pelagos.operations.reading import operations_by_id, operations_by_request, operations_of_targets
-from pelagos.operations.records import NewServer, OperationRecord, PartRecord, ServerAction
+from pelagos.operations.records import Adoption, NewServer, OperationRecord, OrphanRemoval, PartRecord, ServerAction
+from pelagos.operations.surveying import Survey
 from pelagos.operations.worker import AccountWorker, EngineConfig
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "AccountState",
     "AccountUse",
     "AccountWorker",
+    "Adoption",
     "Backoff",
     "Effect",
     "EngineConfig",
@@ -26,15 +28,18 @@ __all__ = [
     "NewServer",
     "OperationRecord",
     "OperationsEngine",
+    "OrphanRemoval",
     "PartRecord",
     "RefreshResult",
     "ServerAction",
     "Step",
+    "Survey",
     "account_description",
     "operations_by_id",
     "operations_by_request",
     "operations_of_targets",
     "parts_of_servers",
+    "submit_adoptions",
     "submit_creates",
     "submit_deletes",
     "submit_power",

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from pelagos.clouds.errors import CloudUncertain, CloudUnreachable, ServerNotFound
-from pelagos.clouds.port import CloudDriver, PartsDriver
+from pelagos.clouds.port import CloudDriver, ForeignReader, PartsDriver, ServerAdopter
 from pelagos.clouds.values import Capabilities, CloudPart, CloudServer, ServerSpec
 from pelagos.model.errors import InternalError, PelagosError, Unsupported
 from pelagos.model.errors import Retry as RetryClass
@@ -186,6 +186,12 @@ class Cloud:
         timeout = self.capabilities.call_timeout
         return await self.read(self._driver.get_server, provider_id, timeout=timeout, step=Step.GET)
 
+    async def foreign(self) -> Sequence[CloudServer] | None:
+        """The servers of the account that are not ours; None where the driver cannot look at them."""
+        if not isinstance(self._driver, ForeignReader):
+            return None
+        return await self.read(self._driver.list_foreign_servers, timeout=self.capabilities.call_timeout)
+
     @property
     def driver(self) -> CloudDriver:
         return self._driver
@@ -216,6 +222,11 @@ class Cloud:
                 part = call.stray or (None if call.part is None else call.part.cloud)
                 assert part is not None
                 verb = self._parts_verbs().delete_part(part, timeout=timeout)
+            case "adopt":
+                if not isinstance(driver, ServerAdopter):
+                    raise Unsupported("this cloud's servers cannot be adopted")
+                adoption = driver.adopt_server(target, token=call.token, timeout=timeout)
+                return Found(await self._guarded(adoption, timeout, CloudUncertain))
             case "delete" | "discard":
                 verb = driver.delete_server(target, timeout=timeout)
             case "start":

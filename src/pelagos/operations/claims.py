@@ -28,6 +28,7 @@ from pelagos.operations.kinds import ASSEMBLY, CREATE_WITH_PARTS, KINDS, Effect,
 from pelagos.operations.parts import parts_of_servers, plan_parts
 from pelagos.operations.records import (
     WAITING,
+    AdoptParameters,
     Again,
     Call,
     Done,
@@ -49,6 +50,7 @@ _decode_sweep = msgspec.msgpack.Decoder(SweepParameters).decode
 _decode_part_sweep = msgspec.msgpack.Decoder(PartSweepParameters).decode
 _encode = msgspec.msgpack.Encoder().encode
 _decode_spec = msgspec.msgpack.Decoder(ServerSpec).decode
+_decode_adoption = msgspec.msgpack.Decoder(AdoptParameters).decode
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -165,6 +167,22 @@ _reopen = (
         negatives=0,
     )
 )
+_retake = (
+    update(attempts)
+    .where(attempts.c.token == bindparam("b_token"), attempts.c.state.in_(["released", "done"]))
+    .values(
+        operation_id=bindparam("b_operation"),
+        step=bindparam("b_step"),
+        state="open",
+        epoch=bindparam("b_epoch"),
+        sent_at=bindparam("b_sent"),
+        not_after=bindparam("b_not_after"),
+        negatives=0,
+        error_blob=None,
+        closed_at=None,
+    )
+)
+"""An adoption that came to nothing let go of the token, or its server was taken for gone: another one takes it up."""
 _mark = (
     update(operations)
     .where(operations.c.id == bindparam("b_id"))
@@ -252,7 +270,7 @@ def claim(connection: Connection, fence: Fence, account: str, rules: Rules, now:
                         "b_epoch": fence.epoch,
                     }
                 )
-            elif decision.token:
+            elif decision.token and not (decision.verb == "adopt" and _retaken(connection, due, decision, fence, now)):
                 opened.append(
                     {
                         "token": decision.token,
@@ -279,6 +297,18 @@ def claim(connection: Connection, fence: Fence, account: str, rules: Rules, now:
     if outcomes:
         settle(connection, fence, account, outcomes, rules.capabilities, now)
     return Claim(calls=tuple(calls), settled=len(outcomes), next_at=peek(connection, account))
+
+
+def _retaken(connection: Connection, due: Due, call: Call, fence: Fence, now: float) -> bool:
+    values = {
+        "b_token": call.token,
+        "b_operation": due.id,
+        "b_step": due.step,
+        "b_epoch": fence.epoch,
+        "b_sent": now,
+        "b_not_after": call.not_after,
+    }
+    return connection.execute(_retake, values).rowcount > 0
 
 
 def _due_row(row: Any) -> Due:
@@ -399,19 +429,22 @@ def _decide_create(due: Due, step: Step, rules: Rules, now: float, fresh: str) -
     part = _part_of(due, step)
     if step.part and part is None:
         return _outcome(due, step.verb, Done("all of them are there"))
+    adoption = _decode_adoption(due.parameters_blob) if due.kind == "server.adopt" else None
+    target = None if adoption is None else adoption.provider_id
     if due.token is not None and due.sent_at is not None:
         # An idempotent cloud tells what became of a call by the same call sent again, sooner than any absence is known;
         # so also for a create that is not wanted any more: what it then made is deleted by who cancelled it.
         # Where the repeat is refused for good, the first one's doing is looked for like anywhere else.
         idempotent = capabilities.token_lookup is TokenLookup.IDEMPOTENT and part is None
-        if idempotent and not expired and not _refused(due):
-            again = _call(due, step.verb, None, deadline, not_after, due.token)
+        if (idempotent or adoption is not None) and not expired and not _refused(due):
+            again = _call(due, step.verb, target, deadline, not_after, due.token)
             return msgspec.structs.replace(again, resent=True)
         look_until = now + capabilities.call_timeout + rules.mark_slack
         return _call(due, "lookup", None, look_until, due.not_after or 0.0, due.token, part)
     if due.cancel_requested or expired:
         return _outcome(due, step.verb, Failed(_last_error(due), gone=True), token=due.token or "", part=part)
-    return _call(due, step.verb, None, deadline, not_after, due.token or fresh, part)
+    carried = "" if adoption is None else adoption.token
+    return _call(due, step.verb, target, deadline, not_after, due.token or carried or fresh, part)
 
 
 def _refused(due: Due) -> bool:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import IntegrityError
 
 from pelagos.clouds.errors import CloudUnreachable
 from pelagos.clouds.pool import Account, Pool
-from pelagos.clouds.port import Catalogue, ForeignReader, ListenerOracle, PartsDriver
+from pelagos.clouds.port import Catalogue, ForeignReader, ListenerOracle, PartsDriver, ServerAdopter
 from pelagos.clouds.values import CloudFlavor, CloudImage, CloudServer, CommandResult
 from pelagos.model.errors import (
     Conflict,
@@ -41,7 +41,8 @@ from pelagos.operations import journal
 from pelagos.operations.accounts import described_accounts
 from pelagos.operations.calls import Cloud
 from pelagos.operations.reading import operations_by_id
-from pelagos.operations.records import NewServer, OperationRecord, ServerAction
+from pelagos.operations.records import Adoption, NewServer, OperationRecord, OrphanRemoval, ServerAction
+from pelagos.operations.surveying import Reader, Survey, survey
 from pelagos.operations.watching import Elsewhere
 from pelagos.operations.worker import AccountWorker, EngineConfig
 from pelagos.store import LeaseKeeper, Store
@@ -152,6 +153,29 @@ class OperationsEngine:
         """Journal deletions; see :func:`pelagos.operations.journal.submit_deletes`."""
         return await self._submit(
             partial(journal.submit_deletes, scope=scope, actions=actions, now=self._world.now(), fence=fence)
+        )
+
+    async def adopt_servers(
+        self, scope: Scope, requests: Sequence[Adoption], fence: Fence | None = None
+    ) -> list[OperationRecord]:
+        """Journal adoptions; see :func:`pelagos.operations.journal.submit_adoptions`. Raises NotFound (account) and
+        Unsupported (its driver cannot adopt) too."""
+        for name in dict.fromkeys(request.account for request in requests):
+            if not isinstance((await (await self._worker(name)).cloud()).driver, ServerAdopter):
+                raise Unsupported(
+                    f"servers of the cloud account {name} cannot be adopted",
+                    advice="Its driver cannot mark a server that is there already as ours.",
+                )
+        return await self._submit(
+            partial(journal.submit_adoptions, scope=scope, requests=requests, now=self._world.now(), fence=fence)
+        )
+
+    async def remove_orphans(self, scope: Scope, requests: Sequence[OrphanRemoval]) -> list[OperationRecord]:
+        """Journal deletions of what no record knows; see :func:`pelagos.operations.journal.submit_orphan_removals`."""
+        for request in requests:
+            self._pool.account(request.account)
+        return await self._submit(
+            partial(journal.submit_orphan_removals, scope=scope, requests=requests, now=self._world.now())
         )
 
     async def power_servers(
@@ -274,6 +298,23 @@ class OperationsEngine:
             if foreign and isinstance(driver, ForeignReader):
                 found += await cloud.read(driver.list_foreign_servers, timeout=timeout)
         return found
+
+    async def survey(self, account: str, *, known: Sequence[str] = (), foreign: bool = False) -> Survey:
+        """What the account's cloud shows now; nothing is written. Raises NotFound (account)."""
+        worker = await self._worker(account)
+        try:
+            cloud = await worker.cloud()
+        except PelagosError as error:
+            return Survey(account=account, started_at=self._world.now(), error=error.payload())
+        async with self._reads[account]:
+            return await survey(
+                account,
+                Reader(cloud),
+                self._world.now(),
+                known=known,
+                foreign=foreign,
+                parallel=self._config.parallel_reads,
+            )
 
     def workers(self) -> dict[str, AccountWorker]:
         """The worker of each account, those that retire among them: for reading."""

@@ -30,21 +30,35 @@ from pelagos.model.states import OperationState, ServerState
 from pelagos.operations.kinds import CREATE_WITH_PARTS, DELETE_WITH_PARTS, KINDS, PLAN
 from pelagos.operations.parts import part_quotas, plan_parts, servers_with_parts
 from pelagos.operations.reading import chunks, operations_by_request
-from pelagos.operations.records import SERVER_QUOTA, WAITING, NewServer, OperationRecord, ServerAction
+from pelagos.operations.records import (
+    SERVER_QUOTA,
+    WAITING,
+    Adoption,
+    AdoptParameters,
+    NewServer,
+    OperationRecord,
+    OrphanRemoval,
+    ServerAction,
+    SweepParameters,
+)
 from pelagos.store import append_many, check_fence
 from pelagos.store.events import event_row
-from pelagos.store.schema import attempts, operations, servers
+from pelagos.store.schema import attempts, instances, operations, servers
 
 __all__ = [
+    "kept_servers",
     "operation_row",
+    "submit_adoptions",
     "submit_creates",
     "submit_deletes",
+    "submit_orphan_removals",
     "submit_power",
     "submit_refresh",
 ]
 
 _RELEASE = {resource: -amount for resource, amount in SERVER_QUOTA.items()}
 _encode = msgspec.msgpack.Encoder().encode
+_decode_adoption = msgspec.msgpack.Decoder(AdoptParameters).decode
 _POWER = {"start": "server.start", "stop": "server.stop", "reboot": "server.reboot"}
 
 _unfinished_of_targets = (
@@ -74,6 +88,18 @@ _own_servers = (
     .with_for_update()
 )
 _known_server_ids = select(servers.c.id).where(servers.c.id.in_(bindparam("b_ids", expanding=True)))
+_held_token = (
+    select(attempts.c.token)
+    .select_from(
+        attempts.join(operations, operations.c.id == attempts.c.operation_id).outerjoin(
+            servers, servers.c.id == operations.c.target_id
+        )
+    )
+    .where(
+        attempts.c.token == bindparam("b_token"),
+        (attempts.c.state == "open") | ((attempts.c.state == "done") & servers.c.deleted_at.is_(None)),
+    )
+)
 _cancel_operations = (
     update(operations)
     .where(operations.c.id == bindparam("b_id"), operations.c.finished_at.is_(None))
@@ -90,11 +116,13 @@ _hurry = (
     .where(operations.c.id == bindparam("b_id"), operations.c.finished_at.is_(None), operations.c.next_at < WAITING)
     .values(next_at=bindparam("b_now"))
 )
-_refuse_attempts = (
+_close_attempts = (
     update(attempts)
     .where(attempts.c.operation_id == bindparam("b_id"), attempts.c.state == "open")
-    .values(state="refused", closed_at=bindparam("b_now"))
+    .values(state=bindparam("b_state"), closed_at=bindparam("b_now"))
 )
+_BEGINS = ("server.create", "server.adopt")
+"""Kinds that bring a server onto its record."""
 _server_deleting = (
     update(servers)
     .where(servers.c.id == bindparam("b_id"))
@@ -161,12 +189,133 @@ def submit_creates(
     return [known[r.request_id] for r in requests]
 
 
+def submit_adoptions(
+    connection: Connection, scope: Scope, requests: Sequence[Adoption], *, now: float, fence: Fence | None = None
+) -> list[OperationRecord]:
+    """Journal that servers which are there already come on record, all or none; one record a request, in their order.
+
+    They count into the quota, and its limit is not asked: they exist. Raises LeaseLost (the fence); Conflict if a
+    server id is taken by another request, or if a server of the cloud has a record or is being adopted."""
+    if fence is not None:
+        check_fence(connection, fence)
+    known = operations_by_request(connection, scope, [r.request_id for r in requests])
+    fresh = [r for r in _unique(requests) if r.request_id not in known]
+    if fresh:
+        _refuse_known(connection, fresh)
+        quotas.reserve_many(connection, scope.project_id, {r.operation_id: SERVER_QUOTA for r in fresh}, force=True)
+        connection.execute(insert(servers), [_server_row(scope, r, now) for r in fresh])
+        connection.execute(
+            insert(operations),
+            [
+                operation_row(
+                    scope,
+                    r.operation_id,
+                    "server.adopt",
+                    r.account,
+                    r.server_id,
+                    r.infrastructure_id,
+                    r.request_id,
+                    now,
+                    expires_at=r.expires_at,
+                    parameters=_encode(AdoptParameters(r.provider_id, r.token)),
+                )
+                for r in fresh
+            ],
+        )
+        known.update({r.request_id: _new_record(scope, r, now, "server.adopt") for r in fresh})
+    return [known[r.request_id] for r in requests]
+
+
+def submit_orphan_removals(
+    connection: Connection, scope: Scope, requests: Sequence[OrphanRemoval], *, now: float
+) -> list[OperationRecord]:
+    """Journal the deletion of servers that carry a token which no record knows; one record a request, in their order.
+
+    Raises Conflict, journaling nothing, if a token or a server is on record by now."""
+    known = operations_by_request(connection, scope, [r.request_id for r in requests])
+    fresh = [r for r in _unique(requests) if r.request_id not in known]
+    for request in fresh:
+        if (
+            connection.execute(_held_token, {"b_token": request.token}).first() is not None
+            or _record_of(connection, request.account, request.provider_id) is not None
+        ):
+            raise Conflict(
+                f"{request.provider_id} in {request.account} is on record",
+                advice="It is no orphan: what has a record goes with its infrastructure.",
+            )
+    if fresh:
+        connection.execute(
+            insert(operations),
+            [
+                operation_row(
+                    scope,
+                    r.operation_id,
+                    "server.sweep",
+                    r.account,
+                    r.operation_id,
+                    None,
+                    r.request_id,
+                    now,
+                    parameters=_encode(SweepParameters(r.provider_id)),
+                )
+                for r in fresh
+            ],
+        )
+        known.update(operations_by_request(connection, scope, [r.request_id for r in fresh]))
+    return [known[r.request_id] for r in requests]
+
+
+def _refuse_known(connection: Connection, requests: Sequence[Adoption]) -> None:
+    under_way = {
+        (row.account, _decode_adoption(row.parameters_blob).provider_id)
+        for row in connection.execute(
+            select(operations.c.account, operations.c.parameters_blob).where(
+                operations.c.kind == "server.adopt",
+                operations.c.finished_at.is_(None),
+                operations.c.account.in_(sorted({r.account for r in requests})),
+            )
+        )
+    }
+    for request in requests:
+        if connection.execute(_known_server_ids, {"b_ids": [request.server_id]}).first() is not None:
+            raise Conflict(f"server {request.server_id} exists already, made by another request")
+        place = (request.account, request.provider_id)
+        owner = _record_of(connection, *place)
+        if owner is not None or place in under_way:
+            raise Conflict(
+                f"{request.provider_id} in {request.account} is on record already"
+                + (f", as server {owner}" if owner else ": it is being adopted"),
+                advice="A server belongs to one node of one infrastructure.",
+            )
+        under_way.add(place)
+
+
+def _record_of(connection: Connection, account: str, provider_id: str) -> str | None:
+    """The id of the living server record of what the cloud calls ``provider_id``."""
+    return connection.execute(
+        select(servers.c.id).where(
+            servers.c.account == account, servers.c.deleted_at.is_(None), servers.c.provider_id == provider_id
+        )
+    ).scalar()
+
+
+def kept_servers(connection: Connection, instance_ids: Iterable[str]) -> set[str]:
+    """Of these instances, those that are protected: their servers are not to be deleted by anybody."""
+    table = instances
+    return {
+        row[0]
+        for ids in chunks(instance_ids)
+        for row in connection.execute(select(table.c.id).where(table.c.id.in_(ids), table.c.protected))
+    }
+
+
 def submit_deletes(
     connection: Connection, scope: Scope, actions: Sequence[ServerAction], *, now: float, fence: Fence | None = None
 ) -> list[OperationRecord]:
     """Journal the deletion of servers, all or none; one record an action, in their order.
 
-    Deleting what is gone succeeds at once. Raises NotFound (no such server in the project); LeaseLost."""
+    Deleting what is gone succeeds at once. Raises NotFound (no such server in the project); Conflict if the instance of
+    one that lives is protected; LeaseLost."""
     return _submit(connection, scope, "server.delete", actions, now, fence)
 
 
@@ -213,6 +362,8 @@ def _submit(
         missing = [i for i in ids if i not in rows]
         if missing:
             raise NotFound(f"no server {missing[0]}", details={"ids": missing})
+        if kind == "server.delete":
+            _refuse_protected(connection, rows.values())
         queue: dict[str, list[Any]] = {i: [] for i in ids}
         for chunk in chunks(ids):
             for row in connection.execute(_unfinished_of_targets, {"b_targets": chunk}):
@@ -229,6 +380,17 @@ def _submit(
     return [known[a.request_id] for a in actions]
 
 
+def _refuse_protected(connection: Connection, rows: Iterable[Any]) -> None:
+    """The last line of what keeps protected instances: whoever asks, and for whatever reason."""
+    alive = {row.instance_id: row.id for row in rows if row.instance_id is not None and row.deleted_at is None}
+    kept = kept_servers(connection, sorted(alive))
+    if kept:
+        names = ", ".join(sorted(alive[instance] for instance in kept))
+        raise Conflict(
+            f"protected, and not deleted: server {names}", advice="`pelagos protect INFRA NODE off` lifts it."
+        )
+
+
 class _Intake:
     """Decides what each action changes, then writes all of it statement by statement, not action by action."""
 
@@ -238,7 +400,8 @@ class _Intake:
         self._with_parts = with_parts
         self._hurried: list[str] = []
         self._operations: list[dict[str, Any]] = []
-        self._cancelled: list[str] = []
+        self._cancelled: dict[str, str] = {}
+        """Operation -> its kind."""
         self._asked: list[str] = []
         self._never_made: list[str] = []
         self._deleting: list[str] = []
@@ -251,10 +414,10 @@ class _Intake:
             return
         head, unsent = None, False
         for row in queue:
-            if row.kind == "server.create" and row.state == OperationState.PENDING and row.step in (0, PLAN):
+            if row.kind in _BEGINS and row.state == OperationState.PENDING and row.step in (0, PLAN):
                 unsent = True
-                self._cancelled.append(row.id)
-            elif row.kind == "server.create" and KINDS[row.kind].steps[row.step].verb != "boot":
+                self._cancelled[row.id] = row.kind
+            elif row.kind in _BEGINS and KINDS[row.kind].steps[row.step].verb != "boot":
                 self._asked.append(row.id)
                 if KINDS[row.kind].steps[row.step].verb in ("part", "ready", "create"):
                     self._hurried.append(row.id)
@@ -263,7 +426,7 @@ class _Intake:
                 head = row
             else:
                 # A boot that nobody waits for any more, or a power verb that was not sent.
-                self._cancelled.append(row.id)
+                self._cancelled[row.id] = row.kind
         if unsent or (server.provider_id is None and head is None):
             self._never_made.append(server.id)
             self._event("server.deleted", action, server, {"reason": "cancelled before it was made"})
@@ -290,7 +453,11 @@ class _Intake:
             connection.execute(_server_never_made, [{"b_id": i, "b_now": now} for i in self._never_made])
         if self._cancelled:
             connection.execute(_cancel_operations, [{"b_id": i, "b_now": now} for i in self._cancelled])
-            connection.execute(_refuse_attempts, [{"b_id": i, "b_now": now} for i in self._cancelled])
+            closed = [
+                {"b_id": i, "b_state": "released" if kind == "server.adopt" else "refused", "b_now": now}
+                for i, kind in self._cancelled.items()
+            ]
+            connection.execute(_close_attempts, closed)
             # A create that gave way while its server boots has committed its reservation: then this changes nothing.
             quotas.cancel_many(connection, self._cancelled)
         if self._asked:
@@ -371,7 +538,7 @@ def _first_step(request: NewServer) -> int:
     return CREATE_WITH_PARTS if request.parts else 0
 
 
-def _server_row(scope: Scope, request: NewServer, now: float) -> dict[str, Any]:
+def _server_row(scope: Scope, request: NewServer | Adoption, now: float) -> dict[str, Any]:
     return {
         "id": request.server_id,
         "project_id": scope.project_id,
@@ -432,18 +599,20 @@ def operation_row(
     }
 
 
-def _new_record(scope: Scope, request: NewServer, now: float) -> OperationRecord:
+def _new_record(
+    scope: Scope, request: NewServer | Adoption, now: float, kind: str = "server.create"
+) -> OperationRecord:
     return OperationRecord(
         id=request.operation_id,
         project_id=scope.project_id,
         user_id=scope.user_id,
-        kind="server.create",
+        kind=kind,
         account=request.account,
         target_id=request.server_id,
         infrastructure_id=request.infrastructure_id,
         request_id=request.request_id,
         state=OperationState.PENDING,
-        step=_first_step(request),
+        step=_first_step(request) if isinstance(request, NewServer) else 0,
         attempts=0,
         next_at=now,
         error=None,

@@ -35,7 +35,7 @@ class Effect(enum.StrEnum):
     """What sending a step's call (again) may do."""
 
     CREATES = "creates"
-    """It makes something new each time: it needs an attempt with a token, and adoption."""
+    """It makes something ours each time: it needs an attempt with a token, and a look-up by it."""
     REPEATABLE = "repeatable"
     """It names its target, and a repeat is harmless (delete, start, stop): the operation's row is journal enough."""
     ONCE = "once"
@@ -69,6 +69,8 @@ class Kind(msgspec.Struct, frozen=True):
 
 _SETTLED = frozenset({ServerState.ACTIVE, ServerState.STOPPED})
 _RUNNING = frozenset({ServerState.ACTIVE})
+_THERE = _SETTLED | {ServerState.ERROR}
+"""What is adopted is taken as it is, and never taken back."""
 _GONE = Step("gone", Effect.AWAITS, frozenset({ServerState.DELETED}))
 """A cloud that took a delete has not carried it out: it is believed when the server is listed no more."""
 _UNMAKE = (Step("unpart", Effect.REPEATABLE, part=True), Step("unparted", Effect.AWAITS, part=True))
@@ -103,6 +105,7 @@ KINDS: dict[str, Kind] = {
             ),
             undo=2,
         ),
+        Kind("server.adopt", (Step("adopt", Effect.CREATES), Step("boot", Effect.AWAITS, _THERE))),
         Kind(
             "server.delete",
             (

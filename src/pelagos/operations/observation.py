@@ -32,7 +32,7 @@ from pelagos.operations.records import SERVER_QUOTA, SweepParameters
 from pelagos.operations.settling import encode_addresses
 from pelagos.store import append_many, check_fence
 from pelagos.store.events import event_row
-from pelagos.store.schema import attempts, events, operations, servers
+from pelagos.store.schema import attempts, events, instances, operations, servers
 
 __all__ = [
     "Changes",
@@ -109,11 +109,12 @@ _of_tokens = (
         operations.c.target_id,
         operations.c.infrastructure_id,
         servers.c.deleted_at,
+        instances.c.protected,
     )
     .select_from(
-        attempts.join(operations, operations.c.id == attempts.c.operation_id).outerjoin(
-            servers, servers.c.id == operations.c.target_id
-        )
+        attempts.join(operations, operations.c.id == attempts.c.operation_id)
+        .outerjoin(servers, servers.c.id == operations.c.target_id)
+        .outerjoin(instances, instances.c.id == servers.c.instance_id)
     )
     .where(attempts.c.token.in_(bindparam("b_tokens", expanding=True)))
 )
@@ -254,7 +255,8 @@ def strays(
     unknown: list[CloudServer] = []
     for server in unclaimed:
         row = rows.get(server.token)
-        if row is None:
+        if row is None or row.protected:
+            # What was protected, was taken for gone, and is there again: a person decides.
             unknown.append(server)
             continue
         why = _why_stray(row, server, started_at, settle)
@@ -329,7 +331,11 @@ def unknown_events(
 def _why_stray(row: Any, server: CloudServer, started_at: float, settle: float) -> str | None:
     # What is being deleted is given time; one that is stuck in it is deleted again.
     patience = _DELETING_PATIENCE if server.state is ServerState.DELETING else 0.0
-    if row.state == "open" or row.closed_at + patience > started_at or server.state is ServerState.DELETED:
+    if (
+        row.state in ("open", "released")
+        or row.closed_at + patience > started_at
+        or server.state is ServerState.DELETED
+    ):
         return None
     if row.state in ("absent", "refused"):
         return "it arrived after its attempt was given up"

@@ -15,6 +15,8 @@ __all__ = [
     "SERVER_QUOTA",
     "WAITING",
     "Absent",
+    "AdoptParameters",
+    "Adoption",
     "Again",
     "Call",
     "Done",
@@ -23,6 +25,7 @@ __all__ = [
     "Made",
     "NewServer",
     "OperationRecord",
+    "OrphanRemoval",
     "Outcome",
     "PartRecord",
     "PartSweepParameters",
@@ -79,6 +82,40 @@ class ServerAction(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     server_id: str
     expires_at: float | None = None
+
+
+class Adoption(msgspec.Struct, frozen=True, kw_only=True):
+    """A server that is there already, to be taken on record. All ids are chosen beforehand."""
+
+    operation_id: str
+    request_id: str
+    server_id: str
+    account: str
+    provider_id: str
+    token: str = ""
+    """What it carries already, where its record was lost; empty: it is somebody else's and gets a new one."""
+    spec: ServerSpec
+    """What is known of it, as if it had been asked for so."""
+    infrastructure_id: str | None = None
+    instance_id: str | None = None
+    expires_at: float | None = None
+
+
+class OrphanRemoval(msgspec.Struct, frozen=True, kw_only=True):
+    """A server of ours that no record knows, to be deleted."""
+
+    operation_id: str
+    request_id: str
+    account: str
+    provider_id: str
+    token: str
+
+
+class AdoptParameters(msgspec.Struct, frozen=True):
+    """Parameters of ``server.adopt``: which server of the cloud, and the token it carries already, if it does."""
+
+    provider_id: str
+    token: str = ""
 
 
 class SweepParameters(msgspec.Struct, frozen=True):

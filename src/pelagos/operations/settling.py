@@ -20,7 +20,7 @@ Retry      stays open, not sent                PENDING, again later with the sam
 Again      -                                   PENDING at the step before, again later
 Uncertain  stays open, sent                    UNCERTAIN, looked for later
 Absent     second one that counts: absent      PENDING with no attempt: a new token may be made
-Failed     refused                             nothing was made: failed, server DELETED with the reason, quota
+Failed     refused; an adoption's: released    nothing was made: failed, server DELETED with the reason, quota
                                                cancelled. Something was made: to the undo step, which ends so.
 =========  ==================================  ================================================================
 """
@@ -282,7 +282,7 @@ class Ledger:
                 self.go(call, OperationState.PENDING, call.step - 1, call.attempts, result.next_at, result.error)
                 self.event(call, "operation.retrying", {"error": _brief(result.error), "next_at": result.next_at})
             case Absent():
-                self._absent(call, result, error_blob)
+                self._absent(call, result, error_blob, cancelled)
             case Failed():
                 self._failed(call, result, cancelled)
             case _:
@@ -315,7 +315,7 @@ class Ledger:
         if cancelled:
             # Whoever cancelled it deletes it next.
             self.finish(call, OperationState.CANCELLED)
-        elif server.state is ServerState.ERROR:
+        elif server.state is ServerState.ERROR and undo_of(call.kind, call.step) is not None:
             self._undo(call, _broken(server))
         elif server.state in step_of(call.kind, call.step + 1).until:
             if call.parts:
@@ -337,7 +337,7 @@ class Ledger:
         self._server(call, server)
         self.finish(call, OperationState.SUCCEEDED)
         self._state_event(call, server)
-        if call.kind != "server.create":
+        if call.kind not in ("server.create", "server.adopt"):
             self.event(call, "operation.succeeded", {"kind": call.kind})
 
     def _done(self, call: Call, done: Done, error_blob: bytes | None, cancelled: bool) -> None:
@@ -372,13 +372,16 @@ class Ledger:
         self.finish(call, OperationState.SUCCEEDED)
         self.event(call, "part.swept", {"kind": call.stray.kind.value, "provider_id": call.stray.provider_id})
 
-    def _absent(self, call: Call, absent: Absent, error_blob: bytes | None) -> None:
+    def _absent(self, call: Call, absent: Absent, error_blob: bytes | None, cancelled: bool) -> None:
         error = self.error_of(error_blob)
         if not absent.counts:
             self._later(call, OperationState.UNCERTAIN, error, absent.next_at)
         elif self._negatives.get(call.token, 0) + 1 < NEGATIVES_TO_CLOSE:
             self._counted.append({"b_token": call.token})
             self._later(call, OperationState.UNCERTAIN, error, absent.next_at)
+        elif call.kind == "server.adopt":
+            # It was not written into the server, or into one that is gone: whoever asked may ask again.
+            self._failed(call, Failed(error or _not_adopted().payload()), cancelled)
         else:
             self.close(call, "absent", None, error)
             self._later(call, OperationState.PENDING, error, self._now)
@@ -386,7 +389,9 @@ class Ledger:
     def _failed(self, call: Call, failed: Failed, cancelled: bool) -> None:
         step, undo = step_of(call.kind, call.step), undo_of(call.kind, call.step)
         if step.effect in (Effect.CREATES, Effect.PLANS):
-            self.close(call, "refused", None, failed.error)
+            # A token that was to be written into a server of somebody else's may still appear there: it must never be
+            # taken for a late arrival of ours, which would be swept.
+            self.close(call, "released" if call.kind == "server.adopt" else "refused", None, failed.error)
             if step.part or call.parts:
                 self._assembly.refused(call, failed.error, cancelled)
                 return
@@ -564,6 +569,10 @@ def _unfinished(server: CloudServer) -> CloudServer:
 def _brief(error: ErrorPayload) -> dict[str, Any]:
     """An error as an event tells it."""
     return {"code": error.code, "message": error.message, "advice": error.advice}
+
+
+def _not_adopted() -> CloudError:
+    return CloudError("the server was not adopted: the cloud does not show the token", advice="Ask for it again.")
 
 
 def _broken(server: CloudServer) -> ErrorPayload:

@@ -55,6 +55,7 @@ def infrastructure(resources: Resources, *, maintain: bool = True) -> Process:
     from pelagos.runtime.host_commands import run_host_command
     from pelagos.services.infrastructure import InfrastructureService, MaintainerSettings
     from pelagos.services.infrastructure.health import Prober
+    from pelagos.services.infrastructure.metrics import MetricReader
 
     settings = resources.get(Settings)
     return InfrastructureService(
@@ -64,6 +65,7 @@ def infrastructure(resources: Resources, *, maintain: bool = True) -> Process:
         settings=MaintainerSettings(interval=settings.maintain_interval, health_interval=settings.health_interval),
         maintain=maintain,
         prober=resources.find(Prober),
+        metrics=resources.find(MetricReader),
         run_command=run_host_command if settings.commands == "allowed" else None,
     )
 

@@ -26,12 +26,15 @@ class NodeShape(msgspec.Struct, frozen=True):
     health: str = "ok"
     volumes: int = 0
     address: bool = False
+    keeping: str = ""
+    """More of the node's policy, as YAML flow text without its braces."""
 
     @property
     def policy(self) -> str:
         """As YAML; nothing if it is the default."""
         values = (("change", "replace"), ("max_unavailable", 0), ("on_failure", "rollback"))
         told = [f"{name}: {getattr(self, name)}" for name, default in values if getattr(self, name) != default]
+        told += [self.keeping] if self.keeping else []
         return f"{{{', '.join(told)}}}" if told else ""
 
     @property

@@ -35,6 +35,8 @@ class Invariants:
         self._tokens: dict[str, str] = {}
         self._part_tokens: dict[str, str] = {}
         self._held: dict[tuple[str, str], int] = {}
+        self._protected: dict[tuple[str, str], str] = {}
+        """(account, provider id) of the servers of protected instances -> the instance."""
 
     def broken(self, problem: str) -> None:
         """Something does not hold."""
@@ -75,6 +77,8 @@ class Invariants:
         if leaving:
             self._order(leaving)
             self._available([change for change in leaving if change.old == "ready"])
+        if any(change.table == "instances" for change in changes):
+            self._protection()
         self.look_at_clouds()
         self._look_at_quotas()
         for number in self._recorder.lost_acks:
@@ -189,6 +193,18 @@ class Invariants:
                         if instance in living or server in real:
                             self.broken(f"{dependee} is taken down while {node.name}, which depends on it, is there")
 
+    def _protection(self) -> None:
+        """Nobody destroys what is protected: its record is not on its way out, and its server, if it is gone, is so
+        without our doing."""
+        rows = self._recorder.query(
+            "SELECT i.id, i.node, i.state, s.account, s.provider_id, s.state FROM instances i"
+            " JOIN servers s ON s.id = i.server_id WHERE i.protected AND i.deleted_at IS NULL"
+        )
+        for instance, node, state, _, _, server in rows:
+            if state == "destroying" and server != "deleted":
+                self.broken(f"{node}/{instance} is protected, and is being destroyed")
+        self._protected = {(row[3], row[4]): row[0] for row in rows if row[4] is not None}
+
     def _real_servers(self) -> set[str | None]:
         return {
             self._owner(server.token) for cloud in self._clouds.values() for server in cloud.servers() if server.token
@@ -241,6 +257,17 @@ class Invariants:
             if held > limit and held > self._held.get((project, resource), 0):
                 self.broken(f"{held} of {resource} are held, and the limit is {limit}")
             self._held[project, resource] = held
+        self._look_at_protected()
+
+    def _look_at_protected(self) -> None:
+        for (account, provider_id), instance in list(self._protected.items()):
+            cloud = self._clouds[account]
+            if any(s.provider_id == provider_id and s.state is not ServerState.DELETING for s in cloud.servers()):
+                continue
+            del self._protected[account, provider_id]
+            last = [h for h in cloud.history() if h.provider_id == provider_id][-1:]
+            if last and last[0].cause == "delete":
+                self.broken(f"{provider_id} in {account}, of the protected instance {instance}, was deleted")
 
     def _owner(self, token: str) -> str | None:
         known = self._tokens.get(token)
@@ -312,7 +339,9 @@ def _plain(state: str | None) -> str | None:
 
 
 def _instances(change: Change) -> str:
-    return "" if change.writer == change.holder else "an instance was written without its lease"
+    # To protect an instance changes no state, and waits for nobody's lease.
+    mine = change.writer == change.holder or change.old == change.new
+    return "" if mine else "an instance was written without its lease"
 
 
 def _nodes(change: Change) -> str:

@@ -11,6 +11,7 @@ from pelagos.clouds.errors import ServerNotFound
 from pelagos.clouds.simulated import Faults
 from pelagos.model.errors import NotFound
 from pelagos.model.states import RunState
+from pelagos.simulation import keeping
 from pelagos.simulation.changing import fails, plans, reconfigure, supersede
 from pelagos.simulation.describing import Description, varied
 from pelagos.simulation.story import FEW_FAULTS, MANY_FAULTS, NO_FAULTS, REFUSALS, Story
@@ -435,6 +436,10 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("supersede", supersede),
         Scenario("fails", fails),
         Scenario("plans", plans),
+        Scenario("protect", keeping.protect),
+        Scenario("protect-in-faults", keeping.protect, faults=FEW_FAULTS),
+        Scenario("adopt", keeping.adopt, faults=FEW_FAULTS, most=3),
+        Scenario("autoscale", keeping.autoscale, most=2),
         Scenario("faults", _faults, faults=MANY_FAULTS),
         Scenario("chaos", _chaos, faults=FEW_FAULTS),
         Scenario("chaos-in-faults", _chaos, faults=MANY_FAULTS),

@@ -137,17 +137,17 @@ class Story:
     async def up(self, by: Incarnation, request_id: str = "", **options: Any) -> str:
         """Ask for the description to be built; the run's id. Raises Died, and what the service refuses with."""
         sources, entries = self.description.sources, self.description.entries
-        return await self._run(by, RunRequest(kind="up", sources=sources, entries=entries, **options), request_id)
+        return await self.run(by, RunRequest(kind="up", sources=sources, entries=entries, **options), request_id)
 
     async def down(self, by: Incarnation, request_id: str = "") -> str:
-        return await self._run(by, RunRequest(kind="down", infrastructure=self.description.name), request_id)
+        return await self.run(by, RunRequest(kind="down", infrastructure=self.description.name), request_id)
 
     async def scale(self, by: Incarnation, node: str, number: str) -> str:
         request = RunRequest(kind="scale", infrastructure=self.description.name, scale={node: number})
-        return await self._run(by, request, "")
+        return await self.run(by, request)
 
     async def maintain(self, by: Incarnation) -> str:
-        return await self._run(by, RunRequest(kind="maintain", infrastructure=self.description.name), "")
+        return await self.run(by, RunRequest(kind="maintain", infrastructure=self.description.name))
 
     async def plan(self, by: Incarnation, **options: Any) -> SavedPlan:
         """The plan of the description, saved. Raises Died, and what the service refuses with."""
@@ -159,13 +159,14 @@ class Story:
         return saved
 
     async def apply(self, by: Incarnation, plan: SavedPlan, request_id: str = "") -> str:
-        return await self._run(by, RunRequest(kind="up", plan=plan), request_id)
+        return await self.run(by, RunRequest(kind="up", plan=plan), request_id)
 
     async def cancel(self, by: Incarnation, run_id: str, *, keep: bool = False) -> None:
         self.universe.note(f"p{by.number} cancels {run_id[:8]}{' keeping' if keep else ''}")
         await by.call(lambda commands: commands.cancel_run(CancelRun(run_id=run_id, keep=keep)))
 
-    async def _run(self, by: Incarnation, request: RunRequest, request_id: str) -> str:
+    async def run(self, by: Incarnation, request: RunRequest, request_id: str = "") -> str:
+        """Ask for a run; its id. Raises Died, and what the service refuses with."""
         from msgspec.structs import replace
 
         complete = replace(request, request_id=request_id or self.request())

@@ -27,6 +27,8 @@ from pelagos.runtime.resources import HostResources
 from pelagos.runtime.settings import Settings
 from pelagos.services.infrastructure import InfrastructureService
 from pelagos.services.infrastructure.health import HealthVerdict, Prober, ProbeTarget
+from pelagos.services.infrastructure.metrics import MetricReader, MetricUnavailable
+from pelagos.services.infrastructure.policies import MetricSource
 from pelagos.services.infrastructure.values import HealthCheck
 from pelagos.simulation.edges import Crash, DyingPlugin, Edges
 from pelagos.simulation.invariants import Invariants
@@ -102,6 +104,23 @@ class _Prober:
         if self._universe.clouds[account].probe(target.address):
             return HealthVerdict(healthy=True)
         return HealthVerdict(healthy=False, reason=f"{target.address} does not answer")
+
+
+class _Metrics:
+    """Tells the universe's load, whoever is asked."""
+
+    def __init__(self, universe: Universe) -> None:
+        self._universe = universe
+        self._rng = universe.world.rng("metrics")
+
+    async def read(self, source: MetricSource, server_id: str) -> float:
+        await asyncio.sleep(self._rng.uniform(0.001, 0.05))
+        if self._universe.load is None:
+            raise MetricUnavailable("nobody tells a load")
+        return self._universe.load()
+
+    async def read_pair(self, source: MetricSource, server_id: str) -> tuple[float, float]:
+        raise MetricUnavailable("nobody tells how busy a processor is")
 
 
 class Incarnation:
@@ -256,6 +275,7 @@ class Incarnation:
                 Pool: pool,
                 HostFacts: _Facts(self),
                 Prober: _Prober(universe),
+                MetricReader: _Metrics(universe),
             }
             apps = AppManager(container, HostResources(container, universe.settings, given))
             await apps.start(builtin_plan(*(("compute", "infrastructure") if self.serves else ("embedded",))))
@@ -298,6 +318,8 @@ class Universe:
             for name, options in (clouds or {"east": SimulatedOptions()}).items()
         }
         self.incarnations: list[Incarnation] = []
+        self.load: Callable[[], float] | None = None
+        """What a metric is now, for scenarios of autoscaling."""
         self.notes: list[str] = []
         self.invariants = Invariants(self.recorder, self.clouds, self.note)
         loop.set_exception_handler(self._unhandled)

@@ -125,6 +125,8 @@ infrastructure_nodes = Table(
     Column("failures", Integer, nullable=False, default=0, comment="creations failed in a row"),
     Column("retry_at", Float, nullable=True, comment="not before then is the next creation tried"),
     Column("error_blob", LargeBinary, nullable=True, comment="ErrorPayload of the last failure"),
+    Column("healing_blob", LargeBinary, nullable=True, comment="HealingRecord"),
+    Column("autoscaling_blob", LargeBinary, nullable=True, comment="AutoscalingRecord"),
     PrimaryKeyConstraint("infrastructure_id", "name"),
 )
 
@@ -154,6 +156,10 @@ instances = Table(
     Column("source", String(64), nullable=True, comment="digest of what it was made from; null: not known"),
     Column("outdated", Text, nullable=True, comment="in what it is not as described; null: it is"),
     Column("inputs_blob", LargeBinary, nullable=True, comment="tuple[Asked, ...]: what it was told of other nodes"),
+    Column("protected", Boolean, nullable=False, default=False, comment="nobody destroys it"),
+    Column("restarts", Integer, nullable=False, default=0, comment="restarts by healing since it was well for long"),
+    Column("restarting_since", Float, nullable=True, comment="a restart was asked for, and it is not well yet"),
+    Column("adoption_blob", LargeBinary, nullable=True, comment="AdoptedServer: it was not made, but adopted"),
     Index(None, "infrastructure_id", "deleted_at"),
 )
 
@@ -173,7 +179,7 @@ runs = Table(
     Column("infrastructure_id", ID, ForeignKey("infrastructures.id", ondelete="CASCADE"), nullable=False),
     Column("project_id", ID, nullable=False),
     Column("user_id", ID, nullable=False),
-    Column("kind", String(16), nullable=False, comment="up, down, scale, maintain"),
+    Column("kind", String(16), nullable=False, comment="up, down, scale, maintain, adopt"),
     Column("state", String(16), nullable=False, comment="RunState"),
     Column("request_id", String(64), nullable=False),
     Column("warnings_blob", LargeBinary, nullable=True, comment="tuple[Diagnostic, ...]"),
@@ -290,7 +296,7 @@ attempts = Table(
     Column("operation_id", ID, ForeignKey("operations.id", ondelete="CASCADE"), nullable=False),
     Column("account", String(64), nullable=False),
     Column("step", Integer, nullable=False),
-    Column("state", String(16), nullable=False, comment="open, done, refused, absent"),
+    Column("state", String(16), nullable=False, comment="open, done, refused, absent, released"),
     Column("epoch", BigInteger, nullable=False, comment="of the account's lease when it was sent last"),
     Column("sent_at", Float, nullable=True, comment="null: journaled, not sent"),
     Column("not_after", Float, nullable=True, comment="after then, what is absent was not made"),

@@ -14,6 +14,7 @@ from pelagos.model.errors import ErrorPayload
 from pelagos.model.states import InfrastructureState, InstanceState, RunState, ServerState
 
 __all__ = [
+    "AdoptRequest",
     "CostEstimate",
     "DefinitionTexts",
     "DefinitionView",
@@ -33,18 +34,23 @@ __all__ = [
     "PlanAction",
     "PlanRequest",
     "PlanView",
+    "ProtectRequest",
+    "Protected",
     "QuotaNeed",
     "RevisionFiles",
     "RevisionView",
     "RunRequest",
     "RunView",
     "SavedPlan",
+    "ScaleChoice",
     "ScalingStatus",
     "ServerView",
     "StatusView",
+    "SuspendRequest",
 ]
 
-RunKind = Literal["up", "down", "scale", "maintain"]
+RunKind = Literal["up", "down", "scale", "maintain", "adopt"]
+ScaleChoice = Literal["unhealthy", "youngest", "oldest"]
 Strategy = Literal["parallel", "sequential"]
 OnFailure = Literal["", "stop", "rollback", "keep"]
 
@@ -58,6 +64,9 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Name or id; empty: the description's own name decides."""
     scale: dict[str, str] = {}
     """Node -> ``3``, ``+1`` or ``-1``, to plan a scaling."""
+    remove: tuple[str, ...] = ()
+    """As in :class:`RunRequest`."""
+    choice: ScaleChoice | None = None
     down: bool = False
     """Plan its destruction."""
     strategy: Strategy = "parallel"
@@ -75,6 +84,43 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Answer also with the plan as something to be carried out later, exactly."""
 
 
+class AdoptRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A server that is there already becomes an instance of a node."""
+
+    node: str
+    cloud: str
+    """The account of the pool."""
+    server: str
+    """The cloud's id of the server, or its name where one alone has it."""
+    protected: bool = True
+    """Nobody destroys it until that is lifted."""
+
+
+class ProtectRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Protect a node's instances, or one of them by id or address; or lift that."""
+
+    node: str
+    instance: str = ""
+    protected: bool = True
+
+
+class SuspendRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``reason`` is shown to people."""
+
+    reason: str = ""
+
+
+class Protected(msgspec.Struct, frozen=True, kw_only=True):
+    """Ids of the instances that were meant, and of those that were changed."""
+
+    infrastructure_id: str
+    infrastructure: str
+    node: str
+    protected: bool
+    instances: tuple[str, ...]
+    changed: tuple[str, ...]
+
+
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Start a run. A repeat with the same ``request_id`` finds the first one's run."""
 
@@ -87,6 +133,12 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     scale: dict[str, str] = {}
     remove: tuple[str, ...] = ()
     """For ``scale``: these instances go, by id or address, and their nodes' targets sink with them."""
+    choice: ScaleChoice | None = None
+    """For ``scale``: which go where there are too many; None: as each node's policy says."""
+    reset: tuple[str, ...] = ()
+    """For ``maintain``: nodes whose breakers close and whose back-offs end; ``*`` means all."""
+    adopt: AdoptRequest | None = None
+    """For ``adopt``."""
     strategy: Strategy = "parallel"
     max_parallel: int = 0
     keep: bool = False
@@ -121,7 +173,8 @@ class DescriptionChange(msgspec.Struct, frozen=True, kw_only=True):
 
 class PlanAction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``create``, ``keep`` and ``update`` count instances; ``destroy`` and ``replace`` also name them. A ``keep`` that
-    names them is of instances that are not as described, which their node's policy keeps."""
+    names them is of instances that stay though they are not as described, not well, or too many; an ``update`` that
+    names them is of instances that are restarted."""
 
     action: Literal["create", "destroy", "replace", "keep", "update"]
     node: str
@@ -297,6 +350,8 @@ class ScalingStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``protected`` is there only where it is true."""
+
     state: InstanceState
     address: str
     cloud: str
@@ -305,11 +360,15 @@ class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     reason: str
     outdated: str = ""
     """In what it is not as described; left out where it is."""
+    protected: bool = False
 
 
-class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``breaker`` is there only where it is open: why nothing of the node is healed any more."""
+
     scaling: ScalingStatus
     instances: dict[str, InstanceStatus]
+    breaker: str = ""
 
 
 class StatusView(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,11 +23,14 @@ from pelagos.clouds import (
     CloudError,
     CloudPart,
     CloudRateLimited,
+    CloudRejected,
     CloudServer,
     CloudUncertain,
     CloudUnreachable,
+    ForeignReader,
     PartsDriver,
     PartSpec,
+    ServerAdopter,
     ServerNotFound,
     ServerSpec,
     TokenLookup,
@@ -456,6 +459,47 @@ class SharedAccountSuite:
         listed = await driver.list_servers(timeout=limit(driver))
         assert [s.token for s in listed] == ["token-one"]
         assert foreign not in {s.provider_id for s in listed}
+
+
+class AdoptionSuite:
+    """Besides :class:`SharedAccountSuite`, for drivers that look at servers of others and adopt them."""
+
+    @pytest.mark.anyio
+    async def test_foreign_servers_are_listed_apart(self, driver: CloudDriver, harness: DriverHarness) -> None:
+        assert isinstance(driver, ForeignReader)
+        foreign = await harness.make_foreign()
+        await create(driver, harness.spec("one"), "token-one")
+        await appear(driver, harness, "token-one")
+        listed = await driver.list_foreign_servers(timeout=limit(driver))
+        assert [(s.provider_id, s.token) for s in listed] == [(foreign, "")]
+        assert (await driver.get_server(foreign, timeout=limit(driver))).provider_id == foreign
+
+    @pytest.mark.anyio
+    async def test_an_adopted_server_is_ours_from_then_on(self, driver: CloudDriver, harness: DriverHarness) -> None:
+        assert isinstance(driver, ForeignReader)
+        assert isinstance(driver, ServerAdopter)
+        foreign = await harness.make_foreign()
+        for _ in range(2):  # repeatable
+            adopted = await driver.adopt_server(foreign, token="token-one", timeout=limit(driver))
+            assert (adopted.provider_id, adopted.token) == (foreign, "token-one")
+        assert (await appear(driver, harness, "token-one")).provider_id == foreign
+        assert [s.provider_id for s in await driver.list_servers(timeout=limit(driver))] == [foreign]
+        assert list(await driver.list_foreign_servers(timeout=limit(driver))) == []
+
+    @pytest.mark.anyio
+    async def test_nobody_takes_what_carries_another_token(self, driver: CloudDriver, harness: DriverHarness) -> None:
+        assert isinstance(driver, ServerAdopter)
+        made = await create(driver, harness.spec("one"), "token-one")
+        await appear(driver, harness, "token-one")
+        with pytest.raises(CloudRejected):
+            await driver.adopt_server(made.provider_id, token="token-two", timeout=limit(driver))
+        assert (await driver.get_server(made.provider_id, timeout=limit(driver))).token == "token-one"
+
+    @pytest.mark.anyio
+    async def test_what_is_gone_cannot_be_adopted(self, driver: CloudDriver) -> None:
+        assert isinstance(driver, ServerAdopter)
+        with pytest.raises(ServerNotFound):
+            await driver.adopt_server("no-such-server", token="token-one", timeout=limit(driver))
 
 
 class DriverFaultSuite:

@@ -7,11 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from contract.clouds.driver_suite import DriverHarness, DriverSuite, create, limit
-from pelagos.clouds import CloudDriver, DriverContext, ListenerOracle, ServerNotFound, ServerSpec
+from pelagos.clouds import (
+    CloudDriver,
+    CloudRejected,
+    DriverContext,
+    ForeignReader,
+    ListenerOracle,
+    ServerAdopter,
+    ServerNotFound,
+    ServerSpec,
+)
 from pelagos.clouds.local import DRIVER
+from pelagos.clouds.local.record import InstanceDirectory
 from pelagos.model.world import SystemWorld
 
 ROOT = os.geteuid() == 0
@@ -51,6 +62,12 @@ class LocalHarness(DriverHarness):
         assert list((self._home / "clouds" / "local" / "instances").glob("*")) == []
         assert list((self._home / "clouds" / "local" / "trash").glob("*")) == []
 
+    def forget_token(self, provider_id: str) -> None:
+        directory = InstanceDirectory(self._home, "local")
+        record = directory.record(provider_id)
+        assert record is not None
+        directory.save(msgspec.structs.replace(record, token=""))
+
     def close(self) -> None:
         self._world.close()
 
@@ -62,6 +79,28 @@ class TestLocalDriver(DriverSuite):
         harness = LocalHarness(tmp_path / "home", CHARACTERS[character])
         yield harness
         harness.close()
+
+    @pytest.mark.anyio
+    async def test_an_instance_without_a_token_is_foreign_and_can_be_adopted(
+        self, driver: CloudDriver, harness: LocalHarness
+    ) -> None:
+        """As after a record was written by hand: no create call of this driver leaves one without a token."""
+        assert isinstance(driver, ForeignReader)
+        assert isinstance(driver, ServerAdopter)
+        made = await create(driver, harness.spec("one"), "token-one")
+        harness.forget_token(made.provider_id)
+        assert list(await driver.list_servers(timeout=limit(driver))) == []
+        foreign = await driver.list_foreign_servers(timeout=limit(driver))
+        assert [(s.provider_id, s.token, s.image) for s in foreign] == [(made.provider_id, "", "host")]
+        for _ in range(2):  # repeatable
+            adopted = await driver.adopt_server(made.provider_id, token="token-two", timeout=limit(driver))
+            assert (adopted.provider_id, adopted.token) == (made.provider_id, "token-two")
+        with pytest.raises(CloudRejected):
+            await driver.adopt_server(made.provider_id, token="token-three", timeout=limit(driver))
+        with pytest.raises(ServerNotFound):
+            await driver.adopt_server("no-such-server", token="token-two", timeout=limit(driver))
+        found = await driver.find_by_token("token-two", timeout=limit(driver))
+        assert found is not None and found.provider_id == made.provider_id
 
     @pytest.mark.anyio
     async def test_it_says_who_listens(self, driver: CloudDriver, harness: DriverHarness) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from contract.clouds.driver_suite import (
+    AdoptionSuite,
     DriverFaultSuite,
     DriverHarness,
     DriverSuite,
@@ -95,7 +96,9 @@ class SimulatedHarness(DriverHarness):
         return self.cloud.add_foreign("somebody-elses")
 
 
-class TestSimulatedDriver(DriverSuite, DriverFaultSuite, SharedAccountSuite, PartsSuite, PartsFaultSuite):
+class TestSimulatedDriver(
+    DriverSuite, DriverFaultSuite, SharedAccountSuite, PartsSuite, PartsFaultSuite, AdoptionSuite
+):
     @pytest.fixture
     def anyio_backend(self) -> tuple[str, dict[str, Any]]:
         return "asyncio", {"loop_factory": VirtualLoop}

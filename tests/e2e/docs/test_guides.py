@@ -43,6 +43,8 @@ PAGES = (
     "services",
     "security",
     "observe",
+    "heal-and-scale",
+    "drift",
 )
 ON_A_BROKER = ("exchange", "releases")
 DURABLE = ("orders",)

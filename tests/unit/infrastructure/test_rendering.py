@@ -11,7 +11,7 @@ from pelagos.clouds import CloudRejected, ServerSpec
 from pelagos.model.states import InstanceState
 from pelagos.services.infrastructure.reality import Reality
 from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow
-from pelagos.services.infrastructure.rendering import Renderer
+from pelagos.services.infrastructure.rendering import Renderer, Resources
 from pelagos.services.infrastructure.values import (
     CompiledInfrastructure,
     CompiledNode,
@@ -49,7 +49,8 @@ def spec(context: Contextualisation) -> ServerSpec:
     )
     reality = Reality(compiled, {}, [instance_row])
     row = cast(InfrastructureRow, SimpleNamespace(id="infra-1", name="shop", compiled=compiled))
-    return Renderer(AnyResource()).server_spec(row, reality, reality.instances["i1"])[0]
+    made, _ = Renderer(cast(Resources, AnyResource())).server_spec(row, reality, reality.instances["i1"])
+    return made
 
 
 def docker(**fields: Any) -> ServerSpec:

@@ -1,4 +1,4 @@
-"""``pelagos attach`` and ``pelagos detach``."""
+"""``pelagos attach`` and ``pelagos detach``, ``pelagos suspend`` and ``pelagos resume``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pelagos.cli.lazy import command
 if TYPE_CHECKING:
     from pelagos.cli.session import Session
 
-__all__ = ["attach", "detach"]
+__all__ = ["attach", "detach", "resume", "suspend"]
 
 
 @command(
@@ -38,6 +38,43 @@ def attach(invocation: Invocation, infrastructure: str) -> int:
 def detach(invocation: Invocation, infrastructure: str) -> int:
     """Stop the daemon from keeping an infrastructure alive. Its instances stay as they are."""
     return _set(invocation, infrastructure, maintained=False)
+
+
+@command(
+    "suspend",
+    examples=[('pelagos suspend guestbook --reason "the cloud is moved"', "Until it is resumed")],
+    exits=(Exit.FAILED, Exit.MISSING, *COMMON),
+)
+@click.argument("infrastructure", metavar="INFRA")
+@click.option("--reason", metavar="TEXT", default="", help="Why, for people: status and list show it.")
+@pass_invocation
+def suspend(invocation: Invocation, infrastructure: str, reason: str) -> int:
+    """Let nobody create, heal or scale anything of an infrastructure until it is resumed. Its instances stay as they
+    are; status, drift and down go on working. After detach, commands may still change it; after suspend, none may."""
+    from pelagos.cli.finding import suggesting
+
+    async def work(session: Session) -> int:
+        async with suggesting(session, infrastructure):
+            summary = await session.client.infrastructures.suspend(infrastructure, reason)
+        if invocation.plain:
+            invocation.say(f"{summary.name} is suspended until pelagos resume {summary.name}.")
+        else:
+            invocation.document(summary)
+        return Exit.OK
+
+    return invocation.run(work)
+
+
+@command(
+    "resume",
+    examples=[("pelagos resume guestbook", "It is kept alive again")],
+    exits=(Exit.FAILED, Exit.MISSING, *COMMON),
+)
+@click.argument("infrastructure", metavar="INFRA")
+@pass_invocation
+def resume(invocation: Invocation, infrastructure: str) -> int:
+    """End a suspension: the daemon keeps the infrastructure alive again, and commands may change it."""
+    return _set(invocation, infrastructure, maintained=True)
 
 
 def _set(invocation: Invocation, reference: str, *, maintained: bool) -> int:

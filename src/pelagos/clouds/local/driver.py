@@ -114,8 +114,13 @@ class LocalDriver(ListenerOracle):
         """None: ``cpus`` and ``memory_mb`` of a resource section may be anything."""
         return ()
 
-    def _list(self) -> list[CloudServer]:
-        looked = (self._directory.look(record) for record in self._directory.records())
+    async def list_foreign_servers(self, *, timeout: float) -> Sequence[CloudServer]:
+        return await self._read(lambda: self._list(ours=False), timeout)
+
+    def _list(self, *, ours: bool = True) -> list[CloudServer]:
+        """Instances with a token, or those without."""
+        records = (record for record in self._directory.records() if bool(record.token) is ours)
+        looked = (self._directory.look(record) for record in records)
         return [describe(instance) for instance in looked if instance is not None]
 
     def _look(self, provider_id: str) -> Instance:
@@ -151,6 +156,13 @@ class LocalDriver(ListenerOracle):
     async def delete_server(self, provider_id: str, *, timeout: float) -> None:
         self._calls["delete"] += 1
         await self._write(lambda life, left: life.delete(provider_id, timeout=left), timeout)
+
+    async def adopt_server(self, provider_id: str, *, token: str, timeout: float) -> CloudServer:
+        def adopt(life: Lifecycle, left: float) -> CloudServer:
+            life.adopt(provider_id, token)
+            return describe(self._look(provider_id))
+
+        return await self._write(adopt, timeout)
 
     async def start_server(self, provider_id: str, *, timeout: float) -> None:
         await self._write(lambda life, left: life.start(provider_id, timeout=left), timeout)
@@ -295,6 +307,7 @@ def describe(instance: Instance) -> CloudServer:
         private_addresses=(record.address,),
         reason=reason,
         created_at=record.created_at,
+        image=str(record.options.get("image", "host")),
     )
 
 

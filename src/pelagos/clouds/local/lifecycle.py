@@ -121,6 +121,18 @@ class Lifecycle:
         finally:
             os.close(making)
 
+    def adopt(self, provider_id: str, token: str) -> None:
+        """Write a token into an instance that has none, or the same one. Raises Busy, ServerNotFound, CloudRejected."""
+        making = self.directory.take(provider_id)
+        try:
+            record = self._record(provider_id)
+            if record.token and record.token != token:
+                raise CloudRejected(f"{record.name} carries the token of another create call already")
+            if not record.token:
+                self.directory.save(msgspec.structs.replace(record, token=token))
+        finally:
+            os.close(making)
+
     def _record(self, provider_id: str) -> Record:
         record = self.directory.record(provider_id)
         if record is None:

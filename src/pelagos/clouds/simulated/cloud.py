@@ -119,10 +119,16 @@ class SimulatedCloud:
         with self.datacenter.access():
             self.datacenter.set_health(provider_id, health)
 
-    def add_foreign(self, name: str) -> str:
-        """Make a server as somebody else would, without a token; returns its provider id."""
+    def add_foreign(self, name: str, token: str = "", **options: str) -> str:
+        """Make a server as somebody else would, without a token or with one of another system; its provider id.
+        ``options`` are keys of the resource: ``flavor``, ``image``."""
         with self.datacenter.access():
-            return self.datacenter.add_foreign(name).provider_id
+            return self.datacenter.add_foreign(name, token, **options).provider_id
+
+    def resize(self, provider_id: str, flavor: str) -> None:
+        """Out of band: the server gets another flavor. Raises ServerNotFound."""
+        with self.datacenter.access():
+            self.datacenter.resize(provider_id, flavor)
 
     def answer(self, argv: Sequence[str], result: CommandResult) -> None:
         """What execute() says to commands that begin with ``argv``; the answer given last wins."""

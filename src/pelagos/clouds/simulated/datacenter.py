@@ -202,6 +202,8 @@ class Datacenter:
                     self._delete_part(command)
                 case Verb.FINISH:
                     server = self._finish(command)
+                case Verb.ADOPT:
+                    server = self._tag(command)
                 case _:
                     self._power(command)
         except CloudError as refused:
@@ -350,6 +352,20 @@ class Datacenter:
             self.gone_parts.append(self.parts.pop(provider_id))
             self._dirty = True
 
+    def _tag(self, command: Command) -> CloudServer:
+        """Write a token into a server that has none, or the same one."""
+        server = self.find_real(command.provider_id, command.at)
+        if server.token and server.token != command.token:
+            raise CloudRejected(
+                f"{server.name} carries the token of another create call already",
+                advice="It belongs to another system, or to a record that was lost: see `pelagos orphans list`.",
+            )
+        if not server.token:
+            server.token = command.token
+            self._by_token.setdefault(server.token, []).append(server)
+            self._touch(server)
+        return server.truth_at(command.at)
+
     def _power(self, command: Command) -> None:
         at = command.at
         server = self.find_real(command.provider_id, at)
@@ -380,13 +396,13 @@ class Datacenter:
 
     # -- servers ---------------------------------------------------------------------------------------------------
 
-    def add_foreign(self, name: str) -> Server:
-        """A server that somebody else made."""
+    def add_foreign(self, name: str, token: str = "", **options: str) -> Server:
+        """A server that somebody else made: without a token, or with one that is nobody's here."""
         t = self.advance()
         number = self._next_server
         changes = [Change(t, ServerState.ACTIVE, "foreign", t)]
         created_at = t + self._wall_offset
-        return self._add(Server(number, f"sim-{number:06d}", name, "", created_at, changes))
+        return self._add(Server(number, f"sim-{number:06d}", name, token, created_at, changes, options=dict(options)))
 
     def befall(self, provider_id: str, state: ServerState, cause: str) -> None:
         """Something happens to a server now, and reads show it at once. Raises ServerNotFound."""
@@ -397,6 +413,12 @@ class Datacenter:
         """Probes find this from now on. Raises ServerNotFound."""
         self.find_real(provider_id, self.advance()).health = health
         self._dirty = True
+
+    def resize(self, provider_id: str, flavor: str) -> None:
+        """Reads show another flavor from now on. Raises ServerNotFound."""
+        server = self.find_real(provider_id, self.advance())
+        server.options = {**server.options, "flavor": flavor}
+        self._touch(server)
 
     def find_shown(self, provider_id: str) -> Server:
         """A server that reads may still show. Raises ServerNotFound."""
@@ -488,9 +510,9 @@ class Datacenter:
         return self._listing
 
     def foreign(self, t: float) -> tuple[CloudServer, ...]:
-        """Servers without a token that reads show at ``t``, by arrival."""
-        shown = [server.seen_at(t)[0] for server in self.living.values() if not server.token]
-        return tuple(view for view in shown if view is not None)
+        """What a listing of the others shows at ``t``: servers without a token, by arrival."""
+        looked = (server.seen_at(t)[0] for server in self.living.values() if not server.token)
+        return tuple(shown for shown in looked if shown is not None)
 
     def seen(self, provider_id: str, t: float) -> CloudServer:
         """What reads show of one server at ``t``. Raises ServerNotFound."""

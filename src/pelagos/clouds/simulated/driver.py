@@ -105,6 +105,7 @@ class SimulatedDriver:
             Verb.PARTS: part,
             Verb.UNPART: part,
             Verb.FINISH: part,
+            Verb.ADOPT: get,
         }
         self._boot = sampler(options.boot_seconds, rng)
         self._delete = sampler(options.delete_seconds, rng)
@@ -137,6 +138,9 @@ class SimulatedDriver:
     async def find_by_token(self, token: str, *, timeout: float) -> CloudServer | None:
         return await self._read(Verb.FIND, timeout, lambda t: self._place.find(token, t))
 
+    async def list_foreign_servers(self, *, timeout: float) -> Sequence[CloudServer]:
+        return await self._read(Verb.LIST, timeout, self._place.foreign)
+
     async def console(self, provider_id: str, *, max_bytes: int, timeout: float) -> str:
         self._need(self._capabilities.console, "console")
 
@@ -167,9 +171,6 @@ class SimulatedDriver:
             for index, name in enumerate(self._options.flavors or tuple(prices) or ("small", "medium", "large"))
         ]
         return await self._read(Verb.LIST, timeout, lambda t: sizes)
-
-    async def list_foreign_servers(self, *, timeout: float) -> Sequence[CloudServer]:
-        return await self._read(Verb.LIST, timeout, self._place.foreign)
 
     # -- writes ----------------------------------------------------------------------------------------------------
 
@@ -205,6 +206,12 @@ class SimulatedDriver:
         call = self._begin(Verb.DELETE, timeout)
         lag = min(self._lag(), self._options.settle)
         await self._write(call, timeout, lag=lag, provider_id=provider_id, takes=self._delete())
+
+    async def adopt_server(self, provider_id: str, *, token: str, timeout: float) -> CloudServer:
+        call = self._begin(Verb.ADOPT, timeout)
+        adopted = await self._write(call, timeout, provider_id=provider_id, token=token)
+        assert adopted.server is not None
+        return adopted.server
 
     async def start_server(self, provider_id: str, *, timeout: float) -> None:
         await self._switch(Verb.START, provider_id, timeout)

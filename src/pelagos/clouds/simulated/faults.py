@@ -41,6 +41,7 @@ class Verb(enum.StrEnum):
     UNPART = "unpart"
     """Delete a part."""
     FINISH = "finish"
+    ADOPT = "adopt"
 
     @property
     def reads(self) -> bool:

@@ -15,6 +15,8 @@ __all__ = ["Change", "Command", "Happening", "Outcome", "Part", "Reality", "Serv
 
 FLAP_SECONDS = 30.0
 _ADDRESSES = 1 << 23
+_FLAVOR, _IMAGE = "small", "default"
+"""What a resource that names none gets."""
 
 
 class Change(msgspec.Struct, frozen=True, array_like=True):
@@ -118,6 +120,8 @@ class Server(msgspec.Struct):
             private_addresses=(self.private_address,) if booted else (),
             reason=_REASONS.get((change.state, change.cause), ""),
             created_at=self.created_at,
+            flavor=str(self.options.get("flavor", _FLAVOR)),
+            image=str(self.options.get("image", _IMAGE)),
         )
 
     def seen_at(self, t: float) -> tuple[CloudServer | None, float]:
@@ -244,7 +248,7 @@ class Happening(msgspec.Struct, frozen=True):
     token: str
     state: ServerState
     cause: str
-    """create, boot, start, stop, reboot, delete, spot, kill, vanish, foreign."""
+    """create, boot, start, stop, reboot, delete, spot, kill, vanish, foreign; an adoption changes no state."""
 
 
 class Reality(msgspec.Struct):

@@ -17,6 +17,8 @@ __all__ = ["ServerFacts", "server_facts", "server_facts_of"]
 _CHUNK = 500
 _addresses = msgspec.json.Decoder(tuple[str, ...])
 _error = msgspec.msgpack.Decoder(ErrorPayload)
+_BEGINS = ("server.create", "server.adopt")
+_POWER = ("server.start", "server.stop", "server.reboot")
 _STATES = {state.value: state for state in ServerState}
 
 
@@ -36,6 +38,10 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the cloud said last when it was to be deleted."""
     delete_failed: bool = False
     """The cloud refuses for good to delete it."""
+    power_error: ErrorPayload | None = None
+    """Why the last start, stop or reboot that failed did so."""
+    power_request: str = ""
+    """Id of the request that failed so: a later one may have succeeded."""
 
 
 def server_facts_of(connection: Connection, infrastructure_id: str) -> list[ServerFacts]:
@@ -57,11 +63,17 @@ def _statements(which: ColumnElement[bool], which_operations: ColumnElement[bool
         select(servers.c.id, servers.c.state, servers.c.reason, servers.c.addresses, servers.c.private_addresses).where(
             which
         ),
-        select(operations.c.target_id, operations.c.kind, operations.c.state, operations.c.error_blob)
+        select(
+            operations.c.target_id,
+            operations.c.kind,
+            operations.c.state,
+            operations.c.error_blob,
+            operations.c.request_id,
+        )
         .where(
             which_operations,
             operations.c.state != OperationState.SUCCEEDED.value,
-            operations.c.kind.in_(("server.create", "server.delete")),
+            operations.c.kind.in_((*_BEGINS, "server.delete", *_POWER)),
             (operations.c.error_blob.is_not(None)) | (operations.c.state == OperationState.UNCERTAIN.value),
         )
         .order_by(operations.c.created_at),
@@ -85,13 +97,20 @@ def _facts(
     troubles = connection.execute(of_operations, parameters).all()
     create: dict[str, tuple[str, ErrorPayload | None]] = {}
     delete: dict[str, tuple[str, ErrorPayload | None]] = {}
-    for target, kind, state, blob in troubles:
-        (create if kind == "server.create" else delete)[target] = (state, _error.decode(blob) if blob else None)
+    power: dict[str, tuple[str, ErrorPayload | None]] = {}
+    for target, kind, state, blob, request_id in troubles:
+        error = _error.decode(blob) if blob else None
+        if kind in _POWER:
+            if state == OperationState.FAILED.value:
+                power[target] = (request_id, error)
+            continue
+        (create if kind in _BEGINS else delete)[target] = (state, error)
     nothing: tuple[str, ErrorPayload | None] = ("", None)
     result = []
     for server_id, state, reason, addresses, private in rows:
         create_state, create_error = create.get(server_id, nothing)
         delete_state, delete_error = delete.get(server_id, nothing)
+        power_request, power_error = power.get(server_id, nothing)
         result.append(
             ServerFacts(
                 id=server_id,
@@ -105,6 +124,8 @@ def _facts(
                 else None,
                 delete_error=delete_error,
                 delete_failed=delete_state == OperationState.FAILED.value,
+                power_error=power_error,
+                power_request=power_request,
             )
         )
     return result

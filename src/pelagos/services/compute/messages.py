@@ -8,9 +8,12 @@ from pelagos.clouds.values import CloudFlavor, CommandResult, ServerSpec
 from pelagos.model.errors import ErrorPayload
 from pelagos.model.scope import Fence
 from pelagos.model.states import OperationState
+from pelagos.operations import Survey
 
 __all__ = [
     "Accepted",
+    "AccountSurvey",
+    "AdoptServers",
     "CloudRef",
     "CloudServersRequest",
     "ConsoleOutput",
@@ -24,11 +27,16 @@ __all__ = [
     "ListenerCheck",
     "ListenerVerdict",
     "OperationRef",
+    "OrphanRef",
     "PowerServers",
     "RefreshAccounts",
     "Refreshed",
+    "RemoveOrphans",
+    "ServerAdopt",
     "ServerCreate",
     "ServerRef",
+    "SurveyAccounts",
+    "Surveys",
 ]
 
 
@@ -54,9 +62,69 @@ class CreateServers(msgspec.Struct, frozen=True, kw_only=True):
     fence: Fence | None = None
 
 
+class ServerAdopt(msgspec.Struct, frozen=True, kw_only=True):
+    """One server that is there already, to be taken on record. The caller chooses both ids beforehand."""
+
+    request_id: str
+    server_id: str
+    account: str
+    provider_id: str
+    token: str = ""
+    """What it carries already, where its record was lost; empty: it is somebody else's."""
+    spec: ServerSpec
+    """What is known of it."""
+    infrastructure_id: str | None = None
+    instance_id: str | None = None
+
+
+class AdoptServers(msgspec.Struct, frozen=True, kw_only=True):
+    """Adopt all or none. They count into the quota, whose limit is not asked: they exist.
+
+    Raises Conflict (one is on record already), LeaseLost, NotFound (account), Unsupported."""
+
+    items: tuple[ServerAdopt, ...]
+    fence: Fence | None = None
+
+
+class OrphanRef(msgspec.Struct, frozen=True, kw_only=True):
+    """A server that carries ``token``, which no record knows."""
+
+    request_id: str
+    account: str
+    provider_id: str
+    token: str
+
+
+class RemoveOrphans(msgspec.Struct, frozen=True, kw_only=True):
+    """Delete servers of ours that no record knows. Raises Conflict if one is on record by now, NotFound (account)."""
+
+    items: tuple[OrphanRef, ...]
+
+
+class AccountSurvey(msgspec.Struct, frozen=True, kw_only=True):
+    account: str
+    known: tuple[str, ...] = ()
+    """The cloud's ids of servers that should be there."""
+
+
+class SurveyAccounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Look at these accounts; nothing is written. ``foreign``: also at servers that are not ours."""
+
+    items: tuple[AccountSurvey, ...]
+    foreign: bool = False
+
+
+class Surveys(msgspec.Struct, frozen=True):
+    """One for each item, in the items' order."""
+
+    items: tuple[Survey, ...]
+
+
 class ServerRef(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     server_id: str
+    expires_at: float | None = None
+    """Wall-clock time after which no new attempt is made."""
 
 
 class DeleteServers(msgspec.Struct, frozen=True, kw_only=True):

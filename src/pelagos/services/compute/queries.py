@@ -14,21 +14,25 @@ from pelagos.model.errors import NotFound
 from pelagos.model.scope import Scope
 from pelagos.model.states import PartState, ServerState
 from pelagos.operations import OperationRecord, operations_by_id, operations_of_targets
-from pelagos.store.schema import operations, parts, servers
+from pelagos.store.schema import attempts, instances, operations, parts, servers
 
 __all__ = [
+    "ExpectedServer",
     "PartRow",
     "ServerRow",
+    "expected_servers",
     "get_operation",
     "get_server",
     "list_parts",
     "list_servers",
+    "living_server",
     "operations_of_infrastructure",
     "operations_of_server",
     "parts_of_server",
     "servers_by_id",
     "servers_of",
     "servers_of_account",
+    "tokens_on_record",
 ]
 
 _CHUNK = 500
@@ -211,6 +215,85 @@ def servers_by_id(connection: Connection, ids: Iterable[str]) -> dict[str, Serve
         for start in range(0, len(wanted), _CHUNK)
         for row in connection.execute(_by_id, {"b_ids": wanted[start : start + _CHUNK]})
     }
+
+
+class ExpectedServer(msgspec.Struct, frozen=True, kw_only=True):
+    """A living server that its cloud should show, as the record has it. ``options`` are what it was made of."""
+
+    id: str
+    account: str
+    provider_id: str
+    name: str
+    state: ServerState
+    addresses: tuple[str, ...]
+    private_addresses: tuple[str, ...]
+    options: dict[str, Any]
+
+
+def expected_servers(connection: Connection, ids: Iterable[str]) -> list[ExpectedServer]:
+    """Of these servers, those that live and that their cloud has an id for. The caller has checked whose they are."""
+    wanted = list(ids)
+    query = select(
+        servers.c.id,
+        servers.c.account,
+        servers.c.provider_id,
+        servers.c.name,
+        servers.c.state,
+        servers.c.addresses,
+        servers.c.private_addresses,
+        servers.c.spec_blob,
+    ).where(
+        servers.c.id.in_(bindparam("b_ids", expanding=True)),
+        servers.c.deleted_at.is_(None),
+        servers.c.provider_id.is_not(None),
+        servers.c.state.not_in([ServerState.BUILD.value, ServerState.DELETING.value]),
+    )
+    return [
+        ExpectedServer(
+            id=row[0],
+            account=row[1],
+            provider_id=row[2],
+            name=row[3],
+            state=_STATES[row[4]],
+            addresses=_addresses(row[5]),
+            private_addresses=_addresses(row[6]),
+            options=_spec(row[7]).options,
+        )
+        for start in range(0, len(wanted), _CHUNK)
+        for row in connection.execute(query, {"b_ids": wanted[start : start + _CHUNK]})
+    ]
+
+
+def tokens_on_record(connection: Connection, tokens: Iterable[str]) -> set[str]:
+    """Which of these tokens this store knows, of whatever project: those that its create calls and adoptions wrote, and
+    that it has not let go of. Not those of what was protected, was taken for gone, and is there again."""
+    wanted = sorted(set(tokens))
+    query = (
+        select(attempts.c.token)
+        .select_from(
+            attempts.join(operations, operations.c.id == attempts.c.operation_id)
+            .outerjoin(servers, servers.c.id == operations.c.target_id)
+            .outerjoin(instances, instances.c.id == servers.c.instance_id)
+        )
+        .where(
+            attempts.c.token.in_(bindparam("b_tokens", expanding=True)),
+            attempts.c.state != "released",
+            servers.c.deleted_at.is_(None) | instances.c.protected.is_not(True),
+        )
+    )
+    return {
+        row[0]
+        for start in range(0, len(wanted), _CHUNK)
+        for row in connection.execute(query, {"b_tokens": wanted[start : start + _CHUNK]})
+    }
+
+
+def living_server(connection: Connection, account: str, provider_id: str) -> str | None:
+    """The id of the living record of what the cloud calls ``provider_id``, of whatever project; None: it has none."""
+    query = select(servers.c.id).where(
+        servers.c.account == account, servers.c.deleted_at.is_(None), servers.c.provider_id == provider_id
+    )
+    return connection.execute(query).scalar()
 
 
 def get_operation(connection: Connection, scope: Scope, operation_id: str) -> OperationRecord:

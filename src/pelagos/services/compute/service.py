@@ -6,16 +6,25 @@ whoever asks, and ids. Truth is in the store, so any number of these may serve, 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 from pelagos.model.errors import Conflict, Unsupported
 from pelagos.model.states import ServerState
-from pelagos.operations import NewServer, OperationRecord, OperationsEngine, ServerAction
+from pelagos.operations import (
+    Adoption,
+    NewServer,
+    OperationRecord,
+    OperationsEngine,
+    OrphanRemoval,
+    ServerAction,
+)
 from pelagos.process import ServiceProcess, current_context, operation
 from pelagos.services.compute.clouds import Clouds
 from pelagos.services.compute.messages import (
     Accepted,
+    AdoptServers,
     CloudRef,
     CloudServersRequest,
     ConsoleOutput,
@@ -32,7 +41,10 @@ from pelagos.services.compute.messages import (
     PowerServers,
     RefreshAccounts,
     Refreshed,
+    RemoveOrphans,
     ServerRef,
+    SurveyAccounts,
+    Surveys,
 )
 from pelagos.services.compute.queries import ServerRow, get_server
 from pelagos.store import Store
@@ -106,6 +118,46 @@ class ComputeService(ServiceProcess):
         actions = self._actions(request.items)
         scope = current_context().scope
         return _accepted(await self._engine.power_servers(scope, request.verb, actions, request.fence))
+
+    @operation
+    async def adopt_servers(self, request: AdoptServers) -> Accepted:
+        """Journal adoptions, all or none. Raises Conflict, LeaseLost, NotFound (account), Unsupported."""
+        items = [
+            Adoption(
+                operation_id=self.world.new_id(),
+                request_id=item.request_id,
+                server_id=item.server_id,
+                account=item.account,
+                provider_id=item.provider_id,
+                token=item.token,
+                spec=item.spec,
+                infrastructure_id=item.infrastructure_id,
+                instance_id=item.instance_id,
+            )
+            for item in request.items
+        ]
+        return _accepted(await self._engine.adopt_servers(current_context().scope, items, request.fence))
+
+    @operation
+    async def remove_orphans(self, request: RemoveOrphans) -> Accepted:
+        """Journal deletions of servers that no record knows. Raises Conflict, NotFound (account)."""
+        items = [
+            OrphanRemoval(
+                operation_id=self.world.new_id(),
+                request_id=item.request_id,
+                account=item.account,
+                provider_id=item.provider_id,
+                token=item.token,
+            )
+            for item in request.items
+        ]
+        return _accepted(await self._engine.remove_orphans(current_context().scope, items))
+
+    @operation
+    async def survey(self, request: SurveyAccounts) -> Surveys:
+        """What clouds show now. Never raises for a cloud's sake: see ``error`` of each. Raises NotFound (account)."""
+        looks = (self._engine.survey(item.account, known=item.known, foreign=request.foreign) for item in request.items)
+        return Surveys(tuple(await asyncio.gather(*looks)))
 
     @operation
     async def refresh(self, request: RefreshAccounts) -> Refreshed:
@@ -184,7 +236,12 @@ class ComputeService(ServiceProcess):
 
     def _actions(self, items: tuple[ServerRef, ...]) -> list[ServerAction]:
         return [
-            ServerAction(operation_id=self.world.new_id(), request_id=item.request_id, server_id=item.server_id)
+            ServerAction(
+                operation_id=self.world.new_id(),
+                request_id=item.request_id,
+                server_id=item.server_id,
+                expires_at=item.expires_at,
+            )
             for item in items
         ]
 

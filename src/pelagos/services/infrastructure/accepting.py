@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import msgspec
 from sqlalchemy import Connection, insert, select
 
+from pelagos.clouds.values import CloudServer
 from pelagos.model.errors import Ambiguous, Conflict, InvalidInput, NotFound
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState, RunState
 from pelagos.services.infrastructure import queries, records, revisions
 from pelagos.services.infrastructure.desiring import scaled_target
+from pelagos.services.infrastructure.importing_servers import check_adoption
 from pelagos.services.infrastructure.records import InfrastructureRow, NodeRow, RunHead, encode
 from pelagos.services.infrastructure.values import (
     CompiledInfrastructure,
@@ -32,7 +34,15 @@ from pelagos.wire.infrastructures import RunRequest, RunView
 if TYPE_CHECKING:  # the compiler brings parsers that most commands do not need
     from pelagos.services.infrastructure.description import CompileResult
 
-__all__ = ["accept_run", "check_scale", "owner_of_name"]
+__all__ = [
+    "accept_run",
+    "check_scale",
+    "is_suspended",
+    "owner_of_name",
+    "refuse_below_protected",
+    "suspension",
+    "to_be_removed",
+]
 
 
 def owner_of_name(connection: Connection, scope: Scope, name: str) -> str | None:
@@ -80,7 +90,18 @@ def check_scale(row: InfrastructureRow, targets: dict[str, NodeRow], scale: dict
     return result
 
 
-def _to_be_removed(
+def refuse_below_protected(connection: Connection, row: InfrastructureRow, wanted: dict[str, int]) -> None:
+    """Raises Conflict where a node is to have fewer instances than are protected."""
+    for name, target in wanted.items():
+        kept = [i for i in records.living_instances(connection, row.id) if i.node == name and i.protected]
+        if target < len(kept):
+            raise Conflict(
+                f"node {name!r} has {len(kept)} protected instances, more than {target}",
+                advice=f"`pelagos protect {row.name} {name} off` lifts that.",
+            )
+
+
+def to_be_removed(
     connection: Connection, row: InfrastructureRow, targets: dict[str, NodeRow], wanted: tuple[str, ...]
 ) -> tuple[str, ...]:
     """The ids of the instances that ``wanted`` names by id or address. Raises NotFound, InvalidInput (limits)."""
@@ -94,6 +115,11 @@ def _to_be_removed(
             raise NotFound(
                 f"infrastructure {row.name!r} has no instance {text!r}",
                 advice=f"`pelagos status {row.name} -o json` shows ids and addresses.",
+            )
+        if instance.protected:
+            raise Conflict(
+                f"{instance.node}/{instance.id[:8]} is protected",
+                advice=f"`pelagos protect {row.name} {instance.node}/{instance.id[:8]} off` lifts it.",
             )
         if instance.id in found:
             continue
@@ -117,13 +143,16 @@ def accept_run(
     rollback: int = 0,
     exact: ExactPlan | None = None,
     check: Callable[[Connection], None] | None = None,
+    server: CloudServer | None = None,
+    new_ids: tuple[str, str] = ("", ""),
     run_id: str,
     infrastructure_id: str,
     now: float,
 ) -> RunView:
     """``compiled`` of ``bundle`` is what an ``up`` wants; ``rollback`` is the number of the revision it was, 0 for
     none; ``exact`` is the saved plan it carries out. ``check`` raises if a new run cannot be as it is asked for.
-    ``run_id`` and ``infrastructure_id`` are new ids, used if a new run or infrastructure is to be made.
+    ``server`` is what an ``adopt`` has found, with ``new_ids`` for its instance and its record. ``run_id`` and
+    ``infrastructure_id`` are new ids, used if a new run or infrastructure is to be made.
 
     Raises NotFound, Ambiguous, Conflict, InvalidInput."""
     request_id = request.request_id or run_id
@@ -143,6 +172,7 @@ def accept_run(
         wanted_anew=request.replace,
         on_failure=request.on_failure,
         exact=exact,
+        choice=request.choice if request.kind == "scale" else None,
     )
     if request.kind == "up":
         assert compiled is not None and bundle is not None
@@ -168,12 +198,20 @@ def accept_run(
             if not request.scale and not request.remove:
                 raise InvalidInput("nothing is to be scaled", advice="Name a node and a number.")
             targets = records.node_rows(connection, target_id)
-            check_scale(row, targets, request.scale)
+            wanted = check_scale(row, targets, request.scale)
+            refuse_below_protected(connection, row, wanted)
             parameters = msgspec.structs.replace(
-                parameters, remove=_to_be_removed(connection, row, targets, request.remove)
+                parameters, remove=to_be_removed(connection, row, targets, request.remove)
             )
-        if request.kind in ("scale", "maintain"):
+        if request.kind == "maintain" and request.reset:
+            parameters = msgspec.structs.replace(parameters, reset=_nodes_named(row, request.reset))
+        if request.kind in ("scale", "maintain", "adopt"):
             _refuse_while_going_down(connection, target_id, name)
+            _refuse_while_suspended(row)
+        if request.kind == "adopt":
+            assert request.adopt is not None and server is not None
+            adopt = check_adoption(connection, row, request.adopt, server, instance_id=new_ids[0], server_id=new_ids[1])
+            parameters = msgspec.structs.replace(parameters, adopt=adopt)
     warnings = tuple(compiled.warnings) if compiled is not None else ()
     position = events.last_position(connection)
     target = target_id or infrastructure_id
@@ -221,6 +259,17 @@ def accept_run(
     return run_view(head, name)
 
 
+def _nodes_named(row: InfrastructureRow, names: tuple[str, ...]) -> tuple[str, ...]:
+    """These nodes; ``*`` means all. Raises NotFound."""
+    known = {node.name: None for node in row.compiled.nodes if not node.retired}
+    for name in names:
+        if name != "*" and name not in known:
+            raise NotFound(
+                f"infrastructure {row.name!r} has no node {name!r}", advice=f"Its nodes are: {', '.join(known)}."
+            )
+    return tuple(known) if "*" in names else names
+
+
 def _target_of_up(
     connection: Connection, scope: Scope, request: RunRequest, compiled: CompiledInfrastructure
 ) -> str | None:
@@ -238,7 +287,28 @@ def _target_of_up(
         target = owner_of_name(connection, scope, compiled.name)
     if target is not None:
         _refuse_while_going_down(connection, target, compiled.name)
+        known = records.load_infrastructure(connection, target)
+        assert known is not None
+        _refuse_while_suspended(known)
     return target
+
+
+_SUSPENDED = "suspended"
+
+
+def suspension(reason: str) -> str:
+    """The reason of a suspended infrastructure's state, with what somebody said."""
+    return f"{_SUSPENDED}: {reason}" if reason else _SUSPENDED
+
+
+def is_suspended(state: InfrastructureState, reason: str) -> bool:
+    """Whether it was suspended, and not only detached."""
+    return state is InfrastructureState.SUSPENDED and reason.partition(":")[0] == _SUSPENDED
+
+
+def _refuse_while_suspended(row: InfrastructureRow) -> None:
+    if is_suspended(row.state, row.reason):
+        raise Conflict(f"infrastructure {row.name!r} is {row.reason}", advice=f"`pelagos resume {row.name}` ends that.")
 
 
 def _refuse_while_going_down(connection: Connection, infrastructure_id: str, name: str) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from pelagos.model.errors import ErrorPayload
 from pelagos.model.failpoints import Step, through
 from pelagos.model.scope import Fence, Scope
-from pelagos.model.states import RunState
+from pelagos.model.states import InstanceState, RunState
 from pelagos.services.infrastructure import records, revisions
 from pelagos.services.infrastructure.made_from import Source
 from pelagos.services.infrastructure.records import InstanceRow, NodeRow, RunRow
@@ -23,7 +23,11 @@ from pelagos.store.events import append_many, event_row
 from pelagos.store.leases import check_fence
 from pelagos.store.port import Store
 
-__all__ = ["Changes"]
+__all__ = ["Changes", "ProtectedMeanwhile"]
+
+
+class ProtectedMeanwhile(Exception):
+    """Instances that were to be destroyed were protected since the maintainer read them: nothing was written."""
 
 
 class Changes:
@@ -40,6 +44,7 @@ class Changes:
         self._infrastructure: dict[str, Any] = {}
         self._wanted: list[tuple[Scope, Desired, str, float]] = []
         self._drop_at: float | None = None
+        self._protected: set[str] = set()
 
     def new(self, row: InstanceRow) -> None:
         self._new[row.id] = row
@@ -58,6 +63,10 @@ class Changes:
     def nodes(self, rows: list[NodeRow]) -> None:
         for row in rows:
             self._nodes[row.name] = row
+
+    def protect(self, instance_id: str) -> None:
+        """Nobody destroys it from now on, until that is lifted."""
+        self._protected.add(instance_id)
 
     def run(self, run_id: str, **values: Any) -> None:
         self._runs.setdefault(run_id, {}).update(values)
@@ -104,18 +113,19 @@ class Changes:
 
     def __bool__(self) -> bool:
         written = self._new or self._instances or self._nodes or self._events or self._runs or self._infrastructure
-        return bool(written or self._wanted or self._sources) or self._drop_at is not None
+        return bool(written or self._wanted or self._sources or self._protected) or self._drop_at is not None
 
     async def flush(self, store: Store, fence: Fence, scope: Scope) -> bool:
         """Write and forget; true if the infrastructure is dropped by that.
 
-        Raises LeaseLost if the epoch is not the lease's any more: then nothing was written."""
+        Raises LeaseLost if the epoch is not the lease's any more, ProtectedMeanwhile: then nothing was written."""
         if not self:
             return False
         new, changed = list(self._new.values()), list(self._instances.values())
         nodes, events = list(self._nodes.values()), self._events
         runs, infrastructure, drop_at = self._runs, self._infrastructure, self._drop_at
-        wanted, sources = self._wanted, self._sources
+        wanted, sources, protected = self._wanted, self._sources, self._protected
+        leaving = [row.id for row in changed if row.state is InstanceState.DESTROYING and row.deleted_at is None]
 
         def write(connection: Connection) -> bool:
             check_fence(connection, fence)
@@ -123,6 +133,11 @@ class Changes:
             records.insert_sources(connection, self.infrastructure_id, sources)
             records.insert_instances(connection, self.infrastructure_id, scope, new)
             records.update_instances(connection, changed)
+            if protected:
+                records.protect_instances(connection, protected, True)
+            # After the update, whose locks make whoever protects them now wait: then he finds them leaving.
+            if leaving and (kept := records.protected_instances(connection, leaving)):
+                raise ProtectedMeanwhile(*kept)
             for run_id, values in runs.items():
                 records.update_run(connection, run_id, **dict(values))
             if infrastructure:
@@ -135,6 +150,7 @@ class Changes:
         dropped = await through(Step.CHANGES, store.run(write))
         self._new, self._instances, self._nodes, self._sources = {}, {}, {}, {}
         self._events, self._runs, self._infrastructure, self._wanted = [], {}, {}, []
+        self._protected = set()
         self._drop_at = None
         return dropped
 

@@ -11,24 +11,28 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from pelagos.clouds.values import ServerSpec
 from pelagos.model.errors import LeaseLost, NotFound, PelagosError, Retry
-from pelagos.model.states import InstanceState
+from pelagos.model.states import InstanceState, ServerState
 from pelagos.services.compute.messages import (
     Accepted,
+    AdoptServers,
     CreateServers,
     DeleteServers,
+    PowerServers,
     RefreshAccounts,
     Refreshed,
+    ServerAdopt,
     ServerCreate,
     ServerRef,
 )
 from pelagos.services.infrastructure.reality import Instance
-from pelagos.services.infrastructure.records import encode
+from pelagos.services.infrastructure.records import InstanceRow, encode
 
 if TYPE_CHECKING:
     from pelagos.services.infrastructure.maintainer import Maintainer
 
-__all__ = ["Commanding", "Compute"]
+__all__ = ["Commanding", "Compute", "restart_request"]
 
 _log = structlog.get_logger("pelagos.infrastructure")
 _BATCH = 250
@@ -39,6 +43,8 @@ class Compute(Protocol):
 
     async def create_servers(self, request: CreateServers) -> Accepted: ...
     async def delete_servers(self, request: DeleteServers) -> Accepted: ...
+    async def adopt_servers(self, request: AdoptServers) -> Accepted: ...
+    async def power_servers(self, request: PowerServers) -> Accepted: ...
     async def refresh(self, request: RefreshAccounts) -> Refreshed: ...
 
 
@@ -52,15 +58,19 @@ class Commanding:
         self._maintainer = maintainer
         self._creates: dict[str, Instance] = {}
         self._deletes: dict[str, Instance] = {}
+        self._restarts: dict[str, tuple[Instance, str]] = {}
         self._maybe_sent: set[str] = set()
 
     def reset(self, known_servers: set[str]) -> None:
         """After a load: what compute has no server for is asked for again, what leaves is deleted again."""
-        self._creates, self._deletes, self.resend_at = {}, {}, None
+        self._creates, self._deletes, self._restarts, self.resend_at = {}, {}, {}, None
         for instance in list(self._maintainer.reality.instances.values()):
             if instance.leaving:
                 # Another maintainer may have died between its request and our look, so absence proves nothing here.
                 self._deletes[instance.row.id] = instance
+            elif instance.row.restarting_since is not None:
+                # The journal knows by the request's id whether it was asked for already, and by which verb.
+                self._restarts[instance.row.id] = (instance, "")
             elif instance.row.server_id not in known_servers and instance.row.state in (
                 InstanceState.PENDING,
                 InstanceState.UNCERTAIN,
@@ -71,8 +81,13 @@ class Commanding:
     def create(self, instance: Instance) -> None:
         self._creates[instance.row.id] = instance
 
+    def restart(self, instance: Instance, verb: str) -> None:
+        """Start or reboot its server."""
+        self._restarts[instance.row.id] = (instance, verb)
+
     def delete(self, instance: Instance) -> bool:
         """Have its server deleted. False: no request for one was ever sent, so there is none."""
+        self._restarts.pop(instance.row.id, None)
         waiting = self._creates.pop(instance.row.id, None)
         if waiting is not None and instance.row.id not in self._maybe_sent:
             return False
@@ -81,7 +96,7 @@ class Commanding:
 
     @property
     def waiting(self) -> bool:
-        return bool(self._creates or self._deletes)
+        return bool(self._creates or self._deletes or self._restarts)
 
     async def send(self, now: float) -> None:
         """Send what waits. Raises LeaseLost; other errors of compute are dealt with or tried again later."""
@@ -96,8 +111,14 @@ class Commanding:
         deletes, creates = list(self._deletes.values()), list(self._creates.values())
         for start in range(0, len(deletes), _BATCH):
             await self._send_deletes(deletes[start : start + _BATCH])
+        adopted = [instance for instance in creates if instance.row.adoption is not None]
+        creates = [instance for instance in creates if instance.row.adoption is None]
         for start in range(0, len(creates), _BATCH):
             await self._send_creates(creates[start : start + _BATCH])
+        for instance in adopted:
+            await self._send_adoption(instance)
+        for instance, verb in list(self._restarts.values()):
+            await self._send_restart(instance, verb)
         if self.waiting:
             self.resend_at = now + self._maintainer.settings.resend
 
@@ -172,3 +193,60 @@ class Commanding:
         for instance in batch:
             self._deletes.pop(instance.row.id, None)
             self._maybe_sent.discard(instance.row.id)
+
+    async def _send_adoption(self, instance: Instance) -> None:
+        maintainer, row = self._maintainer, instance.row
+        adoption = row.adoption
+        assert adoption is not None
+        options = {key: value for key, value in (("flavor", adoption.flavor), ("image", adoption.image)) if value}
+        item = ServerAdopt(
+            request_id=f"adopt:{row.id}",
+            server_id=row.server_id,
+            account=row.account,
+            provider_id=adoption.provider_id,
+            token=adoption.token,
+            spec=ServerSpec(name=adoption.name, group=maintainer.id, options=options),
+            infrastructure_id=maintainer.id,
+            instance_id=row.id,
+        )
+        self._maybe_sent.add(row.id)
+        try:
+            await self.compute.adopt_servers(AdoptServers(items=(item,), fence=maintainer.fence))
+        except LeaseLost:
+            raise
+        except PelagosError as error:
+            if error.retry is not Retry.NEVER:
+                _log.warning("a server is not adopted yet", infrastructure=maintainer.id, error=str(error))
+                return
+            self._creates.pop(row.id, None)
+            maintainer.fail(instance, error.message, error.payload())
+            return
+        self._creates.pop(row.id, None)
+        self._maybe_sent.discard(row.id)
+
+    async def _send_restart(self, instance: Instance, verb: str) -> None:
+        maintainer, row = self._maintainer, instance.row
+        verb = verb or ("start" if instance.server is ServerState.STOPPED else "reboot")
+        since = row.restarting_since or maintainer.world.now()
+        item = ServerRef(
+            request_id=restart_request(row),
+            server_id=row.server_id,
+            expires_at=since + maintainer.settings.restart_patience,
+        )
+        try:
+            await self.compute.power_servers(PowerServers(verb=verb, items=(item,), fence=maintainer.fence))
+        except LeaseLost:
+            raise
+        except PelagosError as error:
+            if error.retry is not Retry.NEVER:
+                _log.warning("a server is not restarted yet", infrastructure=maintainer.id, error=str(error))
+                return
+            del self._restarts[row.id]
+            maintainer.mending.not_restarted(instance, error.payload())
+            return
+        del self._restarts[row.id]
+
+
+def restart_request(row: InstanceRow) -> str:
+    """The id of the request that restarts an instance for this time: the same whoever sends it, and whenever."""
+    return f"restart:{row.id}:{row.restarts}"

@@ -23,10 +23,11 @@ from pelagos.model.states import (
 from pelagos.operations import KINDS, Effect, PartRecord, parts_of_servers
 from pelagos.services.infrastructure import queries, records
 from pelagos.services.infrastructure.desiring import lacking as lacking_reason
+from pelagos.services.infrastructure.healing import Treatment, treat
 from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow, NodeRow, RunRow
 from pelagos.services.infrastructure.unserved import KnownAccount, unserved_accounts, why_unserved
 from pelagos.services.infrastructure.values import CompiledNode
-from pelagos.services.infrastructure.views import shown_state
+from pelagos.services.infrastructure.views import observed_instance, shown_state
 from pelagos.store import store_now
 from pelagos.store.leases import LeaseRow, read_lease
 from pelagos.store.schema import operations
@@ -257,6 +258,9 @@ def _node(facts: _Facts, node: CompiledNode, depth: int, seen: set[str]) -> Iter
     why, next_try = "", None
     if node.retired:
         why = "no longer described"
+    elif record.broken and not facts.satisfied(node) and not facts.going:
+        why = f"its breaker is open, nothing of it is healed: {queries.breaker_reason(record)}"
+        why += f"; `pelagos heal {facts.row.name} {node.name}` closes it"
     elif facts.going and not facts.satisfied(node):
         why = facts.going
     elif lacking > 0 and facts.row.state is InfrastructureState.FAILED and not facts.runs:
@@ -291,7 +295,10 @@ def _instance(facts: _Facts, instance: InstanceRow, depth: int) -> ExplainStep:
         why = why_unserved(instance.account)
     if work is not None and work.error is not None:
         last_answer = _said(work.error)
-    if work is not None and not work.state.final:
+    kept = _kept(facts, instance)
+    if kept:
+        why = f"{why}; {kept}" if why else kept
+    elif work is not None and not work.state.final:
         planned = work.next_try(facts.now)
         waits = planned is None or instance.account in facts.unserved
         next_try = None if waits or planned is None else rfc3339(planned)
@@ -311,6 +318,16 @@ def _instance(facts: _Facts, instance: InstanceRow, depth: int) -> ExplainStep:
         last_answer=last_answer,
         next_try=next_try,
     )
+
+
+def _kept(facts: _Facts, instance: InstanceRow) -> str:
+    """Why an instance that is not well stays as it is; empty if it does not."""
+    node = facts.nodes.get(instance.node)
+    if node is None or facts.going:
+        return ""
+    observed = observed_instance(instance, facts.servers.get(instance.server_id))
+    remedy = treat(observed, node.policy.heal, broken=facts.record(node).broken)
+    return remedy.why if remedy.treatment is Treatment.STUCK else ""
 
 
 def _count(failures: int) -> str:

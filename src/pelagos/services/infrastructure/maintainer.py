@@ -26,17 +26,30 @@ from pelagos.model.world import World
 from pelagos.services.compute.facts import ServerFacts, server_facts, server_facts_of
 from pelagos.services.compute.messages import RefreshAccounts, Refreshed
 from pelagos.services.infrastructure import records
-from pelagos.services.infrastructure.changes import Changes
+from pelagos.services.infrastructure.changes import Changes, ProtectedMeanwhile
 from pelagos.services.infrastructure.commanding import Commanding, Compute
 from pelagos.services.infrastructure.desiring import lacking, not_as_described
+from pelagos.services.infrastructure.healing import Pauses
 from pelagos.services.infrastructure.health import Prober
 from pelagos.services.infrastructure.made_from import Sources
-from pelagos.services.infrastructure.reality import Create, Decision, Destroy, Instance, Mode, Node, Reality
+from pelagos.services.infrastructure.mending import Mending
+from pelagos.services.infrastructure.metrics import MetricReader
+from pelagos.services.infrastructure.reality import (
+    Create,
+    Decision,
+    Destroy,
+    Instance,
+    Mode,
+    Node,
+    Reality,
+    Restart,
+)
 from pelagos.services.infrastructure.reconfiguring import Reconfiguring
 from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow
 from pelagos.services.infrastructure.rendering import Renderer
 from pelagos.services.infrastructure.running import Running
 from pelagos.services.infrastructure.settings import MaintainerSettings
+from pelagos.services.infrastructure.tracking import Tracking
 from pelagos.services.infrastructure.values import Implementation
 from pelagos.services.infrastructure.watching import HealthWatch
 from pelagos.store.port import Store
@@ -67,6 +80,7 @@ class Maintainer:
         compute: Compute,
         accounts: Accounts,
         prober: Prober,
+        metrics: MetricReader,
         renderer: Renderer,
         settings: MaintainerSettings,
         resident: bool,
@@ -80,6 +94,7 @@ class Maintainer:
         self.running = Running(self)
         self.reconfiguring = Reconfiguring(self)
         self.commanding = Commanding(self, compute)
+        self.mending = Mending(self)
         self.renderer = renderer
         self._accounts = accounts
         self._wake = asyncio.Event()
@@ -89,7 +104,7 @@ class Maintainer:
         self._row: InfrastructureRow | None = None
         self._reality: Reality | None = None
         self.health = HealthWatch(self, prober, self._wake.set)
-        self._failed_at: dict[str, float] = {}
+        self.tracking = Tracking(self, metrics, self._wake.set)
         self._sources: Sources | None = None
         self._kept_sources: set[str] = set()
         self.reload = False
@@ -129,6 +144,7 @@ class Maintainer:
             "leaving": reality.leaving if reality else 0,
             "anew": len(reality.marked) if reality else 0,
             "probes": self.health.probing.snapshot(),
+            "metrics": self.tracking.snapshot(),
         }
 
     # -- the loop --------------------------------------------------------------------------------------------------
@@ -147,6 +163,7 @@ class Maintainer:
                         await self._sleep()
                 finally:
                     self.health.probing.cancel()
+                    self.tracking.cancel()
         except* PelagosError as errors:
             # The group has one member that can fail: the loop itself.
             raise errors.exceptions[0] from None
@@ -179,6 +196,7 @@ class Maintainer:
             return
         self._reality = Reality(row.compiled, nodes, living)
         self._sources = None
+        self._reality.pauses = Pauses(self.settings.backoff, self.settings.backoff_max)
         self.commanding.reset({fact.id for fact in facts})
         for fact in facts:
             self._take_in(fact)
@@ -218,38 +236,65 @@ class Maintainer:
         if self.reload:
             self.reload = False
             await self.load()
-        await self.running.look()
+        try:
+            await self.running.look()
+        except ProtectedMeanwhile:
+            await self._start_over()
+            return True
         await self._take_in_servers()
         self.health.take_in()
+        self.tracking.take_in()
         now = self.world.now()
         if self.running.current is None and self.mode is Mode.BUILD and now >= self._next_pass:
             await self._pass(now)
         self.reality.end_back_offs(now)
         run = self.running.current
         decisions = self.reality.decide(
-            self.mode, now=now, budget=self.running.budget(), run_id=run.id if run else None
+            self.mode,
+            now=now,
+            budget=self.running.budget(),
+            run_id=run.id if run else None,
+            choice=run.parameters.choice if run else None,
         )
         self._carry_out(decisions, now)
         self.running.see_to(now)
         if not self.changes.dropping:
             self._note_state(now)
-        if await self.changes.flush(self.store, self._fence, self.row.scope):
-            return False
+        try:
+            if await self.changes.flush(self.store, self._fence, self.row.scope):
+                return False
+        except ProtectedMeanwhile:
+            await self._start_over()
+            return True
         if self.reload:
             self.reload = False
             await self.load()
         await self.commanding.send(now)
         self.health.launch(group, now)
+        self.tracking.launch(group, now)
         return self.resident or self.running.current is not None or self.running.hinted
+
+    async def _start_over(self) -> None:
+        """What was decided could not be written: forget it, and look at the store again."""
+        self.changes = Changes(self.id)
+        self.running = Running(self)
+        self._kept_sources.clear()
+        await self.load()
 
     def _until_next(self) -> float | None:
         """Seconds until something is to be done without a hint; None: only a hint can bring anything."""
-        if self.running.hinted or self.health.probing.pending or self.changes or self.reload:
+        looked = self.health.probing.pending or self.tracking.pending
+        if self.running.hinted or looked or self.changes or self.reload:
             return 0.0
         if self.reality.dirty and self.running.budget() != 0:
             return 0.0
         now = self.world.now()
-        times = [self.health.probing.next_due(), self.commanding.resend_at, self.running.next_look(now)]
+        times = [
+            self.health.probing.next_due(),
+            self.tracking.next_due(),
+            self.commanding.resend_at,
+            self.running.next_look(now),
+        ]
         if self.mode is Mode.BUILD:
             times.append(self.reality.next_retry(now))
             if self.running.current is None:
@@ -279,6 +324,7 @@ class Maintainer:
         except PelagosError as error:
             _log.warning("accounts not listed", infrastructure=self.id, error=str(error))
             return None
+        self.mending.listed(answer.errors, self.world.now())
         for fact in await self.store.read(lambda connection: server_facts_of(connection, self.id)):
             instance = self.reality.by_server.get(fact.id)
             if instance is not None and (
@@ -306,6 +352,8 @@ class Maintainer:
         instance.address_list = fact.addresses
         instance.private_list = fact.private_addresses
         row = instance.row
+        if row.id in self.reality.stuck and fact.state is not before:
+            self.reality.mark(row.node)
         if instance.leaving:
             if fact.state is ServerState.DELETED:
                 self.gone(instance)
@@ -313,11 +361,14 @@ class Maintainer:
                 self._refused(instance, fact.delete_error)
             instance.delete_final = fact.delete_failed
             return
+        if row.restarting_since is not None and self.mending.settling(instance, fact):
+            return
         match fact.state:
             case ServerState.ACTIVE:
                 self._take_in_active(instance, before)
             case ServerState.STOPPED:
                 if row.state is not InstanceState.SHUTDOWN:
+                    self.mending.failed(instance, fact.reason or "its server is stopped")
                     self.set_state(instance, InstanceState.SHUTDOWN, fact.reason or "its server is stopped")
                     self.event("instance.shutdown", row, reason=row.reason)
             case ServerState.ERROR | ServerState.DELETED | ServerState.DELETING:
@@ -337,7 +388,10 @@ class Maintainer:
         if address != row.address:
             row.address = address
             self.changes.instance(row)
-        if row.state in (InstanceState.READY, InstanceState.TEMP_FAILED, InstanceState.FAILED):
+        recovered = row.id in self.reality.stuck and before not in (None, ServerState.ACTIVE)
+        if row.state in (InstanceState.READY, InstanceState.TEMP_FAILED):
+            return
+        if row.state is InstanceState.FAILED and not recovered:
             return
         if row.state is not InstanceState.PENDING:
             self.set_state(instance, InstanceState.PENDING, "")
@@ -348,9 +402,12 @@ class Maintainer:
 
     def set_state(self, instance: Instance, state: InstanceState, reason: str) -> None:
         """Change an instance's state in memory, and note it for the next transaction."""
+        row, now = instance.row, self.world.now()
+        if row.state is InstanceState.READY and now - row.updated_at >= self.settings.stable:
+            row.restarts = 0
         self.reality.set_state(instance, state)
-        instance.row.reason = reason
-        instance.row.updated_at = self.world.now()
+        row.reason = reason
+        row.updated_at = now
         self.changes.instance(instance.row)
 
     def event(self, kind: str, row: InstanceRow | None = None, **data: Any) -> None:
@@ -366,9 +423,12 @@ class Maintainer:
         now = self.world.now()
         first = row.ready_at is None
         row.ready_at = row.ready_at or now
-        row.failing_since, row.check_failures = None, 0
+        row.failing_since, row.check_failures, row.restarting_since = None, 0, None
         self.set_state(instance, InstanceState.READY, "")
-        record = self.reality.nodes[row.node].record
+        node = self.reality.nodes[row.node]
+        record = node.record
+        if first and node.compiled.policy.protect and not node.compiled.retired:
+            self.protect(instance)
         if record.error is not None or record.retry_at is not None:
             record.retry_at, record.error = None, None
             self.changes.node(record)
@@ -376,6 +436,13 @@ class Maintainer:
         if first:
             data["seconds"] = round(now - row.created_at, 3)
         self.event("instance.ready", row, **data)
+
+    def protect(self, instance: Instance) -> None:
+        """Its node's policy says that nobody destroys it."""
+        if not instance.row.protected:
+            instance.row.protected = True
+            self.changes.protect(instance.row.id)
+            self.event("instance.protected", instance.row, protected=True, by="policy")
 
     def _urls(self, instance: Instance) -> list[str]:
         implementation = self.reality.implementation_of(instance)
@@ -387,15 +454,18 @@ class Maintainer:
         """An instance is to be replaced. ``error``: why it could not be created, if that is it; then the node falls
         back to its next implementation, and where there is none, or it is ``hopeless``, a building run gives up."""
         row = instance.row
+        if row.adoption is not None and row.ready_at is None and error is not None:
+            self.running.not_adopted(instance, error)
+            return
         node = self.reality.nodes[row.node]
         record = node.record
         now = self.world.now()
         payload = error or ErrorPayload(code="instance_failed", message=reason, retry=Retry.TRANSIENT)
         if row.ready_at is not None and now - row.ready_at >= self.settings.stable:
             record.failures = 0
-        if row.created_at >= self._failed_at.get(row.node, 0.0):
-            record.failures += 1  # instances of one generation that fail together are one failure
-        self._failed_at[row.node] = now
+        if self.mending.failed(instance, reason):
+            record.failures += 1
+        row.restarting_since = None
         record.error = payload
         self.changes.node(record)
         self.set_state(instance, InstanceState.FAILED, reason)
@@ -450,6 +520,8 @@ class Maintainer:
                     if surplus:
                         self.running.commit()
                     self._destroy(self.reality.instances[instance_id], reason)
+                case Restart():
+                    self.mending.restart(decision)
 
     def _create(self, node: Node, count: int, now: float) -> None:
         choices = node.compiled.implementations
@@ -507,6 +579,16 @@ class Maintainer:
             self.changes.source(digest, self._sources.value(node.compiled, index))
         return digest
 
+    def implementation_on(self, node: Node, account: str) -> int:
+        """The first of the node's implementations that is made on this account, else the first."""
+        for index in node.compiled.implementations:
+            try:
+                if self._account_for(self.reality.implementation(node, index)) == account:
+                    return index
+            except PelagosError:
+                continue  # one that the pool has no account for
+        return node.compiled.implementations[0]
+
     def _cannot(self, node: Node, error: ErrorPayload, now: float) -> None:
         """A node that cannot be created at all as the pool is."""
         record = node.record
@@ -543,7 +625,7 @@ class Maintainer:
         before, run = self.row.state, self.running.current
         if run is not None and run.kind == "down":
             return InfrastructureState.DESTROYING, ""
-        if run is not None and run.kind in ("up", "scale"):
+        if run is not None and run.kind in ("up", "scale", "adopt"):
             first = run.parameters.creates_infrastructure or before is InfrastructureState.BUILDING
             return (InfrastructureState.BUILDING if first else InfrastructureState.CHANGING), ""
         if self.running.verdict is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pelagos.wire.infrastructures import LogView
+from pelagos.wire.infrastructures import LogView, ProtectRequest
 
 __all__ = [
     "CancelRun",
@@ -13,6 +13,8 @@ __all__ = [
     "InfrastructureRef",
     "Logs",
     "LogsRequest",
+    "OrphansRequest",
+    "Protect",
     "RefreshLive",
     "SetMaintained",
 ]
@@ -32,10 +34,26 @@ class CancelRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SetMaintained(msgspec.Struct, frozen=True, kw_only=True):
-    """attach and detach: whether the daemon keeps it alive."""
+    """attach and detach, suspend and resume: whether it is kept alive. ``suspend``: not even by a command's run, until
+    it is maintained again; ``reason`` says why, for people."""
 
     infrastructure: str
     maintained: bool
+    suspend: bool = False
+    reason: str = ""
+
+
+class OrphansRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The orphans of these accounts; none named: of the whole pool."""
+
+    clouds: tuple[str, ...] = ()
+
+
+class Protect(msgspec.Struct, frozen=True, kw_only=True):
+    """Protect the instances of a node, or one of them by id or address; or lift that."""
+
+    infrastructure: str
+    request: ProtectRequest
 
 
 class ImportDefinitions(msgspec.Struct, frozen=True, kw_only=True):

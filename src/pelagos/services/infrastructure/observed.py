@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Sequence
+from typing import assert_never
 
 import msgspec
 
 from pelagos.model.states import InstanceState, ServerState
 from pelagos.services.infrastructure.asking import Asked
+from pelagos.services.infrastructure.policies import ScaleDown
 
 __all__ = ["ObservedInstance", "Verdict", "choose_surplus", "verdict"]
 
@@ -30,6 +32,14 @@ class ObservedInstance(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float
     server: ServerState | None = None
     reason: str = ""
+    since: float = 0.0
+    """When its state changed last."""
+    was_ready: bool = True
+    protected: bool = False
+    restarts: int = 0
+    restarting: bool = False
+    adopted: bool = False
+    """It was not made, but taken as it was."""
     ordinal: int = 0
     account: str = ""
     implementation: int = 0
@@ -76,12 +86,21 @@ _LEAST_READY_FIRST = {
 
 
 def choose_surplus(
-    instances: Sequence[ObservedInstance], count: int, doomed: Collection[str] = frozenset()
-) -> list[str]:  # fmt: skip
-    """Which ``count`` instances go when there are too many: those that are ``doomed`` anyway first, then those not
-    ready, then the youngest."""
-    order = sorted(
-        instances,
-        key=lambda i: (i.id not in doomed, _LEAST_READY_FIRST.get(i.state, 9), -i.created_at, i.id),
-    )
-    return [instance.id for instance in order[:count]]
+    instances: Sequence[ObservedInstance],
+    count: int,
+    choice: ScaleDown = "unhealthy",
+    doomed: Collection[str] = frozenset(),
+) -> list[str]:
+    """Which ``count`` instances go when there are too many: those that are ``doomed`` anyway first, then by ``choice``
+    those not ready and then the youngest, the youngest, or the oldest. Protected ones never; so there may be fewer."""
+    free = [instance for instance in instances if not instance.protected]
+    match choice:
+        case "unhealthy":
+            free.sort(key=lambda i: (i.id not in doomed, _LEAST_READY_FIRST.get(i.state, 9), -i.created_at, i.id))
+        case "youngest":
+            free.sort(key=lambda i: (i.id not in doomed, -i.created_at, i.id))
+        case "oldest":
+            free.sort(key=lambda i: (i.id not in doomed, i.created_at, i.id))
+        case _:
+            assert_never(choice)
+    return [instance.id for instance in free[:count]]

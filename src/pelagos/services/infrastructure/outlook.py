@@ -5,6 +5,9 @@ instance is made anew if its source differs from the description's (:mod:`~pelag
 if what other nodes told it at its creation will no longer be true once they have changed, or if somebody asks for it.
 That a node has more instances than then, or fewer, makes nobody else anew.
 
+How an instance is, is another question: one that is not well and stays, or is restarted, is made anew like any other.
+Protected instances never are; adopted ones, of which nobody knows what they were made from, only if they are asked for.
+
 What will be true is found by going through the graph from dependees to dependents with the instances that will be there
 then; those that are still to be made stand in it with addresses that nobody has. So a change of one node reaches those
 that were told its address, and theirs, and no others.
@@ -19,6 +22,7 @@ import msgspec
 
 from pelagos.services.infrastructure.asking import Asked, InstanceInfo, NodeFunctions, Unresolvable
 from pelagos.services.infrastructure.graph import topological_order
+from pelagos.services.infrastructure.healing import treat
 from pelagos.services.infrastructure.made_from import Source, Sources, digest_of, renamed
 from pelagos.services.infrastructure.names import hostname_of
 from pelagos.services.infrastructure.observed import ObservedInstance, Verdict, choose_surplus, verdict
@@ -35,6 +39,8 @@ _UNKNOWN = "(known when it is there)"
 
 KEPT = "kept by its policy"
 HELD = "left out of this change"
+PROTECTED = "protected"
+ADOPTED = "it was not made, but adopted"
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -81,10 +87,10 @@ class _Looking:
         self._held = held
         self._book = Sources(desired)
         self._by_node: dict[str, list[ObservedInstance]] = {}
-        for instance in observed:
-            if verdict(instance.state, instance.server)[0] is Verdict.KEEP:
-                self._by_node.setdefault(instance.node, []).append(instance)
         self._nodes = {node.name: node for node in desired.nodes if not node.retired}
+        for instance in observed:
+            if self._stays(instance):
+                self._by_node.setdefault(instance.node, []).append(instance)
         self._infos: dict[str, Sequence[InstanceInfo]] = {}
         if any(instance.asked for instance in observed):
             for name, found in self._by_node.items():
@@ -92,6 +98,13 @@ class _Looking:
                 self._infos[name] = [_info(instance, self._nodes.get(name)) for instance in found]
         self._functions = NodeFunctions(self._infos, infrastructure_id)
         self.outlook = Outlook(replace={}, drifted={}, followed={})
+
+    def _stays(self, instance: ObservedInstance) -> bool:
+        """It is there, well or not, until the description says otherwise. A change closes breakers, so none counts."""
+        node = self._nodes.get(instance.node)
+        if node is None:
+            return verdict(instance.state, instance.server)[0] is Verdict.KEEP
+        return treat(instance, node.policy.heal).treatment.counts
 
     def look(self) -> Outlook:
         nodes = self._nodes
@@ -113,15 +126,25 @@ class _Looking:
         reasons = [DESCRIBED_ANEW] if changes is not None else []
         reasons += [TOLD_ANEW] if told else []
         mark = Mark("; ".join(reasons), (*(changes or ()), *told))
-        if instance.id in self._wanted:
+        kept = self._kept(node, instance)
+        if instance.id in self._wanted and not instance.protected:
             outlook.replace[instance.id] = Mark(ASKED, mark.changes)
-        elif reasons and (node.policy.change == "keep" or node.name in self._held):
-            kept = HELD if node.name in self._held else KEPT
+        elif reasons and kept:
             outlook.drifted[instance.id] = msgspec.structs.replace(mark, kept=kept)
         elif reasons:
             outlook.replace[instance.id] = mark
         if followed is not None and changes is None:
             outlook.followed[instance.id] = followed
+
+    def _kept(self, node: CompiledNode, instance: ObservedInstance) -> str:
+        """Why it stays, though it is not as described; empty if it does not."""
+        if instance.protected:
+            return PROTECTED
+        if node.name in self._held:
+            return HELD
+        if instance.adopted:
+            return ADOPTED
+        return KEPT if node.policy.change == "keep" else ""
 
     def _described(
         self, node: CompiledNode, instance: ObservedInstance
@@ -131,7 +154,7 @@ class _Looking:
         choices = node.implementations
         if instance.fingerprint == node.fingerprint and instance.implementation in choices and not self._moved:
             return None, None
-        if not instance.source:  # made before sources were kept
+        if not instance.source:  # adopted, or made before sources were kept
             return (None if instance.fingerprint == node.fingerprint or not node.fingerprint else ()), None
         asked = instance.asked
         digest, source = instance.source, self._made_from.get(instance.source)
@@ -171,7 +194,7 @@ class _Looking:
         """The node's instances as they will be: those that stay, and those that take the others' places."""
         target = self._targets.get(node.name, node.min)
         doomed = self.outlook.replace
-        gone = set(choose_surplus(kept, max(0, len(kept) - target), doomed))
+        gone = set(choose_surplus(kept, max(0, len(kept) - target), node.policy.scale_down, doomed))
         gone.update(instance.id for instance in kept if instance.id in doomed)
         if not gone and len(kept) >= target and node.name in self._infos:
             return

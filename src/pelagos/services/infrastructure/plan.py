@@ -2,7 +2,8 @@
 
 The plan is for people and for the question "is anything to do"; it never decides the order of work, which the
 maintainer finds as it goes (each node starts as soon as its own dependees are ready). Both use the same rules for what
-an instance's state means (:func:`~pelagos.services.infrastructure.observed.verdict`) and for what is made anew
+an instance's state means and what is done about it (:func:`~pelagos.services.infrastructure.healing.treat`), for which
+go where there are too many (:func:`~pelagos.services.infrastructure.observed.choose_surplus`) and for what is made anew
 (:func:`~pelagos.services.infrastructure.outlook.look_ahead`), so that the plan cannot promise what the maintainer does
 not do.
 """
@@ -10,15 +11,17 @@ not do.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
-from pelagos.model.states import InfrastructureState
+from pelagos.model.states import InfrastructureState, ServerState
 from pelagos.services.infrastructure.graph import critical_path
+from pelagos.services.infrastructure.healing import Treatment, treat
 from pelagos.services.infrastructure.observed import ObservedInstance, Verdict, choose_surplus, verdict
 from pelagos.services.infrastructure.outlook import Mark, Outlook
+from pelagos.services.infrastructure.policies import ScaleDown
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode
 from pelagos.wire.infrastructures import DescriptionChange, PlanAction, PlanView
 
@@ -39,12 +42,17 @@ def make_plan(
     outlook: Outlook = _NOT_SAID,
     seconds: Mapping[str, float] | None = None,
     sequential: bool = False,
+    choice: ScaleDown | None = None,
+    removed: Collection[str] = (),
+    broken: Collection[str] = (),
 ) -> PlanView:
     """The plan that brings ``observed`` to ``targets`` instances of each node of ``desired``.
 
     ``previous``: what it was described as until now, so that a change which moves no instance is a change too.
     ``outlook``: what becomes of instances that are not as described.
-    ``seconds``: node -> learned time from request to ready; None when nothing was learned yet."""
+    ``seconds``: node -> learned time from request to ready; None when nothing was learned yet. ``choice``: which go
+    where there are too many; None: as each node's policy says. ``removed``: ids of those that go in any case.
+    ``broken``: nodes whose breakers are open, and stay so."""
     by_node: dict[str, list[ObservedInstance]] = {}
     for instance in observed:
         by_node.setdefault(instance.node, []).append(instance)
@@ -56,7 +64,15 @@ def make_plan(
     for node in desired.nodes:
         if node.retired:
             continue
-        found = _Node(node, by_node.pop(node.name, ()), targets.get(node.name, node.min), outlook)
+        found = _Node(
+            node,
+            by_node.pop(node.name, ()),
+            targets.get(node.name, node.min),
+            outlook,
+            choice=choice or node.policy.scale_down,
+            removed=removed,
+            broken=node.name in broken,
+        )
         actions += found.actions()
         if found.made:
             creating[node.name] = found.made
@@ -72,7 +88,10 @@ def make_plan(
         elif found.stay:
             actions.append(PlanAction(action="keep", node=node.name, count=found.stay))
     for node_name, instances in by_node.items():
-        gone = tuple(i.id for i in instances if verdict(i.state, i.server)[0] is not Verdict.LEAVING)
+        living = [i for i in instances if verdict(i.state, i.server)[0] is not Verdict.LEAVING]
+        stay = [i.id for i in living if _is_kept(i)]
+        gone = tuple(i.id for i in living if not _is_kept(i))
+        actions += _protected(node_name, stay)
         if gone:
             actions.append(
                 PlanAction(
@@ -99,26 +118,48 @@ class _Node:
     """What becomes of one node's instances."""
 
     def __init__(
-        self, node: CompiledNode, instances: Iterable[ObservedInstance], target: int, outlook: Outlook
-    ) -> None:  # fmt: skip
+        self,
+        node: CompiledNode,
+        instances: Iterable[ObservedInstance],
+        target: int,
+        outlook: Outlook,
+        *,
+        choice: ScaleDown,
+        removed: Collection[str],
+        broken: bool,
+    ) -> None:
         self._node = node
         self._target = target
-        self._broken: list[tuple[str, str]] = []
+        self._gone: list[tuple[str, str]] = []
         kept: list[ObservedInstance] = []
+        mended: dict[str, tuple[Literal["update", "keep"], str]] = {}
         for instance in instances:
-            what, why = verdict(instance.state, instance.server)
-            if what is Verdict.KEEP:
+            remedy = treat(instance, node.policy.heal, broken=broken)
+            if remedy.treatment.counts:
                 kept.append(instance)
-            elif what is Verdict.REPLACE:
-                self._broken.append((instance.id, why))
-        self._missing = max(0, target - len(kept))
-        self._surplus = choose_surplus(kept, max(0, len(kept) - target), outlook.replace)
+            elif remedy.treatment is Treatment.REPLACE:
+                self._gone.append((instance.id, remedy.why))
+            if remedy.treatment is Treatment.RESTART:
+                mended[instance.id] = ("update", f"restarted: {remedy.why}")
+            elif remedy.treatment is Treatment.STUCK:
+                mended[instance.id] = ("keep", remedy.why)
+        excess = max(0, len(kept) - target)
+        going = [instance.id for instance in kept if instance.id in removed][:excess]
+        free = [instance for instance in kept if instance.id not in removed]
+        self._surplus = [*going, *choose_surplus(free, excess - len(going), choice, outlook.replace)]
         surplus = set(self._surplus)
-        left = [instance.id for instance in kept if instance.id not in surplus]
-        self._anew = [(i, outlook.replace[i]) for i in left if i in outlook.replace]
-        self._drifted = [(i, outlook.drifted[i]) for i in left if i in outlook.drifted]
-        self.stay = len(left) - len(self._anew) - len(self._drifted)
-        """Instances that stay and are as described."""
+        left = [instance for instance in kept if instance.id not in surplus]
+        # Nothing is made of a node whose breaker is open.
+        self._missing = 0 if broken else max(0, target - len(kept))
+        self._anew = [(i.id, outlook.replace[i.id]) for i in left if i.id in outlook.replace]
+        self._drifted = [(i.id, outlook.drifted[i.id]) for i in left if i.id in outlook.drifted]
+        told = {key for key, _ in (*self._anew, *self._drifted)}
+        self._mended = [(i.id, *mended[i.id]) for i in left if i.id in mended and i.id not in outlook.replace]
+        told.update(key for key, _, _ in self._mended)
+        self._protected = [i.id for i in left if _is_kept(i) and i.id not in told] if len(left) > target else []
+        told.update(self._protected)
+        self.stay = len(left) - len(told)
+        """Instances that stay, are well and as described."""
         self.made = self._missing + len(self._anew)
         """Instances that are made."""
 
@@ -136,11 +177,18 @@ class _Node:
 
     def actions(self) -> list[PlanAction]:
         name, actions = self._node.name, []
-        for index, (instance_id, why) in enumerate(self._broken):
+        mended = {key for key, _, _ in self._mended}
+        for key, what, why in self._mended:
+            mark = next((mark for drifted, mark in self._drifted if drifted == key), None)
+            reason, changes = (why, ()) if mark is None else (f"{why}; {_kept(mark)}", mark.changes)
+            actions.append(
+                PlanAction(action=what, node=name, count=1, instances=(key,), reason=reason, changes=changes)
+            )  # fmt: skip
+        for index, (instance_id, why) in enumerate(self._gone):
             action: Literal["replace", "destroy"] = "replace" if index < self._missing else "destroy"
             actions.append(PlanAction(action=action, node=name, count=1, instances=(instance_id,), reason=why))
-        if self._missing > len(self._broken):
-            actions.append(PlanAction(action="create", node=name, count=self._missing - len(self._broken)))
+        if self._missing > len(self._gone):
+            actions.append(PlanAction(action="create", node=name, count=self._missing - len(self._gone)))
         if self._surplus:
             actions.append(
                 PlanAction(
@@ -151,12 +199,31 @@ class _Node:
                     reason=f"target is {self._target}",
                 )
             )
+        actions += _protected(name, self._protected)
         actions += [_action("replace", name, ids, mark) for ids, mark in _alike(self._anew)]
+        drifted = [(key, mark) for key, mark in self._drifted if key not in mended]
         actions += [
-            _action("keep", name, ids, msgspec.structs.replace(mark, reason=f"{mark.reason}; {mark.kept}"))
-            for ids, mark in _alike(self._drifted)
+            _action("keep", name, ids, msgspec.structs.replace(mark, reason=_kept(mark)))
+            for ids, mark in _alike(drifted)
         ]
         return actions
+
+
+def _is_kept(instance: ObservedInstance) -> bool:
+    """It is protected, and there is something to protect."""
+    return instance.protected and instance.server is not ServerState.DELETED
+
+
+def _kept(mark: Mark) -> str:
+    """Why an instance that is not as described stays so."""
+    return f"{mark.reason}; {mark.kept}"
+
+
+def _protected(node: str, stay: Sequence[str]) -> list[PlanAction]:
+    """Instances that stay though there are more than wanted, since nobody destroys them."""
+    if not stay:
+        return []
+    return [PlanAction(action="keep", node=node, count=len(stay), instances=tuple(stay), reason="protected")]
 
 
 def _action(action: Literal["replace", "keep"], node: str, ids: tuple[str, ...], mark: Mark) -> PlanAction:

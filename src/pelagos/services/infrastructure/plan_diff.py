@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from pelagos.model.errors import Conflict
 from pelagos.services.infrastructure.made_from import Source
 from pelagos.services.infrastructure.observed import ObservedInstance
 from pelagos.services.infrastructure.outlook import Outlook, look_ahead
@@ -17,7 +18,7 @@ from pelagos.services.infrastructure.targeting import instances_meant, moves_mad
 from pelagos.services.infrastructure.values import CompiledInfrastructure
 from pelagos.wire.infrastructures import PlanAction
 
-__all__ = ["Foreseen", "foresee", "plans_differ", "sources_needed", "targets_wanted"]
+__all__ = ["Foreseen", "foresee", "newly_protected", "plans_differ", "sources_needed", "targets_wanted"]
 
 
 class Foreseen(NamedTuple):
@@ -62,21 +63,52 @@ def foresee(
     """What becomes of ``observed`` when ``desired`` takes the place of ``previous``.
 
     ``targets``: as they are now; ``wanted``: ``NODE`` or ``NODE/INSTANCE`` to be made anew; ``held``: nodes that are
-    left as they are. Raises NotFound, Ambiguous for what is wanted and not there."""
+    left as they are. Raises NotFound, Ambiguous for what is wanted and not there, Conflict for what is protected."""
     moved = moves_made(desired, previous)
     renamed = [msgspec.structs.replace(i, node=moved[i.node]) if i.node in moved else i for i in observed]
+    protecting = newly_protected(desired, previous, moved)
+    if protecting:
+        renamed = [
+            msgspec.structs.replace(i, protected=True) if i.node in protecting and i.was_ready else i for i in renamed
+        ]
+    meant = instances_meant(wanted, renamed, desired.name)
+    _refuse_protected(renamed, meant, desired.name)
     wanted_targets = targets_wanted(desired, targets, moved)
     outlook = look_ahead(
         desired,
         wanted_targets,
         renamed,
         made_from=made_from,
-        wanted=instances_meant(wanted, renamed, desired.name),
+        wanted=meant,
         moved=moved,
         held=held,
         infrastructure_id=infrastructure_id,
     )
     return Foreseen(wanted_targets, renamed, outlook)
+
+
+def newly_protected(
+    desired: CompiledInfrastructure, previous: CompiledInfrastructure | None, moved: Mapping[str, str]
+) -> set[str]:
+    """Nodes whose policy protects instances now and did not before: those that are ready come under it at once. Where
+    it did before, whoever has lifted it of an instance has meant that."""
+    if previous is None:
+        return set()
+    before = {moved.get(node.name, node.name): node.policy.protect for node in previous.nodes if not node.retired}
+    return {
+        node.name
+        for node in desired.nodes
+        if node.policy.protect and not node.retired and before.get(node.name) is False
+    }
+
+
+def _refuse_protected(observed: Sequence[ObservedInstance], wanted: Collection[str], name: str) -> None:
+    """Raises Conflict for instances that are to be made anew by name, and are protected."""
+    kept = [instance for instance in observed if instance.id in wanted and instance.protected]
+    if kept:
+        told = ", ".join(f"{instance.node}/{instance.id[:8]}" for instance in kept[:5])
+        lifting = ", ".join(f"`pelagos protect {name} {node} off`" for node in dict.fromkeys(i.node for i in kept))
+        raise Conflict(f"not made anew, since protected: {told}", advice=f"{lifting} lifts that.")
 
 
 def plans_differ(saved: Sequence[PlanAction], now: Sequence[PlanAction]) -> list[str]:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from pelagos.model.scope import Scope
 from pelagos.services.compute.facts import server_facts_of
 from pelagos.services.infrastructure import queries, records
-from pelagos.services.infrastructure.accepting import check_scale, owner_of_name
+from pelagos.services.infrastructure.accepting import check_scale, owner_of_name, to_be_removed
 from pelagos.services.infrastructure.observed import ObservedInstance
 from pelagos.services.infrastructure.outlook import Outlook
 from pelagos.services.infrastructure.plan import make_plan
@@ -20,6 +20,7 @@ from pelagos.services.infrastructure.records import InfrastructureRow
 from pelagos.services.infrastructure.spending import quota_needs
 from pelagos.services.infrastructure.targeting import narrowed
 from pelagos.services.infrastructure.values import CompiledInfrastructure, StoredBundle
+from pelagos.services.infrastructure.views import observed_instance
 from pelagos.store import events
 from pelagos.wire.infrastructures import PlanRequest, PlanView
 
@@ -77,8 +78,16 @@ def plan_of(
         targets = targets_wanted(desired, known, {})
     if row is not None and request.scale:
         targets.update(check_scale(row, nodes, request.scale))
+    removed: tuple[str, ...] = ()
+    if row is not None and request.remove:
+        removed = to_be_removed(connection, row, nodes, request.remove)
     if request.down:
         targets = dict.fromkeys(targets, 0)
+    for instance in observed:
+        if instance.id in removed:
+            targets[instance.node] = max(0, targets.get(instance.node, 0) - 1)
+    # A new description closes the breakers, as a new number does of its nodes.
+    broken = [name for name, node in nodes.items() if node.broken and compiled is None and name not in request.scale]
     fingerprints = {node.name: node.fingerprint for node in desired.nodes if not node.retired}
     view = make_plan(
         name=desired.name,
@@ -91,6 +100,9 @@ def plan_of(
         outlook=outlook,
         seconds=queries.learned_seconds(connection, scope, fingerprints),
         sequential=request.strategy == "sequential",
+        choice=request.choice if compiled is None else None,
+        removed=removed,
+        broken=broken,
     )
     view = msgspec.structs.replace(
         view,
@@ -118,24 +130,10 @@ def observed_instances(connection: Connection, infrastructure_id: str) -> list[O
     found = []
     for row in records.living_instances(connection, infrastructure_id):
         fact = facts.get(row.server_id)
-        found.append(
-            ObservedInstance(
-                id=row.id,
-                node=row.node,
-                state=row.state,
-                created_at=row.created_at,
-                server=fact.state if fact is not None else None,
-                reason=row.reason,
-                ordinal=row.ordinal,
-                account=row.account,
-                implementation=row.implementation,
-                fingerprint=row.fingerprint,
-                source=row.source,
-                asked=row.asked,
-                addresses=fact.addresses if fact is not None else (),
-                private_addresses=fact.private_addresses if fact is not None else (),
-            )
-        )
+        if fact is None:
+            found.append(observed_instance(row, None))
+        else:
+            found.append(observed_instance(row, fact.state, fact.addresses, fact.private_addresses))
     return found
 
 

@@ -13,7 +13,7 @@ from pelagos.model.errors import Ambiguous, NotFound
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState, InstanceState, ServerState
 from pelagos.services.infrastructure import records, revisions
-from pelagos.services.infrastructure.records import InfrastructureRow
+from pelagos.services.infrastructure.records import InfrastructureRow, NodeRow
 from pelagos.services.infrastructure.unserved import KnownAccount, unserved_accounts, why_unserved
 from pelagos.services.infrastructure.views import instance_status, revision_view, run_view
 from pelagos.store import events as store_events
@@ -35,6 +35,7 @@ from pelagos.wire.infrastructures import (
 from pelagos.wire.times import rfc3339
 
 __all__ = [
+    "breaker_reason",
     "definitions",
     "diff",
     "events",
@@ -178,7 +179,8 @@ def status(connection: Connection, scope: Scope, name_or_id: str, *, known: Know
     """The contract for scripts. ``known`` says which cloud accounts the pool has; without it, all are taken to be
     there. Raises as :func:`resolve`."""
     row = infrastructure(connection, scope, name_or_id)
-    targets = {name: node.target for name, node in records.node_rows(connection, row.id).items()}
+    kept = records.node_rows(connection, row.id)
+    targets = {name: node.target for name, node in kept.items()}
     living = records.living_instances(connection, row.id)
     states, observed_at = server_states(connection, row.id)
     nodes: dict[str, NodeStatus] = {}
@@ -199,7 +201,9 @@ def status(connection: Connection, scope: Scope, name_or_id: str, *, known: Know
         ready = sum(1 for instance in shown.values() if instance.state is InstanceState.READY)
         degraded = degraded or ready < target
         nodes[node.name] = NodeStatus(
-            scaling=ScalingStatus(min=node.min, max=node.max, target=target, actual=actual), instances=shown
+            scaling=ScalingStatus(min=node.min, max=node.max, target=target, actual=actual),
+            instances=shown,
+            breaker=breaker_reason(kept.get(node.name)),
         )
     for name, shown in by_node.items():
         nodes[name] = NodeStatus(scaling=ScalingStatus(min=0, max=0, target=0, actual=len(shown)), instances=shown)
@@ -221,6 +225,14 @@ def graph(connection: Connection, scope: Scope, name_or_id: str) -> GraphView:
 
     row = infrastructure(connection, scope, name_or_id)
     return graph_of(row.compiled, status(connection, scope, row.id))
+
+
+def breaker_reason(record: NodeRow | None) -> str:
+    """Why a node's breaker is open; empty: it is closed."""
+    if record is None or record.healing is None or record.healing.open_since is None:
+        return ""
+    healing = record.healing
+    return f"{len(healing.times)} failures, the last: {healing.reason}"
 
 
 def explain(connection: Connection, scope: Scope, name_or_id: str, node: str | None = None) -> ExplainView:

@@ -13,17 +13,21 @@ Memory is never the truth: it is loaded from the store when the lease is taken, 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from typing import NamedTuple, assert_never
 
 import msgspec
 
 from pelagos.model.states import InstanceState, ServerState
-from pelagos.services.infrastructure.observed import ObservedInstance, Verdict, choose_surplus, verdict
+from pelagos.services.infrastructure.healing import PAUSES, Treatment, treat
+from pelagos.services.infrastructure.observed import ObservedInstance, choose_surplus
+from pelagos.services.infrastructure.policies import HealPolicy, ScaleDown
 from pelagos.services.infrastructure.records import InstanceRow, NodeRow
 from pelagos.services.infrastructure.rolling import Bounds, Old, Step, next_step
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode, Implementation
+from pelagos.services.infrastructure.views import observed_instance
 
-__all__ = ["KEPT_SO", "Create", "Decision", "Destroy", "Instance", "Mode", "Node", "Reality"]
+__all__ = ["KEPT_SO", "Create", "Decision", "Destroy", "Instance", "Misfit", "Mode", "Node", "Reality", "Restart"]
 
 
 class Mode(enum.Enum):
@@ -56,7 +60,15 @@ class Destroy(msgspec.Struct, frozen=True):
     surplus: bool = False
 
 
-Decision = Create | Destroy
+class Restart(msgspec.Struct, frozen=True):
+    """``verb``: ``start`` a stopped server, or ``reboot`` one that runs."""
+
+    instance_id: str
+    verb: str
+    reason: str
+
+
+Decision = Create | Destroy | Restart
 
 
 class Instance:
@@ -95,23 +107,19 @@ class Instance:
         return self.row.state is InstanceState.READY
 
     def observed(self) -> ObservedInstance:
-        row = self.row
-        return ObservedInstance(
-            id=row.id,
-            node=row.node,
-            state=row.state,
-            created_at=row.created_at,
-            server=self.server,
-            reason=row.reason,
-            ordinal=row.ordinal,
-            account=row.account,
-            implementation=row.implementation,
-            fingerprint=row.fingerprint,
-            source=row.source,
-            asked=row.asked,
-            addresses=self.address_list,
-            private_addresses=self.private_list,
-        )
+        return observed_instance(self.row, self.server, self.address_list, self.private_list)
+
+    @property
+    def kept_by_protection(self) -> bool:
+        """It is protected, and there is something to protect."""
+        return self.row.protected and self.server is not ServerState.DELETED
+
+
+class Misfit(NamedTuple):
+    """An instance that is not as a saved plan that is carried out takes it to be."""
+
+    instance: Instance
+    what: str
 
 
 class Node:
@@ -135,6 +143,14 @@ class Node:
     @property
     def name(self) -> str:
         return self.compiled.name
+
+    @property
+    def as_many_as_wanted(self) -> bool:
+        """As many instances as the target says; protected ones may be more."""
+        count = len(self.instances)
+        if count <= self.target:
+            return count == self.target
+        return count == sum(instance.kept_by_protection for instance in self.instances.values())
 
     @property
     def target(self) -> int:
@@ -175,6 +191,13 @@ class Reality:
         self._dirty: dict[str, None] = {}
         self._backing_off: dict[str, None] = {}
         """Nodes that a decision has found waiting for their next try; some may wait no more."""
+        self._restart_at: dict[str, float] = {}
+        """Nodes of which an instance waits for its next restart."""
+        self.stuck: dict[str, str] = {}
+        """Instances that are not well and stay so -> why, as the last decision about their nodes found."""
+        self.pauses = PAUSES
+        self._choice: ScaleDown | None = None
+        """Which go where there are too many, of the present run; None: as each node's policy says."""
         for described in compiled.nodes:
             name = described.name
             self.nodes[name] = Node(described, records.get(name) or NodeRow(name=name, target=described.min))
@@ -261,6 +284,7 @@ class Reality:
         node = self.nodes[instance.row.node]
         self._unmark(instance)
         self._outdated.pop(instance.row.id, None)
+        self.stuck.pop(instance.row.id, None)
         del self.instances[instance.row.id]
         self.by_server.pop(instance.row.server_id, None)
         del node.instances[instance.row.id]
@@ -272,12 +296,15 @@ class Reality:
             self.mark(dependee.name)
 
     def make_anew(self, marked: Mapping[str, str], bounds: Bounds | None) -> None:
-        """These instances, as far as they are there, are made anew (id -> why), within ``bounds``."""
-        self.marked = {
-            key: why for key, why in marked.items() if key in self.instances and not self.instances[key].leaving
-        }
+        """These instances, as far as they are there and nobody has protected them, are made anew (id -> why), within
+        ``bounds``."""
+        self.marked = {key: why for key, why in marked.items() if self._may_be_marked(key)}
         self.bounds = bounds
         self.mark_all()
+
+    def _may_be_marked(self, key: str) -> bool:
+        instance = self.instances.get(key)
+        return instance is not None and not instance.leaving and not instance.kept_by_protection
 
     def _unmark(self, instance: Instance) -> None:
         if self.marked.pop(instance.row.id, None) is not None:
@@ -292,7 +319,8 @@ class Reality:
 
     def unlike(self) -> list[str]:
         """Nodes with instances that should have been made anew and were not."""
-        found = [self.instances[key] for key in self._outdated if not self.instances[key].leaving]
+        found = [self.instances[key] for key in self._outdated]
+        found = [i for i in found if not i.leaving and not i.kept_by_protection]
         return sorted({i.row.node for i in found if not i.row.outdated.endswith(KEPT_SO)})
 
     def note_outdated(self, instance: Instance, what: str) -> None:
@@ -309,7 +337,7 @@ class Reality:
         excess = len(shown) - node.target
         if excess <= 0 or node.compiled.retired:
             return shown
-        gone = set(choose_surplus([i.observed() for i in shown], excess, self.marked))
+        gone = set(self._surplus([i.observed() for i in shown], excess, node))
         return [i for i in shown if i.row.id not in gone and i.row.id not in self.marked] or shown
 
     def set_target(self, name: str, target: int) -> None:
@@ -333,12 +361,14 @@ class Reality:
 
     def converged(self) -> bool:
         """Every node is as it should be, and nothing is on its way in or out."""
-        return (
-            self.settled
-            and self.growing == 0
-            and self.leaving == 0
-            and all(len(node.instances) == node.target for node in self.nodes.values())
-        )
+        if not self.settled or self.growing or self.leaving:
+            return False
+        otherwise = [node for node in self.nodes.values() if not node.as_many_as_wanted]
+        if not all(node.compiled.retired for node in otherwise):
+            return False
+        # No longer described, and there all the same: what depends on it is protected.
+        kept = self.kept(None) if otherwise else {}
+        return all(key in kept for node in otherwise for key in node.instances)
 
     @property
     def settled(self) -> bool:
@@ -358,21 +388,38 @@ class Reality:
             made[instance.row.node] = made.get(instance.row.node, 0) + instance.ready
         return all(i.ready for i in mine) and all(made.get(n, 0) >= count for n, count in bounds.creates.items())
 
-    def outside(self, run_id: str) -> Instance | None:
-        """An instance that went wrong while a saved plan was carried out, of which the plan says nothing."""
+    def outside(self, run_id: str) -> Misfit | None:
+        """An instance that went wrong, or was protected, while a saved plan was carried out, of which the plan says
+        otherwise."""
         if self.bounds is None:
             return None
         for instance in self.instances.values():
-            foreign = instance.row.run_id != run_id and instance.row.id not in self.bounds.destroys
-            if foreign and verdict(instance.row.state, instance.server)[0] is Verdict.REPLACE:
-                return instance
+            if instance.leaving:
+                continue
+            goes = instance.row.id in self.bounds.destroys
+            if goes and instance.kept_by_protection:
+                return Misfit(instance, "was protected")
+            policy = self.nodes[instance.row.node].compiled.policy.heal
+            if not goes and instance.row.run_id != run_id and _is_to_be_replaced(instance, policy):
+                return Misfit(instance, f"went wrong: {instance.row.reason}")
         return None
 
     # -- decisions ---------------------------------------------------------------------------------------------
 
-    def decide(self, mode: Mode, *, now: float, budget: int | None = None, run_id: str | None = None) -> list[Decision]:
+    def decide(
+        self,
+        mode: Mode,
+        *,
+        now: float,
+        budget: int | None = None,
+        run_id: str | None = None,
+        choice: ScaleDown | None = None,
+    ) -> list[Decision]:
         """What to do now about the dirty nodes. ``budget``: most instances that may be created (None: any number);
-        a node that was held back by it stays dirty. In ROLLBACK only instances that ``run_id`` made are touched."""
+        a node that was held back by it stays dirty. In ROLLBACK only instances that ``run_id`` made are touched.
+        ``choice``: which go where there are too many; None: as each node's policy says. Protected instances stay in
+        every mode."""
+        self._choice = choice
         dirty, self._dirty = self._dirty, {}
         match mode:
             case Mode.HOLD:
@@ -392,15 +439,11 @@ class Reality:
             if node.compiled.retired:
                 yield from self._retire(node)
                 continue
-            kept: list[Instance] = []
-            for instance in node.instances.values():
-                what, why = verdict(instance.row.state, instance.server)
-                if what is Verdict.KEEP:
-                    kept.append(instance)
-                elif what is Verdict.REPLACE and self._may_go(instance, run_id):
-                    yield Destroy(instance.row.id, why)
+            kept = yield from self._heal(node, now, run_id)
             anew = [i for i in kept if i.row.id in self.marked] if self.marked else []
             missing = node.target - len(kept)
+            if (missing > 0 or anew) and node.record.broken:
+                continue
             if (missing > 0 or anew) and self._waits(node, now):
                 self._backing_off[name] = None
                 continue
@@ -411,10 +454,10 @@ class Reality:
                 missing = step.create
             elif missing < 0 and self.settled:
                 # What is too many goes only when all else is in place, so that a change that fails has cost nothing.
-                for instance_id in choose_surplus([i.observed() for i in kept], -missing):
+                for instance_id in self._surplus([i.observed() for i in kept], -missing, node):
                     if self._may_go(self.instances[instance_id], run_id):
                         yield Destroy(instance_id, f"target is {node.target}", surplus=True)
-            missing = min(missing, self._may_come(node, run_id, missing))
+            missing = min(missing, self._may_come(node, run_id, kept, missing))
             if missing > 0 and node.unmet == 0:
                 count = missing if budget is None else min(missing, budget)
                 if count < missing:
@@ -423,6 +466,48 @@ class Reality:
                     if budget is not None:
                         budget -= count
                     yield Create(name, count)
+
+    def _heal(self, node: Node, now: float, run_id: str | None) -> Generator[Decision, None, list[Instance]]:
+        """What is done about the node's instances; those that count towards its target."""
+        kept: list[Instance] = []
+        earliest: float | None = None
+        policy = node.compiled.policy.heal
+        for instance in node.instances.values():
+            self.stuck.pop(instance.row.id, None)
+            if instance.row.state is InstanceState.READY and instance.server is ServerState.ACTIVE:
+                kept.append(instance)  # as nearly all are
+                continue
+            remedy = treat(instance.observed(), policy, broken=node.record.broken, pauses=self.pauses)
+            match remedy.treatment:
+                case Treatment.LEAVING:
+                    continue
+                case Treatment.REPLACE:
+                    if self._may_go(instance, run_id):
+                        yield Destroy(instance.row.id, remedy.why)
+                    continue
+                case Treatment.STUCK | Treatment.RESTART if instance.row.id in self.marked:
+                    pass  # it goes in its turn, as it is
+                case Treatment.STUCK:
+                    self.stuck[instance.row.id] = remedy.why
+                case Treatment.RESTART if remedy.not_before > now:
+                    earliest = remedy.not_before if earliest is None else min(earliest, remedy.not_before)
+                case Treatment.RESTART:
+                    yield Restart(instance.row.id, remedy.verb, remedy.why)
+                case Treatment.KEPT:
+                    pass
+                case _:
+                    assert_never(remedy.treatment)
+            kept.append(instance)
+        if earliest is None:
+            self._restart_at.pop(node.name, None)
+        else:
+            self._restart_at[node.name] = earliest
+        return kept
+
+    def _surplus(self, instances: list[ObservedInstance], count: int, node: Node) -> list[str]:
+        """Which of the node's instances go where there are too many."""
+        doomed = self.marked if self.bounds is None else {*self.marked, *self.bounds.destroys}
+        return choose_surplus(instances, count, self._choice or node.compiled.policy.scale_down, doomed)
 
     def _step(self, node: Node, anew: list[Instance], kept: list[Instance]) -> Step:
         """The next step of making a node's instances anew; first those of what it depends on are."""
@@ -449,16 +534,13 @@ class Reality:
 
     def _may_go(self, instance: Instance, run_id: str | None) -> bool:
         bounds = self.bounds
-        return bounds is None or instance.row.id in bounds.destroys or instance.row.run_id == run_id
+        mine = run_id is not None and instance.row.run_id == run_id
+        return bounds is None or instance.row.id in bounds.destroys or mine
 
-    def _may_come(self, node: Node, run_id: str | None, wanted: int) -> int:
+    def _may_come(self, node: Node, run_id: str | None, kept: list[Instance], wanted: int) -> int:
         if self.bounds is None:
             return wanted
-        made = sum(
-            1
-            for i in node.instances.values()
-            if i.row.run_id == run_id and verdict(i.row.state, i.server)[0] is Verdict.KEEP
-        )
+        made = sum(instance.row.run_id == run_id for instance in kept)
         return self.bounds.creates.get(node.name, 0) - made
 
     @staticmethod
@@ -468,7 +550,7 @@ class Reality:
     def _retire(self, node: Node) -> Iterator[Decision]:
         if self.settled and not any(dependent.instances for dependent in node.dependents):
             for instance in node.instances.values():
-                if not instance.leaving and self._may_go(instance, None):
+                if not instance.leaving and not instance.kept_by_protection and self._may_go(instance, None):
                     yield Destroy(instance.row.id, "no longer described", surplus=True)
 
     def _clear(self, dirty: dict[str, None], run_id: str | None) -> Iterator[Decision]:
@@ -476,9 +558,9 @@ class Reality:
         for name in dirty:
             node = self.nodes[name]
             if any(self._mine(instance, run_id) for d in node.dependents for instance in d.instances.values()):
-                continue
+                continue  # also for ever, where what depends on it is protected
             for instance in node.instances.values():
-                if not instance.leaving and self._mine(instance, run_id):
+                if not instance.leaving and self._mine(instance, run_id) and not instance.kept_by_protection:
                     yield Destroy(instance.row.id, "rolled back" if run_id else "taken down")
 
     @staticmethod
@@ -486,17 +568,45 @@ class Reality:
         return run_id is None or instance.row.run_id == run_id
 
     def cleared(self, run_id: str | None) -> bool:
-        """Nothing is left of what :attr:`Mode.DOWN` or :attr:`Mode.ROLLBACK` removes."""
-        return not any(self._mine(instance, run_id) for instance in self.instances.values())
+        """Nothing is left of what :attr:`Mode.DOWN` or :attr:`Mode.ROLLBACK` removes, but what protection keeps."""
+        if not any(self._mine(instance, run_id) for instance in self.instances.values()):
+            return True
+        if self.leaving or not any(instance.kept_by_protection for instance in self.instances.values()):
+            return False
+        return sum(self._mine(i, run_id) for i in self.instances.values()) == len(self.kept(run_id))
+
+    def kept(self, run_id: str | None) -> dict[str, str]:
+        """What neither DOWN nor ROLLBACK removes: instance -> why. Protected ones, and all of the nodes that a node
+        with one depends on."""
+        kept: dict[str, str] = {}
+        held: dict[str, str] = {}
+        ahead: list[Node] = []
+        for node in self.nodes.values():
+            for instance in node.instances.values():
+                if instance.kept_by_protection and self._mine(instance, run_id):
+                    kept[instance.row.id] = "protected"
+                    if node.name not in held:
+                        held[node.name] = ""
+                        ahead.append(node)
+        while ahead:
+            node = ahead.pop()
+            for dependee in node.dependees:
+                for instance in dependee.instances.values():
+                    if self._mine(instance, run_id):
+                        kept.setdefault(instance.row.id, f"{node.name}, which depends on it, stays")
+                if dependee.name not in held:
+                    held[dependee.name] = ""
+                    ahead.append(dependee)
+        return kept
 
     def next_retry(self, now: float) -> float | None:
-        """When the earliest node that waits for a back-off may be tried again."""
+        """When the earliest node that waits for a back-off, or for its next restart, may be tried again."""
         times = [
             node.record.retry_at
             for node in map(self.nodes.__getitem__, self._backing_off)
             if node.record.retry_at is not None and node.record.retry_at > now and not node.satisfied
         ]
-        return min(times, default=None)
+        return min([*times, *self._restart_at.values()], default=None)
 
     def end_back_offs(self, now: float) -> None:
         """Nodes whose back-off is over are decided about again."""
@@ -506,6 +616,15 @@ class Reality:
                 record.retry_at = None
                 del self._backing_off[name]
                 self.mark(name)
+        for name in [name for name, at in self._restart_at.items() if at <= now]:
+            del self._restart_at[name]
+            self.mark(name)
+
+
+def _is_to_be_replaced(instance: Instance, policy: HealPolicy) -> bool:
+    if instance.ready and instance.server is ServerState.ACTIVE:
+        return False
+    return treat(instance.observed(), policy).treatment is Treatment.REPLACE
 
 
 def _growing(state: InstanceState) -> bool:

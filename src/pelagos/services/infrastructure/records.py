@@ -16,7 +16,13 @@ from pelagos.model.errors import ErrorPayload
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState, InstanceState, RunState
 from pelagos.services.infrastructure.asking import Asked
-from pelagos.services.infrastructure.values import CompiledInfrastructure, RunParameters
+from pelagos.services.infrastructure.values import (
+    AdoptedServer,
+    AutoscalingRecord,
+    CompiledInfrastructure,
+    HealingRecord,
+    RunParameters,
+)
 from pelagos.store.schema import infrastructure_nodes, infrastructures, instance_sources, instances, runs
 
 __all__ = [
@@ -33,6 +39,8 @@ __all__ = [
     "load_infrastructure",
     "node_rows",
     "open_runs",
+    "protect_instances",
+    "protected_instances",
     "run_head",
     "run_heads",
     "sources_of",
@@ -67,6 +75,17 @@ class NodeRow(msgspec.Struct, kw_only=True):
     failures: int = 0
     retry_at: float | None = None
     error: ErrorPayload | None = None
+    healing: HealingRecord | None = None
+    autoscaling: AutoscalingRecord | None = None
+
+    @property
+    def broken(self) -> bool:
+        """Its breaker is open."""
+        return self.healing is not None and self.healing.open_since is not None
+
+    def start_anew(self) -> None:
+        """Forget failures: no back-off, a closed breaker."""
+        self.failures, self.retry_at, self.healing = 0, None, None
 
 
 class InstanceRow(msgspec.Struct, kw_only=True):
@@ -95,6 +114,11 @@ class InstanceRow(msgspec.Struct, kw_only=True):
     """What it was told of other nodes, encoded: see :attr:`asked`."""
     outdated: str = ""
     """In what it is not as described; empty: it is, as far as is known."""
+    protected: bool = False
+    """Nobody destroys it. Written by :func:`protect_instances` alone, since not only a maintainer may."""
+    restarts: int = 0
+    restarting_since: float | None = None
+    adoption: AdoptedServer | None = None
 
     @property
     def asked(self) -> tuple[Asked, ...]:
@@ -148,6 +172,10 @@ _INSTANCE_COLUMNS = (
     instances.c.source,
     instances.c.inputs_blob,
     instances.c.outdated,
+    instances.c.protected,
+    instances.c.restarts,
+    instances.c.restarting_since,
+    instances.c.adoption_blob,
 )
 _LIVING = select(*_INSTANCE_COLUMNS).where(
     instances.c.infrastructure_id == bindparam("infrastructure"), instances.c.deleted_at.is_(None)
@@ -167,6 +195,8 @@ _MUTABLE = (
     "source",
     "inputs_blob",
     "outdated",
+    "restarts",
+    "restarting_since",
 )
 _UPDATE_INSTANCE = (
     update(instances)
@@ -175,14 +205,15 @@ _UPDATE_INSTANCE = (
 )
 _INSERT_INSTANCE = insert(instances)
 _NODE_KEY = ("infrastructure_id", "name")
-_NODE_VALUES = ("target", "implementation", "failures", "retry_at", "error_blob")
+_NODE_BLOBS = ("error_blob", "healing_blob", "autoscaling_blob")
+_NODE_VALUES = ("target", "implementation", "failures", "retry_at", *_NODE_BLOBS)
 # Written out, since SQLAlchemy has this statement once a dialect; both understand this one.
 _UPSERT_NODE = text(
     f"INSERT INTO infrastructure_nodes ({', '.join((*_NODE_KEY, *_NODE_VALUES))}) "  # noqa: S608 - names of columns
     f"VALUES ({', '.join(f':{name}' for name in (*_NODE_KEY, *_NODE_VALUES))}) "
     f"ON CONFLICT ({', '.join(_NODE_KEY)}) "
     f"DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _NODE_VALUES)}"
-).bindparams(bindparam("error_blob", type_=LargeBinary))
+).bindparams(*(bindparam(name, type_=LargeBinary) for name in _NODE_BLOBS))
 _INSERT_SOURCE = text(
     "INSERT INTO instance_sources (infrastructure_id, digest, source_blob) "
     "VALUES (:infrastructure_id, :digest, :source_blob) ON CONFLICT DO NOTHING"
@@ -216,6 +247,10 @@ def living_instances(connection: Connection, infrastructure_id: str) -> list[Ins
             source=row[17] or "",
             inputs=row[18] or b"",
             outdated=row[19] or "",
+            protected=bool(row[20]),
+            restarts=row[21],
+            restarting_since=row[22],
+            adoption=decode(row[23], type=AdoptedServer) if row[23] else None,
         )
         for row in rows
     ]
@@ -238,13 +273,14 @@ def insert_instances(connection: Connection, infrastructure_id: str, scope: Scop
 
 def _columns(row: InstanceRow) -> dict[str, Any]:
     values = msgspec.structs.asdict(row)
-    inputs = values.pop("inputs")
+    inputs, adoption = values.pop("inputs"), values.pop("adoption")
     return {
         **values,
         "state": row.state.value,
         "source": row.source or None,
         "outdated": row.outdated or None,
         "inputs_blob": inputs or None,
+        "adoption_blob": encode(adoption) if adoption is not None else None,
     }
 
 
@@ -273,6 +309,28 @@ def sources_of(connection: Connection, infrastructure_id: str, digests: Iterable
     return found
 
 
+def protect_instances(connection: Connection, ids: Iterable[str], protected: bool) -> list[str]:
+    """Protect instances, or lift that; those of them that were changed. One that is being destroyed stays as it is."""
+    changed = connection.execute(
+        update(instances)
+        .where(
+            instances.c.id.in_(sorted(ids)),
+            instances.c.deleted_at.is_(None),
+            instances.c.state != InstanceState.DESTROYING.value,
+            instances.c.protected.is_not(protected),
+        )
+        .values(protected=protected)
+        .returning(instances.c.id)
+    )
+    return [row[0] for row in changed]
+
+
+def protected_instances(connection: Connection, ids: Iterable[str]) -> list[str]:
+    """Which of these are protected."""
+    query = select(instances.c.id).where(instances.c.id.in_(sorted(ids)), instances.c.protected)
+    return [row[0] for row in connection.execute(query)]
+
+
 def update_instances(connection: Connection, rows: Iterable[InstanceRow]) -> None:
     values = [
         {
@@ -291,6 +349,8 @@ def update_instances(connection: Connection, rows: Iterable[InstanceRow]) -> Non
             "new_failing_since": row.failing_since,
             "new_check_failures": row.check_failures,
             "new_deleted_at": row.deleted_at,
+            "new_restarts": row.restarts,
+            "new_restarting_since": row.restarting_since,
         }
         for row in rows
     ]
@@ -335,6 +395,8 @@ def node_rows(connection: Connection, infrastructure_id: str) -> dict[str, NodeR
             failures=row.failures,
             retry_at=row.retry_at,
             error=decode(row.error_blob, type=ErrorPayload) if row.error_blob else None,
+            healing=decode(row.healing_blob, type=HealingRecord) if row.healing_blob else None,
+            autoscaling=decode(row.autoscaling_blob, type=AutoscalingRecord) if row.autoscaling_blob else None,
         )
         for row in rows
     }
@@ -354,6 +416,8 @@ def upsert_nodes(connection: Connection, infrastructure_id: str, rows: Sequence[
                     "failures": row.failures,
                     "retry_at": row.retry_at,
                     "error_blob": encode(row.error) if row.error is not None else None,
+                    "healing_blob": encode(row.healing) if row.healing is not None else None,
+                    "autoscaling_blob": encode(row.autoscaling) if row.autoscaling is not None else None,
                 }
                 for row in rows
             ],

@@ -12,7 +12,9 @@ from pelagos.clouds.errors import CloudRejected
 from pelagos.clouds.values import ServerSpec
 from pelagos.model.names import unique_server_name
 from pelagos.services.infrastructure.asking import Asked
+from pelagos.services.infrastructure.metrics import MetricUnavailable
 from pelagos.services.infrastructure.names import hostname_of
+from pelagos.services.infrastructure.policies import MetricSource
 from pelagos.services.infrastructure.reality import Instance, Node, Reality
 from pelagos.services.infrastructure.records import InfrastructureRow
 from pelagos.services.infrastructure.values import HealthCheck, Implementation
@@ -123,6 +125,27 @@ class Renderer:
 
         data = self._data(row, reality, node, instance)
         return render_health_check(check, instance.row.address, data, implementation)
+
+    def metric(
+        self, row: InfrastructureRow, reality: Reality, node: Node, instance: Instance | None, source: MetricSource
+    ) -> MetricSource:
+        """A metric's source with its templates filled in for an instance; ``{{ip}}`` is its address.
+
+        Raises DescriptionError; MetricUnavailable where there is no instance to fill them in for."""
+        from pelagos.services.infrastructure.templates.facts import is_template
+
+        texts = (source.url, source.query, *source.command)
+        if not any(is_template(text) for text in texts):
+            return source
+        if instance is None:
+            raise MetricUnavailable("there is no ready instance that could be asked")
+        from pelagos.services.infrastructure.templates import render_health_check
+
+        check = HealthCheck(ping=False, urls=(source.url, source.query), command=source.command)
+        data = self._data(row, reality, node, instance)
+        rendered = render_health_check(check, instance.row.address, data)
+        url, query = rendered.urls
+        return msgspec.structs.replace(source, url=url, query=query, command=rendered.command)
 
     def _data(self, row: InfrastructureRow, reality: Reality, node: Node, instance: Instance) -> TemplateData:
         from pelagos.services.infrastructure.templates import TemplateData

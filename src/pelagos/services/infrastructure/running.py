@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pelagos.model.errors import ErrorPayload, PelagosError, Retry
-from pelagos.model.states import InfrastructureState, InstanceState, RunState
+from pelagos.model.errors import Conflict, ErrorPayload, PelagosError, Retry
+from pelagos.model.states import InfrastructureState, InstanceState, RunState, ServerState
 from pelagos.services.infrastructure import records, revisions
 from pelagos.services.infrastructure.desiring import scaled_target, with_retired
-from pelagos.services.infrastructure.plan_diff import targets_wanted
+from pelagos.services.infrastructure.plan_diff import newly_protected, targets_wanted
+from pelagos.services.infrastructure.reality import Instance
 from pelagos.services.infrastructure.reconfiguring import composed, stale_plan, superseded_by
-from pelagos.services.infrastructure.records import NodeRow, RunRow
+from pelagos.services.infrastructure.records import InstanceRow, NodeRow, RunRow
 from pelagos.services.infrastructure.taking_back import TakingBack
 from pelagos.services.infrastructure.targeting import Narrowed, moves_made, narrowed
-from pelagos.services.infrastructure.values import CompiledInfrastructure, Desired
+from pelagos.services.infrastructure.values import Adopt, CompiledInfrastructure, Desired
 
 if TYPE_CHECKING:
     from pelagos.services.infrastructure.maintainer import Maintainer
@@ -181,12 +182,15 @@ class Running:
         if parameters.maintained is not None and parameters.maintained != row.maintained:
             maintainer.note_row(maintained=parameters.maintained)
         desired = parameters.desired
+        protecting: set[str] = set()
+        self.fatal = None
         if run.kind == "up" and desired is not None:
             wanted = await self._wanted(run, desired.compiled)
             if wanted is None:
                 return
             moved = moves_made(wanted.compiled, row.compiled)
             self._want(wanted.compiled, old_targets, moved)
+            protecting = newly_protected(wanted.compiled, row.compiled, moved)
             parameters = msgspec.structs.replace(
                 parameters, moved=composed(parameters.moved, moved), held=tuple(sorted(wanted.held))
             )
@@ -194,12 +198,17 @@ class Running:
             maintainer.changes.want(run.scope, desired, f"{what}, run {run.id}", now)
         elif run.kind == "scale":
             self._scale(parameters.scale, old_targets)
+        elif parameters.adopt is not None:
+            self._adopt(run, parameters.adopt)
+            # What is adopted cannot be taken back: to destroy it would do harm.
+            parameters = msgspec.structs.replace(parameters, committed=True)
         if not (parameters.creates_infrastructure or parameters.inherited) and run.kind in ("up", "scale"):
             parameters = msgspec.structs.replace(parameters, previous=previous)
-        self.fatal = None
         self.current = msgspec.structs.replace(run, state=RunState.RUNNING, started_at=now, parameters=parameters)
         maintainer.changes.run(run.id, state=RunState.RUNNING, started_at=now, parameters=parameters)
         maintainer.event("run.started", run_kind=run.kind)
+        maintainer.mending.start_anew(parameters.reset)
+        self._protect(protecting)
         self._remove(parameters.remove)
         await self._flush_and_load()
         if run.kind != "down":
@@ -230,6 +239,12 @@ class Running:
         self.end(run, RunState.FAILED, error)
         if run.parameters.creates_infrastructure and not maintainer.reality.instances:
             self.drop_infrastructure()
+
+    def _protect(self, nodes: set[str]) -> None:
+        """Instances that are ready already come under a policy that is new."""
+        for instance in self._maintainer.reality.instances.values():
+            if instance.row.node in nodes and instance.row.ready_at is not None and not instance.leaving:
+                self._maintainer.protect(instance)
 
     def _tell_waiting(self) -> None:
         """Which nodes cannot begin yet, and what they wait for."""
@@ -303,16 +318,68 @@ class Running:
                 continue  # a newer description, begun before this run, no longer has it
             target = scaled_target(text, targets[name])
             node.record.target = min(max(target, node.compiled.min), node.compiled.max)
-            node.record.failures, node.record.retry_at = 0, None
+            node.record.start_anew()
             self._maintainer.changes.node(node.record)
+
+    def _adopt(self, run: RunRow, adopt: Adopt) -> None:
+        """The instance of a server that is there already; it is asked for when this is written."""
+        maintainer = self._maintainer
+        node = maintainer.reality.nodes.get(adopt.node)
+        if node is None or node.compiled.retired:
+            return  # a newer description, begun before this run, no longer has it
+        now = maintainer.world.now()
+        if adopt.grows:
+            node.record.target = min(node.record.target + 1, node.compiled.max)
+            maintainer.changes.node(node.record)
+        row = InstanceRow(
+            id=adopt.instance_id,
+            node=adopt.node,
+            ordinal=node.free_ordinals(1)[0],
+            state=InstanceState.PENDING,
+            server_id=adopt.server_id,
+            account=adopt.account,
+            implementation=maintainer.implementation_on(node, adopt.account),
+            fingerprint=node.compiled.fingerprint,
+            run_id=run.id,
+            created_at=now,
+            updated_at=now,
+            protected=adopt.protected,
+            adoption=adopt.server,
+        )
+        maintainer.changes.new(row)
+        maintainer.event(
+            "instance.adopting", row, cloud=adopt.account, server=adopt.server.name, protected=adopt.protected
+        )
+
+    def not_adopted(self, instance: Instance, error: ErrorPayload) -> None:
+        """Its server could not be adopted: it is no instance, and the node's number is as it was."""
+        maintainer = self._maintainer
+        row, run = instance.row, self.current
+        node = maintainer.reality.nodes[row.node]
+        adopt = run.parameters.adopt if run is not None else None
+        ours = adopt is not None and adopt.instance_id == row.id
+        if adopt is None or not ours or adopt.grows:
+            node.record.target = max(node.record.target - 1, node.compiled.min)
+            maintainer.changes.node(node.record)
+        maintainer.set_state(instance, InstanceState.FAILED, error.message)
+        maintainer.event("instance.failed", row, reason=error.message, error=error)
+        maintainer.gone(instance)
+        maintainer.reality.recount()
+        if run is not None and ours:
+            self.end(run, RunState.FAILED, error)
 
     def _remove(self, instance_ids: tuple[str, ...]) -> None:
         """These instances go, and their nodes' targets sink: both in the transaction that begins the run."""
         maintainer = self._maintainer
-        for instance_id in instance_ids:
-            instance = maintainer.reality.instances.get(instance_id)
-            if instance is None or instance.leaving:
-                continue
+        instances = maintainer.reality.instances
+        wanted = [i for key in instance_ids if (i := instances.get(key)) is not None and not i.leaving]
+        kept = {instance.row.id: "protected" for instance in wanted if instance.kept_by_protection}
+        if kept:  # since the run was accepted
+            advice = f"`pelagos protect {maintainer.row.name} NODE off` lifts that."
+            self.fatal = Conflict(f"not removed: {self.listed(kept)}", advice=advice).payload()
+            self.fatal_policy = "rollback"
+            return
+        for instance in wanted:
             self.commit()
             node = maintainer.reality.nodes[instance.row.node]
             node.record.target = max(node.record.target - 1, node.compiled.min)
@@ -339,29 +406,95 @@ class Running:
             self._see_to_maintenance(run, now)
         elif self._maintainer.reality.done(run.id):
             self.end(run, RunState.SUCCEEDED, None)
-        elif (broken := self._maintainer.reality.outside(run.id)) is not None:
-            what = f"{broken.row.node}/{broken.row.id[:8]} went wrong while it was carried out: {broken.row.reason}"
-            self.fatal = stale_plan([what])
-            self.fatal_policy = self._maintainer.reality.nodes[broken.row.node].compiled.policy.on_failure
+        elif (found := self._maintainer.reality.outside(run.id)) is not None:
+            row = found.instance.row
+            self.fatal = stale_plan([f"{row.node}/{row.id[:8]} {found.what}, while it was carried out"])
+            self.fatal_policy = self._maintainer.reality.nodes[row.node].compiled.policy.on_failure
             self._taking_back.failed(run, self.fatal)
+        elif self.stuck(now):
+            self._end_stuck(run)
         else:
             self.see_to_refusals(run, now)
 
     def _cancel(self, run: RunRow, now: float) -> None:
         if run.kind != "down" and not run.keep and not run.parameters.committed:
             self._taking_back.roll_back(run)
+        elif run.kind == "adopt" and self._adopting(run):
+            return  # its outcome is waited for, whoever asks
         elif not (self.holds and self._leaving(now)):  # what is being destroyed already is waited for
             self.end(run, RunState.CANCELLED, None)
             if run.kind == "down":
                 self.verdict = (InfrastructureState.DEGRADED, "its destruction was cancelled")
 
+    def _adopting(self, run: RunRow) -> bool:
+        adopt = run.parameters.adopt
+        instance = None if adopt is None else self._maintainer.reality.instances.get(adopt.instance_id)
+        return instance is not None and instance.server in (None, ServerState.BUILD)
+
     def _see_to_down(self, run: RunRow, now: float) -> None:
         maintainer = self._maintainer
         if maintainer.reality.cleared(None):
+            kept = maintainer.reality.kept(None)
+            if kept:
+                self._end_kept(run, kept)
+                return
             self.end(run, RunState.SUCCEEDED, None)
             self.drop_infrastructure()
         else:
             self.see_to_refusals(run, now)
+
+    def _end_kept(self, run: RunRow, kept: dict[str, str]) -> None:
+        """All is gone but what is protected and what that needs: the run ends, says so, and how that is lifted."""
+        maintainer = self._maintainer
+        instances = maintainer.reality.instances
+        remaining = [
+            {"instance": key, "node": instances[key].row.node, "cloud": instances[key].row.account, "reason": why}
+            for key, why in kept.items()
+        ]
+        nodes = dict.fromkeys(instances[key].row.node for key, why in kept.items() if instances[key].row.protected)
+        lifting = ", ".join(f"`pelagos protect {maintainer.row.name} {node} off`" for node in list(nodes)[:3])
+        error = ErrorPayload(
+            code="conflict",
+            message=f"not taken down: {self.listed(kept)}",
+            advice=f"{lifting} lifts the protection; then take it down again.",
+            retry=Retry.NEVER,
+            status=409,
+            details={"remaining": remaining},
+        )
+        self.end(run, RunState.FAILED, error)
+        self.verdict = (InfrastructureState.DESTROYING, error.message)
+
+    def listed(self, kept: dict[str, str]) -> str:
+        """These instances (id -> why), for people."""
+        instances = self._maintainer.reality.instances
+        told = [f"{instances[key].row.node}/{key[:8]} ({why})" for key, why in kept.items()]
+        return ", ".join(told[:5]) + (", …" if len(told) > 5 else "")
+
+    def stuck(self, now: float) -> bool:
+        """All that the run waits for is instances that are not well and stay so."""
+        reality = self._maintainer.reality
+        return bool(
+            reality.stuck
+            and not reality.growing
+            and not reality.leaving
+            and not reality.dirty
+            and reality.next_retry(now) is None
+            and not self._maintainer.commanding.waiting
+        )
+
+    def _end_stuck(self, run: RunRow) -> None:
+        """It ends without success, and takes nothing back: what it made is in place."""
+        maintainer = self._maintainer
+        stuck = maintainer.reality.stuck
+        error = ErrorPayload(
+            code="conflict",
+            message=f"not healed: {self.listed(stuck)}",
+            advice=f"Mend them by hand, or change what keeps them: see `pelagos explain {maintainer.row.name}`.",
+            retry=Retry.NEVER,
+            status=409,
+        )
+        self.end(run, RunState.FAILED, error)
+        self._taking_back.left_failed(error)
 
     def see_to_refusals(self, run: RunRow, now: float) -> None:
         """All that is left to wait for is what a cloud refuses to delete: end the run, and list it."""

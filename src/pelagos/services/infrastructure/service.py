@@ -19,8 +19,17 @@ import structlog
 from sqlalchemy import Connection, select, update
 
 from pelagos.clouds.pool import Pool
-from pelagos.clouds.values import CloudFlavor, CommandResult
-from pelagos.model.errors import InvalidInput, LeaseHeld, LeaseLost, NotFound, PelagosError, Retry, from_payload
+from pelagos.clouds.values import CloudFlavor, CloudServer, CommandResult
+from pelagos.model.errors import (
+    Conflict,
+    InvalidInput,
+    LeaseHeld,
+    LeaseLost,
+    NotFound,
+    PelagosError,
+    Retry,
+    from_payload,
+)
 from pelagos.model.failpoints import Step, through
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState
@@ -32,14 +41,17 @@ from pelagos.services.compute.messages import (
     FlavorsRequest,
     ListenerCheck,
     RefreshAccounts,
+    RemoveOrphans,
 )
 from pelagos.services.infrastructure import importing, queries, records, revisions
-from pelagos.services.infrastructure.accepting import accept_run
+from pelagos.services.infrastructure.accepting import accept_run, is_suspended, suspension
 from pelagos.services.infrastructure.applying import check_fits, check_names
 from pelagos.services.infrastructure.compiling import Compiler
 from pelagos.services.infrastructure.desiring import lacking
 from pelagos.services.infrastructure.drawing import graph_of
+from pelagos.services.infrastructure.drift import find_drift
 from pelagos.services.infrastructure.health import NetworkProber, Prober
+from pelagos.services.infrastructure.importing_servers import find_server
 from pelagos.services.infrastructure.maintainer import Maintainer
 from pelagos.services.infrastructure.messages import (
     CancelRun,
@@ -47,12 +59,17 @@ from pelagos.services.infrastructure.messages import (
     ImportDefinitions,
     Logs,
     LogsRequest,
+    OrphansRequest,
+    Protect,
     RefreshLive,
     SetMaintained,
 )
+from pelagos.services.infrastructure.metrics import MetricReader, NetworkMetrics
+from pelagos.services.infrastructure.orphans import list_orphans, orphans_to_remove
 from pelagos.services.infrastructure.plan_file import bundle_of, check_plan, digest_of, exact_plan
 from pelagos.services.infrastructure.planning import plan_of
 from pelagos.services.infrastructure.prices import Prices
+from pelagos.services.infrastructure.protecting import protect
 from pelagos.services.infrastructure.reconfiguring import stale_plan
 from pelagos.services.infrastructure.rendering import Renderer
 from pelagos.services.infrastructure.settings import MaintainerSettings
@@ -62,6 +79,7 @@ from pelagos.store import events
 from pelagos.store.keeper import HeldLease, LeaseKeeper
 from pelagos.store.port import Store
 from pelagos.store.schema import infrastructures, runs
+from pelagos.wire.drift import DriftRequest, DriftView, OrphanList, OrphanRemoval
 from pelagos.wire.infrastructures import (
     DefinitionView,
     GraphRequest,
@@ -70,6 +88,7 @@ from pelagos.wire.infrastructures import (
     LogView,
     PlanRequest,
     PlanView,
+    Protected,
     RunRequest,
     RunView,
     SavedPlan,
@@ -94,6 +113,7 @@ _FOLLOWED = (
     "run.accepted",
     "run.cancel_requested",
     "infrastructure.maintained",
+    "instance.protected",
 )
 _PAGE = 1000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
@@ -121,6 +141,7 @@ class InfrastructureService(ServiceProcess):
         settings: MaintainerSettings | None = None,
         maintain: bool = False,
         prober: Prober | None = None,
+        metrics: MetricReader | None = None,
         run_command: Callable[[Sequence[str]], str] | None = None,
     ) -> None:
         super().__init__()
@@ -132,6 +153,8 @@ class InfrastructureService(ServiceProcess):
         self._renderer = Renderer(pool, run_command)
         self._prober = prober
         self._network_prober: NetworkProber | None = None
+        self._metrics = metrics
+        self._network_metrics: NetworkMetrics | None = None
         self._at_work: dict[str, asyncio.Event] = {}
         self._asked: set[str] = set()
         """Infrastructures to be looked at (again) by whoever hosts them."""
@@ -148,6 +171,8 @@ class InfrastructureService(ServiceProcess):
         self._prices = Prices(self._pool, self.world, self._flavors)
         if self._prober is None:
             self._prober = self._network_prober = NetworkProber(self.world, self._execute, self._owns_listener)
+        if self._metrics is None:
+            self._metrics = self._network_metrics = NetworkMetrics(self._execute)
 
     async def on_activate(self) -> None:
         position = await self._store.read(events.last_position)
@@ -169,6 +194,8 @@ class InfrastructureService(ServiceProcess):
     async def on_terminate(self) -> None:
         if self._network_prober is not None:
             await self._network_prober.close()
+        if self._network_metrics is not None:
+            await self._network_metrics.close()
 
     def snapshot_maintainers(self) -> dict[str, Any]:
         """What each maintainer is about."""
@@ -182,12 +209,15 @@ class InfrastructureService(ServiceProcess):
         scope = current_context().scope
         compiled, bundle, number = None, None, 0
         exact, check = None, None
+        server = None
         if request.kind == "up":
             if request.plan is not None:
                 request = self._of_plan(request, request.plan)
                 exact = exact_plan(request.plan) if request.plan is not None else None
             compiled, bundle, number = await self._compile(scope, request)
             check = await self._check_of(scope, request, compiled)
+        elif request.kind == "adopt":
+            server = await self._server_to_adopt(request)
         accept = partial(
             accept_run,
             scope=scope,
@@ -197,6 +227,8 @@ class InfrastructureService(ServiceProcess):
             rollback=number,
             exact=exact,
             check=check,
+            server=server,
+            new_ids=(self.world.new_id(), self.world.new_id()),
             run_id=self.world.new_id(),
             infrastructure_id=self.world.new_id(),
             now=self.world.now(),
@@ -268,7 +300,7 @@ class InfrastructureService(ServiceProcess):
 
     @operation
     async def set_maintained(self, request: SetMaintained) -> InfrastructureSummary:
-        """attach and detach."""
+        """attach, detach, suspend and resume. Raises Conflict for a suspension while a run is at work."""
         scope = current_context().scope
         now = self.world.now()
 
@@ -277,9 +309,17 @@ class InfrastructureService(ServiceProcess):
             row = records.load_infrastructure(connection, infrastructure_id)
             assert row is not None
             values: dict[str, Any] = {"maintained": request.maintained, "updated_at": now}
-            if not records.open_runs(connection, infrastructure_id):
+            at_work = records.open_runs(connection, infrastructure_id)
+            if request.suspend:
+                if at_work:
+                    raise Conflict(
+                        f"a run of {row.name!r} is at work ({at_work[0].kind})",
+                        advice="Wait for its end, or cancel it, and suspend it then.",
+                    )
+                values.update(state=InfrastructureState.SUSPENDED.value, reason=suspension(request.reason))
+            elif not at_work:
                 kept = (InfrastructureState.FAILED, InfrastructureState.DESTROYING)
-                if not request.maintained and row.state not in kept:
+                if not request.maintained and row.state not in kept and not is_suspended(row.state, row.reason):
                     values.update(state=InfrastructureState.SUSPENDED.value, reason="detached: nobody maintains it")
                 elif request.maintained and row.state is InfrastructureState.SUSPENDED:
                     missing = queries.missing_instances(connection, row)
@@ -304,6 +344,15 @@ class InfrastructureService(ServiceProcess):
         if self._maintain and request.maintained:
             self._host(view.id)
         return view
+
+    @operation
+    async def protect(self, request: Protect) -> Protected:
+        """Protect instances, or lift that. Raises as :func:`pelagos.services.infrastructure.protecting.protect`."""
+        scope = current_context().scope
+        now = self.world.now()
+        return await self._store.run(
+            partial(protect, scope=scope, reference=request.infrastructure, request=request.request, now=now)
+        )
 
     @operation
     async def import_definitions(self, request: ImportDefinitions) -> tuple[DefinitionView, ...]:
@@ -373,6 +422,39 @@ class InfrastructureService(ServiceProcess):
         errors = await self._refresh(scope, infrastructure_id)
         for account, error in errors.items():
             _log.warning("account not listed", account=account, error=error)
+
+    @operation
+    async def drift(self, request: DriftRequest) -> DriftView:
+        """Where clouds differ from the records. Nothing is written. Raises NotFound, Ambiguous."""
+        scope = current_context().scope
+        accounts = [account.name for account in self._pool.accounts()]
+        return await find_drift(_Records(self._store), _Clouds(self), scope, request, accounts, self.world.now())
+
+    @operation
+    async def orphans(self, request: OrphansRequest) -> OrphanList:
+        """Servers that carry a token which no record knows. Raises NotFound (account)."""
+        names = request.clouds or tuple(account.name for account in self._pool.accounts())
+        for name in names:
+            self._pool.account(name)
+        return await list_orphans(_Records(self._store), _Clouds(self), names)
+
+    @operation
+    async def remove_orphans(self, request: OrphanRemoval) -> None:
+        """Have orphans deleted: all, or none if one is none. Answers when that is journaled.
+
+        Raises NotFound (it is no orphan; account), Conflict, CloudError."""
+        for one in request.servers:
+            self._pool.account(one.cloud)
+        ids = [self.world.new_id() for _ in request.servers]
+        items = await orphans_to_remove(_Records(self._store), _Clouds(self), request.servers, ids)
+        if items:
+            await client(ComputeService, self, timeout=60.0).remove_orphans(RemoveOrphans(items=items))
+
+    async def _server_to_adopt(self, request: RunRequest) -> CloudServer:
+        if request.adopt is None:
+            raise InvalidInput("nothing is to be adopted", advice="Name a node, a cloud and a server in `adopt`.")
+        self._pool.account(request.adopt.cloud)
+        return await find_server(_Clouds(self), request.adopt)
 
     # -- compiling -------------------------------------------------------------------------------------------------
 
@@ -496,6 +578,9 @@ class InfrastructureService(ServiceProcess):
                 maintainer.hint(runs=True)
             elif self._standby is not None:
                 self._standby.look()
+        elif event.kind == "instance.protected":
+            if maintainer is not None and event.data.get("by") != "policy":
+                maintainer.row_changed()
         elif event.kind == "infrastructure.maintained":
             if maintainer is not None:
                 maintainer.row_changed()
@@ -565,7 +650,7 @@ class InfrastructureService(ServiceProcess):
         row = await self._store.read(partial(records.load_infrastructure, infrastructure_id=infrastructure_id))
         if row is None:
             return
-        assert self._prober is not None
+        assert self._prober is not None and self._metrics is not None
         scope = Context(scope=row.scope)
         maintainer = Maintainer(
             infrastructure_id,
@@ -574,6 +659,7 @@ class InfrastructureService(ServiceProcess):
             compute=_Compute(self, scope, self._settings.command_patience),
             accounts=self._pool,
             prober=self._prober,
+            metrics=self._metrics,
             renderer=self._renderer,
             settings=self._settings,
             resident=self._maintain,
@@ -657,7 +743,27 @@ class _Compute:
         quick = client(ComputeService, service, timeout=patience, context=context)
         self.create_servers = quick.create_servers
         self.delete_servers = quick.delete_servers
+        self.adopt_servers = quick.adopt_servers
+        self.power_servers = quick.power_servers
         self.refresh = client(ComputeService, service, timeout=60.0, context=context).refresh
+
+
+class _Records:
+    """The store, for reading alone."""
+
+    __slots__ = ("read",)
+
+    def __init__(self, store: Store) -> None:
+        self.read = store.read
+
+
+class _Clouds:
+    """The clouds, for looking alone."""
+
+    __slots__ = ("survey",)
+
+    def __init__(self, service: InfrastructureService) -> None:
+        self.survey = client(ComputeService, service, timeout=60.0).survey
 
 
 class _Pauses:

@@ -104,6 +104,9 @@ class TakingBack:
             self.left_failed(self._running.fatal)
         elif maintainer.reality.converged():
             self._running.end(run, RunState.FAILED, run.error)
+        elif self._running.stuck(now):
+            self._running.end(run, RunState.FAILED, run.error)
+            self.left_failed(run.error)
         else:
             self._running.see_to_refusals(run, now)
 
@@ -129,6 +132,8 @@ class TakingBack:
             self._running.end(run, RunState.FAILED, run.error)
             self.left_failed(run.error)
             return
+        kept = maintainer.reality.kept(run.id)
+        told = self._running.listed(kept)
         previous = run.parameters.previous
         before: tuple[InfrastructureState, str] | None = None
         if previous is not None:
@@ -137,13 +142,18 @@ class TakingBack:
             maintainer.reconfiguring.remark = True
         if run.error is None:
             self._running.end(run, RunState.CANCELLED, None)
-            if run.parameters.creates_infrastructure:
+            if run.parameters.creates_infrastructure and not kept:
                 self._running.drop_infrastructure()
             self._running.verdict = before
+            if before is None and kept:
+                self._running.verdict = (InfrastructureState.FAILED, f"rolled back but for {told}")
             return
         self._running.end(run, RunState.FAILED, run.error)
         self._running.verdict = before
-        if before is None:
+        if before is None and kept:
+            reason = f"{run.error.message}; rolled back but for {told}"
+            self._running.verdict = (InfrastructureState.FAILED, reason)
+        elif before is None:
             self.left_failed(run.error)
 
     def _state_after(self, previous: Desired, error: ErrorPayload | None) -> tuple[InfrastructureState, str]:

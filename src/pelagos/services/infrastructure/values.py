@@ -13,17 +13,21 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pelagos.model.diagnostics import Position
-from pelagos.services.infrastructure.policies import NodePolicy
+from pelagos.services.infrastructure.policies import NodePolicy, ScaleDown
 from pelagos.wire.infrastructures import PlanAction
 
 __all__ = [
     "RESOURCE_COMMON",
+    "Adopt",
+    "AdoptedServer",
     "AttributeMapping",
+    "AutoscalingRecord",
     "CompiledInfrastructure",
     "CompiledNode",
     "Contextualisation",
     "Desired",
     "ExactPlan",
+    "HealingRecord",
     "HealthCheck",
     "Implementation",
     "MysqlCheck",
@@ -227,6 +231,48 @@ class ExactPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return frozenset(instance for instances in gone for instance in instances)
 
 
+class AdoptedServer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an instance that was not made, but taken as it was, is: its server as the cloud showed it then."""
+
+    provider_id: str
+    token: str = ""
+    """What it carried already, its record having been lost; empty: it was somebody else's."""
+    name: str = ""
+    flavor: str = ""
+    image: str = ""
+
+
+class HealingRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a node's healing remembers: when it failed lately, and since when its breaker is open, if it is."""
+
+    times: tuple[float, ...] = ()
+    open_since: float | None = None
+    reason: str = ""
+    """The failure that opened it."""
+
+
+class AutoscalingRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a node's autoscaling remembers over a change of maintainer."""
+
+    changed_at: float | None = None
+    """When it changed the target last."""
+    value: float | None = None
+    """The metric an instance then."""
+
+
+class Adopt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A server that becomes an instance of ``node``; ``instance_id`` and ``server_id`` are chosen beforehand."""
+
+    node: str
+    account: str
+    instance_id: str
+    server_id: str
+    server: AdoptedServer
+    protected: bool = True
+    grows: bool = True
+    """The node's target rises by one; otherwise it takes the place of one that is missing."""
+
+
 class RunParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How a run works, stored with it. ``desired`` is written when the run is accepted, ``previous`` when it starts:
     what a run that fails or is cancelled goes back to."""
@@ -239,6 +285,12 @@ class RunParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Node -> ``3``, ``+1`` or ``-1``, for a run of kind ``scale``."""
     remove: tuple[str, ...] = ()
     """Ids of instances that go, for a run of kind ``scale``; their nodes' targets sink with them."""
+    choice: ScaleDown | None = None
+    """Which go where there are too many; None: as each node's policy says."""
+    reset: tuple[str, ...] = ()
+    """Nodes whose breakers close and whose back-offs end, for a run of kind ``maintain``."""
+    adopt: Adopt | None = None
+    """For a run of kind ``adopt``."""
     desired: Desired | None = None
     previous: Desired | None = None
     creates_infrastructure: bool = False

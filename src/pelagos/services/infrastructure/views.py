@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pelagos.model.states import InstanceState, ServerState
 from pelagos.repository import CommitInfo
+from pelagos.services.infrastructure.observed import ObservedInstance
 from pelagos.services.infrastructure.records import InstanceRow, RunHead
 from pelagos.wire.infrastructures import InstanceStatus, RevisionView, RunKind, RunView
 from pelagos.wire.times import rfc3339
 
-__all__ = ["instance_status", "revision_view", "run_view", "shown_state"]
+__all__ = ["instance_status", "observed_instance", "revision_view", "run_view", "shown_state"]
 
-_KINDS: dict[str, RunKind] = {"up": "up", "down": "down", "scale": "scale", "maintain": "maintain"}
+_KINDS: dict[str, RunKind] = {"up": "up", "down": "down", "scale": "scale", "maintain": "maintain", "adopt": "adopt"}
 
 
 def run_view(row: RunHead, infrastructure: str) -> RunView:
@@ -53,6 +54,37 @@ def shown_state(state: InstanceState, reason: str, server: ServerState | None) -
     return state, reason
 
 
+def observed_instance(
+    row: InstanceRow,
+    server: ServerState | None,
+    addresses: tuple[str, ...] = (),
+    private_addresses: tuple[str, ...] = (),
+) -> ObservedInstance:
+    """An instance as plans and healing see it."""
+    return ObservedInstance(
+        id=row.id,
+        node=row.node,
+        state=row.state,
+        created_at=row.created_at,
+        server=server,
+        reason=row.reason,
+        since=row.updated_at,
+        was_ready=row.ready_at is not None,
+        protected=row.protected,
+        restarts=row.restarts,
+        restarting=row.restarting_since is not None,
+        adopted=row.adoption is not None,
+        ordinal=row.ordinal,
+        account=row.account,
+        implementation=row.implementation,
+        fingerprint=row.fingerprint,
+        source=row.source,
+        asked=row.asked,
+        addresses=addresses,
+        private_addresses=private_addresses,
+    )
+
+
 def instance_status(row: InstanceRow, server: ServerState | None) -> InstanceStatus:
     state, reason = shown_state(row.state, row.reason, server)
     return InstanceStatus(
@@ -63,4 +95,5 @@ def instance_status(row: InstanceRow, server: ServerState | None) -> InstanceSta
         created_at=rfc3339(row.created_at),
         reason=reason,
         outdated=row.outdated,
+        protected=row.protected,
     )

@@ -79,11 +79,11 @@ class HealthWatch:
         spread = maintainer.settings.health_interval if run is None else 0.0
         if run is None and not self._goes_on:
             return
+        probed = (InstanceState.TEMP_FAILED,) if ill else _WELL_ONCE
         waiting = [
             instance
             for instance in maintainer.reality.instances.values()
-            if instance.row.state in ((InstanceState.TEMP_FAILED,) if ill else _WELL_ONCE)
-            and instance.row.id not in self.probing
+            if (instance.row.state in probed or self._may_recover(instance)) and instance.row.id not in self.probing
         ]
         step = spread / len(waiting) if waiting else 0.0
         for index, instance in enumerate(waiting):
@@ -121,8 +121,12 @@ class HealthWatch:
         for instance_id, verdict in self.probing.take():
             self.unchecked.discard(instance_id)
             instance = self._maintainer.reality.instances.get(instance_id)
-            if instance is not None and instance.row.state in _PROBED:
+            if instance is not None and (instance.row.state in _PROBED or self._may_recover(instance)):
                 self._verdict(instance, verdict)
+
+    def _may_recover(self, instance: Instance) -> bool:
+        """It failed, and stays as it is: it may become well by itself, or by somebody's hand."""
+        return instance.row.state is InstanceState.FAILED and instance.row.id in self._maintainer.reality.stuck
 
     def _verdict(self, instance: Instance, verdict: HealthVerdict) -> None:
         maintainer = self._maintainer
@@ -147,6 +151,8 @@ class HealthWatch:
     def _failure(self, instance: Instance, reason: str, now: float) -> None:
         maintainer = self._maintainer
         row = instance.row
+        if row.state is InstanceState.FAILED:
+            return  # as is known; the next pass looks again
         node = maintainer.reality.nodes[row.node]
         implementation = maintainer.reality.implementation_of(instance)
         check = implementation.health_check if implementation else HealthCheck()
@@ -167,6 +173,8 @@ class HealthWatch:
             told = f"unhealthy for {failing:.0f} s: {reason}"
             maintainer.fail(instance, told, None, hopeless=row.ready_at is None)
         elif row.state is InstanceState.READY and not doubtful:
+            if node.compiled.policy.heal.temp_failed != "keep":
+                maintainer.mending.failed(instance, reason)
             maintainer.set_state(instance, InstanceState.TEMP_FAILED, reason)
             maintainer.event("instance.temp_failed", row, reason=reason)
 
