@@ -218,7 +218,7 @@ class Account:
             written |= await self._world.run_blocking(self._given)
         if problems:
             raise self._wrong(problems)
-        values = await resolve(written, self._world, self.name)
+        values = await resolve(written, self._world, f"the account {self.name!r}")
         for key in self._hidden(written):
             conceal_all(values[key])
         return values

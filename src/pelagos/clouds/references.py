@@ -73,16 +73,16 @@ def with_absolute_files(value: Any, directory: Path) -> Any:
     return value
 
 
-async def resolve(options: Mapping[str, Any], world: World, account: str) -> dict[str, Any]:
+async def resolve(options: Mapping[str, Any], world: World, owner: str) -> dict[str, Any]:
     """The options with each reference replaced by what it names, and that concealed.
 
     Raises NotFound for what is not there, InvalidInput for a file that others may read or that is none, Unsupported
-    without the package for key rings. Each names the account and the option."""
+    without the package for key rings. Each names the option and whose it is (``owner``, for people)."""
     if not holds_reference(options):
         return dict(options)
     values = {}
     for key, value in options.items():
-        values[key] = await _resolved(value, world, f"the option {key!r} of the account {account!r}")
+        values[key] = await _resolved(value, world, f"the option {key!r} of {owner}")
     return values
 
 

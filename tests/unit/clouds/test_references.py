@@ -133,25 +133,25 @@ async def test_a_file_that_others_may_read_is_refused(world: SystemWorld, tmp_pa
     for mode in (0o640, 0o604, 0o620):
         path.chmod(mode)
         with pytest.raises(InvalidInput, match=f"{mode:04o}") as caught:
-            await resolve({"key": {"file": str(path)}}, world, "lab")
+            await resolve({"key": {"file": str(path)}}, world, "the account 'lab'")
         assert caught.value.advice == f"chmod 600 {path}"
         assert "option 'key' of the account 'lab'" in caught.value.message
 
 
 async def test_what_is_not_there_says_where_it_was_looked_for(world: SystemWorld, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="environment variable NOBODY"):
-        await resolve({"key": {"env": "NOBODY"}}, world, "lab")
+        await resolve({"key": {"env": "NOBODY"}}, world, "the account 'lab'")
     with pytest.raises(NotFound, match="which does not exist"):
-        await resolve({"key": {"file": str(tmp_path / "none")}}, world, "lab")
+        await resolve({"key": {"file": str(tmp_path / "none")}}, world, "the account 'lab'")
     os.mkfifo(tmp_path / "pipe", 0o600)
     with pytest.raises(InvalidInput, match="no regular file"):
-        await resolve({"key": {"file": str(tmp_path / "pipe")}}, world, "lab")
+        await resolve({"key": {"file": str(tmp_path / "pipe")}}, world, "the account 'lab'")
 
 
 async def test_only_a_mapping_with_that_one_key_is_a_reference(world: SystemWorld) -> None:
     plain = {"a": {"env": {"PATH": "/bin"}}, "b": {"file": "x", "mode": 1}, "c": ["env"], "d": 3}
-    assert await resolve(plain, world, "lab") == plain
-    nested = await resolve({"a": [{"b": {"env": "LAB_KEY"}}]}, world, "lab")
+    assert await resolve(plain, world, "the account 'lab'") == plain
+    nested = await resolve({"a": [{"b": {"env": "LAB_KEY"}}]}, world, "the account 'lab'")
     assert nested == {"a": [{"b": "AK-12345678"}]}
 
 

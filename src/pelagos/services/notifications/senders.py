@@ -81,7 +81,7 @@ class _Webhook:
         import httpx2  # a third of a second's import that most programs do without
 
         sink = self._sink
-        given = await resolve({"secret": sink.secret, "headers": sink.headers}, self._world, f"sink {sink.name}")
+        given = await resolve({"secret": sink.secret, "headers": sink.headers}, self._world, f"the sink {sink.name!r}")
         body = msgspec.json.encode(notification)
         headers: Mapping[str, str] = {
             **given["headers"],
@@ -136,7 +136,7 @@ class _Email:
 
     async def send(self, notification: Notification) -> None:
         sink = self._sink
-        given = await resolve({"password": sink.password}, self._world, f"sink {sink.name}")
+        given = await resolve({"password": sink.password}, self._world, f"the sink {sink.name!r}")
         await self._world.run_blocking(_send_email, sink, given["password"], notification)
 
 
