@@ -14,10 +14,11 @@ INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt PIP_BU
 	$(BIN)/python -m pip install --quiet -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format type docs bench simulate serve dist constraints clean
+.PHONY: help demo test lint format type docs bench simulate serve dist constraints clean testbed-docker \
+	testbed-docker-down
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  PYTHON=python3.12 chooses the interpreter (3.11 or newer), VENV=folder the place of the environment,"
 	@echo "  PYTEST_ARGS='-k lease' the tests, SEEDS=1000 the seeds of the simulation."
@@ -52,6 +53,12 @@ bench: $(VENV)/.dev ## measure what the numbers of docs/performance.md say
 
 simulate: $(VENV)/.dev ## run SEEDS seeds of the simulation
 	$(BIN)/python -m pelagos.simulation --seeds $(SEEDS)
+
+testbed-docker: ## start a Docker engine (podman) and a registry for tests; installs them where absent, as root
+	@testbeds/docker/testbed up
+
+testbed-docker-down: ## stop them, and remove all that was theirs
+	@testbeds/docker/testbed down
 
 serve: $(VENV)/.core ## run all services and the HTTP API, and keep alive what is to be kept alive
 	$(BIN)/pelagos serve

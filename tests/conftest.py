@@ -16,6 +16,8 @@ ABSENT_SERVICE = (
     "no RabbitMQ server answers",
     "aio-pika is not installed",
     "moto is not installed",
+    "no Docker engine answers",
+    "the docker SDK is not installed",
 )
 """How the reason of a skip begins when the service that the test needs is not there."""
 

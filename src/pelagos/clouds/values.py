@@ -75,6 +75,10 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Servers of one group (an infrastructure's id) find one another by host name where the cloud can do that."""
     user_data: str = ""
     """A cloud-config document, a ``#!`` script, or nothing."""
+    env: dict[str, str] = {}
+    """Environment of a container's command. Clouds of machines have no use for it."""
+    command: tuple[str, ...] = ()
+    """What a container runs, in place of its image's own command; as ``env``."""
     metadata: dict[str, str] = {}
     options: dict[str, Any] = {}
     parts: dict[str, str] = {}

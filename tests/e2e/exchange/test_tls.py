@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
-import ipaddress
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,43 +11,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from pelagos.exchange import Envelope, Performative, Receiver
 from pelagos.exchange.amqp import AmqpConfig
 from pelagos.model import SystemWorld
 from pelagos.model.errors import Unavailable
 from support.brokers import skip_without_broker, throw_away_system
+from support.certificates import self_signed
 from support.inbox import Inbox, ack
 
 pytestmark = [pytest.mark.anyio, pytest.mark.amqp, pytest.mark.e2e]
-
-
-def _certificate(folder: Path, name: str) -> tuple[str, str]:
-    """A self-signed certificate for this host, and its key, as files."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    certificate_file, key_file = folder / f"{name}.pem", folder / f"{name}.key"
-    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return str(certificate_file), str(key_file)
 
 
 @contextlib.asynccontextmanager
@@ -88,7 +59,7 @@ async def _round_trip(url: str, system: str, **settings: Any) -> None:
 
 async def test_certificates_are_checked_at_both_ends(tmp_path: Path) -> None:
     plain = skip_without_broker()
-    server_files, client_files = _certificate(tmp_path, "server"), _certificate(tmp_path, "client")
+    server_files, client_files = self_signed(tmp_path, "server"), self_signed(tmp_path, "client")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_files[0])
     context.load_cert_chain(*server_files)
     context.verify_mode = ssl.CERT_REQUIRED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -91,6 +92,8 @@ class Renderer:
             hostname=hostname_of(node, instance.row.ordinal),
             group=row.id,
             user_data=rendered.user_data,
+            env=_environment(rendered.env, node, implementation),
+            command=_words(rendered.command, node, implementation),
             metadata={"infrastructure": row.name, "node": node.name, "instance": instance.row.id, "aliases": node.name},
             options=options,
         )
@@ -120,3 +123,27 @@ class Renderer:
             cmd_allowed=self._run_command is not None,
             run_command=self._run_command,
         )
+
+
+def _environment(env: Sequence[str], node: Node, implementation: Implementation) -> dict[str, str]:
+    """``NAME=value`` each; the last of a name counts. Raises CloudRejected for what has no such form once rendered."""
+    for item in env:
+        if not item.partition("=")[0] or "=" not in item:
+            raise _unfit(f"the environment of node {node.name!r} holds {item[:80]!r}, not NAME=value", implementation)
+    return {name: value for name, _, value in (item.partition("=") for item in env)}
+
+
+def _words(command: str | Sequence[str], node: Node, implementation: Implementation) -> tuple[str, ...]:
+    """A command's words: a text is split like a shell does, and no shell runs it. Raises CloudRejected."""
+    if not isinstance(command, str):
+        return tuple(command)
+    try:
+        return tuple(shlex.split(command))
+    except ValueError as error:
+        text = f"the command of node {node.name!r} cannot be split into words: {error}"
+        raise _unfit(text, implementation) from error
+
+
+def _unfit(message: str, implementation: Implementation) -> CloudRejected:
+    advice = f"See the definition at {implementation.position}." if implementation.position else None
+    return CloudRejected(message, advice=advice)
