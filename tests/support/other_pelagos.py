@@ -41,7 +41,7 @@ def other_pelagos() -> Iterator[str]:
         def work() -> None:
             try:
                 asyncio.run(run())
-            except BaseException as error:  # noqa: BLE001 - raised again by whoever waits for the daemon
+            except BaseException as error:
                 failures.append(error)
             finally:
                 answers.set()

@@ -1,4 +1,4 @@
-"""The driver for another Pelagos passes the suites of the driver port on a real daemon, with a fault proxy before it."""
+"""The driver for another Pelagos passes the suites of the driver port on a real daemon, with a proxy before it."""
 
 from __future__ import annotations
 

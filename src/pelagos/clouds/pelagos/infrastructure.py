@@ -29,7 +29,7 @@ _SHOWN = (ServerState.ACTIVE, ServerState.REBOOT, ServerState.STOPPED, ServerSta
 
 
 def request_of(spec: ServerSpec, token: str, scope: str) -> RunRequest:
-    """The run that makes it. ``scope`` is the account's. Raises CloudRejected if the options are none of this cloud's."""
+    """The run that makes it; ``scope`` is the account's. Raises CloudRejected for options of another cloud."""
     try:
         resource = msgspec.convert(dict(spec.options), PelagosResource, strict=False)
     except msgspec.ValidationError as error:

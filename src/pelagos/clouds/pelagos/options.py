@@ -23,7 +23,7 @@ class PelagosAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     token: Secret = ""
     """Of the other daemon's home; none on its Unix socket."""
     scope: Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9]*\Z", max_length=12)] = ""
-    """Keeps apart the servers of several installations that share the other Pelagos: each of them has one of its own."""
+    """Keeps apart the servers of several installations that share the other Pelagos: each has one of its own."""
     create_timeout: Seconds = 60.0
     call_timeout: Seconds = 30.0
     build_timeout: Seconds = 1800.0
