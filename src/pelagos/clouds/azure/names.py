@@ -16,7 +16,7 @@ __all__ = ["NAME", "TOKEN", "group_and_name", "provider_id", "resource_name", "t
 
 TOKEN = "pelagos-token"  # noqa: S105 - the name of a tag
 NAME = "pelagos-name"
-_PART = re.compile(r"[\w.()-]+\Z")
+_PART = re.compile(r"(?!\.+\Z)[\w.()-]+\Z")
 _READABLE = 40
 
 

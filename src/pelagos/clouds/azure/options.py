@@ -12,7 +12,7 @@ __all__ = ["AzureAccount", "AzureAciResource", "AzureVmResource"]
 
 Secret = Annotated[str, msgspec.Meta(extra={"secret": True})]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
-Named = Annotated[str, msgspec.Meta(pattern=r"\A[\w.()-]+\Z")]
+Named = Annotated[str, msgspec.Meta(pattern=r"\A(?!\.+\Z)[\w.()-]+\Z")]
 """A resource group, network or subnet."""
 _PortText = Annotated[str, msgspec.Meta(pattern=r"\A\d{1,5}(/([Tt][Cc][Pp]|[Uu][Dd][Pp]))?\Z")]
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)] | _PortText

@@ -52,6 +52,7 @@ class PelagosDriver:
             transport=transport,
             headers={"Authorization": f"Bearer {account.token}"} if account.token else {},
             follow_redirects=False,
+            trust_env=transport is None,
             limits=httpx2.Limits(max_connections=2 * _CALLS),
         )
         self._calls = HttpCalls(http, context.account, self._said)

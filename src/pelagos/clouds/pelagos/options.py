@@ -32,9 +32,7 @@ class PelagosAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """How long after a call's deadline the other daemon may still take up a request that was on its way."""
 
     def __post_init__(self) -> None:
-        if self.endpoint.startswith("unix:///"):
-            return
-        problem = endpoint_problem(self.endpoint)
+        problem = None if self.endpoint.startswith("unix:///") else endpoint_problem(self.endpoint)
         if problem is not None:
             raise ValueError(f"{problem} or unix:///")
         if max(self.create_timeout, self.poll_interval) > self.build_timeout:
