@@ -143,6 +143,17 @@ class TestAzureVm(DriverSuite, DriverFaultSuite, SharedAccountSuite):
         assert harness.proxy.seen(method="PUT", path="/resourcegroups/[^/]+$") == []
 
     @pytest.mark.anyio
+    async def test_a_group_that_is_deleted_meanwhile_is_made_again(
+        self, driver: CloudDriver, harness: VmHarness
+    ) -> None:
+        await create(driver, harness.spec("one"), "token-one")
+        harness.cloud.groups.clear()
+        with pytest.raises(CloudBusy, match="ResourceGroupNotFound"):
+            await create(driver, harness.spec("two"), "token-two")
+        await create(driver, harness.spec("two"), "token-two")
+        assert list(harness.cloud.groups) == [GROUP.lower()]
+
+    @pytest.mark.anyio
     async def test_listings_of_several_pages(self, driver: CloudDriver, harness: VmHarness) -> None:
         for number in range(5):
             await create(driver, harness.spec(f"m{number}"), f"token-{number}")

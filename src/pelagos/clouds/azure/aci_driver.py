@@ -116,7 +116,7 @@ class AzureAciDriver(ForeignReader):
                     not_found=CloudRejected,
                     body=body,
                 )
-            except CloudRejected:
+            except (CloudBusy, CloudRejected):
                 self._arm.forget_group(group)
                 raise
         else:

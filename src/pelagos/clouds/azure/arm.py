@@ -239,6 +239,9 @@ class Arm:
                 return CloudBusy(f"{what}: {said}")
             if word == "propertychangenotallowed":
                 return CloudRejected(f"{what}: {said}")
+            if word == "resourcegroupnotfound" and not_found is CloudRejected:
+                # It was there a moment ago, or was made just now and is not known everywhere.
+                return CloudBusy(f"{what}: {said}")
         return http_failure(status, said, answer.headers, effect=effect, what=what, not_found=not_found)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pelagos.clouds.azure.arm import Arm
 from pelagos.clouds.azure.names import NAME, group_and_name, provider_id, resource_name, tags, token_of
-from pelagos.clouds.errors import CloudRejected, ServerNotFound
+from pelagos.clouds.errors import CloudBusy, CloudRejected, ServerNotFound
 from pelagos.clouds.values import CloudPart, PartKind, PartSpec
 from pelagos.model.world import World
 
@@ -63,7 +63,7 @@ class Networks:
                     },
                 },
             )
-        except CloudRejected:
+        except (CloudBusy, CloudRejected):
             self._arm.forget_group(group)
             raise
         return self._part(made)

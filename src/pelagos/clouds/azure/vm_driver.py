@@ -121,7 +121,7 @@ class AzureVmDriver(ForeignReader):
             there = await self._arm.get(what, _path(made), _COMPUTE, end - self._world.monotonic())
             if token_of(there) != token:
                 raise CloudBusy(f"Azure has a machine {made} that is not this one", advice="Delete it.") from None
-        except CloudRejected:
+        except (CloudBusy, CloudRejected):
             self._arm.forget_group(group)
             raise
         return CloudServer(provider_id=made, name=spec.name, state=ServerState.BUILD, token=token)

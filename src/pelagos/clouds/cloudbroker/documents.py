@@ -63,7 +63,8 @@ def instance(spec: ServerSpec, token: str) -> bytes:
         values["cloud_init"] = base64.b64encode(spec.user_data.encode()).decode()
     root = ElementTree.Element("instance")
     _fill(root, values)
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return text
 
 
 def parse(content: bytes) -> ElementTree.Element | None:
