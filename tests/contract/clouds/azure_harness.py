@@ -49,6 +49,8 @@ class SignedIn(AzurePlugin):
 
 class AzureHarness(ProxiedHarness):
     patience = 5.0
+    deadline = 10.0
+    """Of one call, in seconds."""
 
     def __init__(self, plugin: AzurePlugin, listing: str, cloud: TinyArm, proxy: FaultProxy, home: Path) -> None:
         one = f"{listing}/[^/]+$"
@@ -75,11 +77,11 @@ class AzureHarness(ProxiedHarness):
             "client_secret": SECRET,
             "subscription_id": SUBSCRIPTION,
             "endpoint": self.proxy.url,
-            "create_timeout": 1.5,
-            "call_timeout": 1.5,
+            "create_timeout": self.deadline,
+            "call_timeout": self.deadline,
             "build_timeout": 20.0,
             "poll_interval": 1.0,
-            "settle": 0.5,
+            "settle": 0.3,
             **options,
         }
         return await self.plugin.open(DriverContext(account="azure", world=self.world, home=self._home, options=given))

@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("azure.identity", reason="the Azure SDK is not installed")
 
 from contract.clouds.azure_harness import AzureHarness
-from contract.clouds.driver_suite import DriverFaultSuite, DriverSuite, SharedAccountSuite, create, limit, reach
+from contract.clouds.driver_suite import DriverSuite, SharedAccountSuite, create, limit, reach
+from contract.clouds.proxy_injector import ProxiedFaultSuite
 from pelagos.clouds import CloudDriver, CloudRejected, PartsDriver, ServerSpec
 from pelagos.clouds.azure import ACI
 from pelagos.model.states import ServerState
@@ -53,15 +54,28 @@ class AciHarness(AzureHarness):
         return f"{GROUP.lower()}/theirs"
 
 
-class TestAzureAci(DriverSuite, DriverFaultSuite, SharedAccountSuite):
-    """All of the suites, unchanged."""
+class AciScene:
+    """Gives the harness to a class of tests."""
+
+    deadline = 10.0
 
     @pytest.fixture
     async def harness(self, tmp_path: Path) -> AsyncIterator[AciHarness]:
         async with serving(TinyArm()) as cloud, fault_proxy(cloud.url) as proxy:
             harness = AciHarness(cloud, proxy, tmp_path)
+            harness.deadline = self.deadline
             yield harness
             harness.world.close()
+
+
+class TestAzureAciWithFaults(AciScene, ProxiedFaultSuite):
+    """The suite of faults, unchanged."""
+
+    deadline = 1.0
+
+
+class TestAzureAci(AciScene, DriverSuite, SharedAccountSuite):
+    """The suites, unchanged, and what is special here."""
 
     @pytest.mark.anyio
     async def test_a_public_container(self, driver: CloudDriver, harness: AciHarness) -> None:

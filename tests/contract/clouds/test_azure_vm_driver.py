@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip("azure.identity", reason="the Azure SDK is not installed")
 
 from contract.clouds.azure_harness import SECRET, AzureHarness
-from contract.clouds.driver_suite import DriverFaultSuite, DriverSuite, SharedAccountSuite, create, gone, limit, reach
+from contract.clouds.driver_suite import DriverSuite, SharedAccountSuite, create, gone, limit, reach
+from contract.clouds.proxy_injector import ProxiedFaultSuite
 from pelagos.clouds import (
     CloudAuthFailed,
     CloudBusy,
@@ -76,15 +77,28 @@ class VmHarness(AzureHarness):
         return f"{GROUP.lower()}/theirs"
 
 
-class TestAzureVm(DriverSuite, DriverFaultSuite, SharedAccountSuite):
-    """All of the suites, unchanged."""
+class VmScene:
+    """Gives the harness to a class of tests."""
+
+    deadline = 10.0
 
     @pytest.fixture
     async def harness(self, tmp_path: Path) -> AsyncIterator[VmHarness]:
         async with serving(TinyArm()) as cloud, fault_proxy(cloud.url) as proxy:
             harness = VmHarness(cloud, proxy, tmp_path)
+            harness.deadline = self.deadline
             yield harness
             harness.world.close()
+
+
+class TestAzureVmWithFaults(VmScene, ProxiedFaultSuite):
+    """The suite of faults, unchanged."""
+
+    deadline = 1.0
+
+
+class TestAzureVm(VmScene, DriverSuite, SharedAccountSuite):
+    """The suites, unchanged, and what is special here."""
 
     @pytest.mark.anyio
     async def test_a_machine_with_all_that_is_its_own_goes_without_a_trace(

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from contract.clouds.driver_suite import DriverFaultSuite, DriverSuite, SharedAccountSuite, create, limit
-from contract.clouds.proxy_injector import ProxiedHarness
+from contract.clouds.driver_suite import DriverSuite, SharedAccountSuite, create, limit
+from contract.clouds.proxy_injector import ProxiedFaultSuite, ProxiedHarness
 from pelagos.clouds import (
     Catalogue,
     CloudAuthFailed,
@@ -40,6 +40,8 @@ REQUESTS = {
 
 class BrokerHarness(ProxiedHarness):
     patience = 5.0
+    deadline = 10.0
+    """Of one call, in seconds."""
 
     def __init__(self, cloud: TinyBroker, proxy: FaultProxy, home: Path) -> None:
         self.cloud = cloud
@@ -52,11 +54,11 @@ class BrokerHarness(ProxiedHarness):
             "email": "me@example.org",
             "password": PASSWORD,
             "endpoint": self.proxy.url,
-            "create_timeout": 1.5,
-            "call_timeout": 1.5,
+            "create_timeout": self.deadline,
+            "call_timeout": self.deadline,
             "build_timeout": 20.0,
             "poll_interval": 1.0,
-            "settle": 0.5,
+            "settle": 0.3,
             **options,
         }
         return await DRIVER.open(DriverContext(account="broker", world=self.world, home=self._home, options=given))
@@ -72,15 +74,28 @@ class BrokerHarness(ProxiedHarness):
         return self.cloud.add(name="theirs")
 
 
-class TestCloudBroker(DriverSuite, DriverFaultSuite, SharedAccountSuite):
-    """All of the suites, unchanged."""
+class BrokerScene:
+    """Gives the harness to a class of tests."""
+
+    deadline = 10.0
 
     @pytest.fixture
     async def harness(self, tmp_path: Path) -> AsyncIterator[BrokerHarness]:
         async with serving(TinyBroker()) as cloud, fault_proxy(cloud.url) as proxy:
             harness = BrokerHarness(cloud, proxy, tmp_path)
+            harness.deadline = self.deadline
             yield harness
             harness.world.close()
+
+
+class TestCloudBrokerWithFaults(BrokerScene, ProxiedFaultSuite):
+    """The suite of faults, unchanged."""
+
+    deadline = 1.0
+
+
+class TestCloudBroker(BrokerScene, DriverSuite, SharedAccountSuite):
+    """The suites, unchanged, and what is special here."""
 
     @pytest.mark.anyio
     async def test_what_is_asked_for(self, driver: CloudDriver, harness: BrokerHarness) -> None:

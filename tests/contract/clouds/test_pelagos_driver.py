@@ -12,8 +12,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from contract.clouds.driver_suite import DriverFaultSuite, DriverSuite, SharedAccountSuite, create, limit, reach
-from contract.clouds.proxy_injector import ProxiedHarness
+from contract.clouds.driver_suite import DriverSuite, SharedAccountSuite, create, limit, reach
+from contract.clouds.proxy_injector import ProxiedFaultSuite, ProxiedHarness
 from pelagos.clients import connect
 from pelagos.clouds import CloudDriver, CloudRejected, DriverContext, ServerSpec
 from pelagos.clouds.pelagos import DRIVER
@@ -44,6 +44,8 @@ def daemon() -> Iterator[str]:
 
 class PelagosHarness(ProxiedHarness):
     patience = 20.0
+    deadline = 10.0
+    """Of one call, in seconds."""
 
     def __init__(self, daemon: str, proxy: FaultProxy, home: Path) -> None:
         super().__init__(proxy, REQUESTS, late_by=1.2)
@@ -56,11 +58,11 @@ class PelagosHarness(ProxiedHarness):
         given = {
             "endpoint": self.proxy.url,
             "scope": self.scope,
-            "create_timeout": 2.0,
-            "call_timeout": 2.0,
+            "create_timeout": self.deadline,
+            "call_timeout": self.deadline,
             "build_timeout": 20.0,
             "poll_interval": 1.0,
-            "settle": 0.5,
+            "settle": 0.3,
             **options,
         }
         return await DRIVER.open(DriverContext(account="other", world=self.world, home=self._home, options=given))
@@ -89,16 +91,29 @@ class PelagosHarness(ProxiedHarness):
                 await asyncio.sleep(0.05)
 
 
-class TestPelagos(DriverSuite, DriverFaultSuite, SharedAccountSuite):
-    """All of the suites, unchanged."""
+class PelagosScene:
+    """Gives the harness to a class of tests."""
+
+    deadline = 10.0
 
     @pytest.fixture
     async def harness(self, daemon: str, tmp_path: Path) -> AsyncIterator[PelagosHarness]:
         with tempfile.TemporaryDirectory(prefix="proxy-") as short:
             async with fault_proxy(daemon, listen=Path(short) / "p.sock") as proxy:
                 harness = PelagosHarness(daemon, proxy, tmp_path)
+                harness.deadline = self.deadline
                 yield harness
                 harness.world.close()
+
+
+class TestPelagosWithFaults(PelagosScene, ProxiedFaultSuite):
+    """The suite of faults, unchanged."""
+
+    deadline = 1.0
+
+
+class TestPelagos(PelagosScene, DriverSuite, SharedAccountSuite):
+    """The suites, unchanged, and what is special here."""
 
     @pytest.mark.anyio
     async def test_what_the_other_side_finds_wrong_is_told(self, driver: CloudDriver, harness: PelagosHarness) -> None:
@@ -106,6 +121,16 @@ class TestPelagos(DriverSuite, DriverFaultSuite, SharedAccountSuite):
             await create(driver, harness.bad_spec("one"), "token-one")
         with pytest.raises(CloudRejected, match="no-such-cloud"):
             await create(driver, harness.spec("one", type="no-such-cloud"), "token-one")
+
+    @pytest.mark.anyio
+    async def test_a_server_that_is_not_made_yet_is_no_infrastructure_that_is_gone(
+        self, driver: CloudDriver, harness: PelagosHarness
+    ) -> None:
+        made = await create(driver, harness.spec("one"), "token-one")
+        await reach(driver, harness, "token-one", ServerState.ACTIVE)
+        harness.proxy.fail("error_before", request_where(method="GET", path="^/servers/"), status=404)
+        found = await driver.get_server(made.provider_id, timeout=limit(driver))
+        assert (found.provider_id, found.state, found.addresses) == (made.provider_id, ServerState.UNKNOWN, ())
 
     @pytest.mark.anyio
     async def test_user_data_arrives_as_it_was_written(self, driver: CloudDriver, harness: PelagosHarness) -> None:

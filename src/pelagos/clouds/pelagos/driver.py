@@ -100,13 +100,14 @@ class PelagosDriver:
         status = await self._read("get server", f"{_path(provider_id)}/status", StatusView, timeout)
         if status.id != provider_id:
             raise ServerNotFound(f"no infrastructure has the id {provider_id}")
+        ids = [instance.server_id for node in status.nodes.values() for instance in node.instances.values()]
         servers = []
-        for node in status.nodes.values():
-            for instance in node.instances.values():
-                if instance.server_id:
-                    left = max(timeout - (self._world.monotonic() - began), 0.001)
-                    path = f"/servers/{quote(instance.server_id, safe='')}"
-                    servers.append(await self._read("get server", path, ServerView, left))
+        for id_ in filter(None, ids):
+            left = max(timeout - (self._world.monotonic() - began), 0.001)
+            try:
+                servers.append(await self._read("get server", f"/servers/{quote(id_, safe='')}", ServerView, left))
+            except ServerNotFound:
+                continue  # not made yet, or gone already: the infrastructure is there all the same
         return server_of(status.id, status.name, status.state, servers, scope=self._scope)
 
     async def find_by_token(self, token: str, *, timeout: float) -> CloudServer | None:
