@@ -16,6 +16,7 @@ ABSENT_SERVICE = (
     "no RabbitMQ server answers",
     "aio-pika is not installed",
     "moto is not installed",
+    "the Azure SDK is not installed",
     "no Docker engine answers",
     "the docker SDK is not installed",
 )

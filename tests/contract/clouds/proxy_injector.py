@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
-from contract.clouds.driver_suite import DriverHarness, FaultInjector
+import pytest
+
+from contract.clouds.driver_suite import DriverFaultSuite, DriverHarness, FaultInjector
+from pelagos.clouds import CloudDriver
 from pelagos.testing import FaultProxy, ProxyFault
 from pelagos.testing.http_requests import Match
 
-__all__ = ["ProxiedHarness", "ProxyInjector"]
+__all__ = ["ProxiedFaultSuite", "ProxiedHarness", "ProxyInjector"]
 
 FAULTS = {
     "unreachable": ProxyFault.UNAVAILABLE,
@@ -62,3 +65,16 @@ class ProxiedHarness(DriverHarness):
         if seconds <= 0.01:
             async with asyncio.timeout(60):
                 await self.proxy.arrival(self._create)
+
+
+class ProxiedFaultSuite(DriverFaultSuite):
+    """The faults alone, for a class whose harness has short deadlines: a lost reply is noticed only then."""
+
+    @pytest.fixture
+    async def driver(self, harness: DriverHarness) -> AsyncIterator[CloudDriver]:
+        driver = await harness.open()
+        try:
+            yield driver
+        finally:
+            await driver.close()
+            await harness.clean()
