@@ -14,12 +14,13 @@ import msgspec
 from pelagos.clouds.errors import ServerNotFound
 from pelagos.model.errors import Conflict
 from pelagos.services.infrastructure.messages import Protect
-from pelagos.simulation.describing import varied
+from pelagos.simulation.changing import carry_out
+from pelagos.simulation.describing import adorned, changed, varied
 from pelagos.simulation.story import REFUSALS, Story
 from pelagos.simulation.universe import Incarnation, Violated
 from pelagos.wire.infrastructures import AdoptRequest, ProtectRequest, RunRequest
 
-__all__ = ["adopt", "autoscale", "protect"]
+__all__ = ["adopt", "autoscale", "change", "protect"]
 
 _ACTIONS = ("restart", "replace", "keep")
 _GOAL = 10.0
@@ -40,6 +41,49 @@ async def protect(story: Story) -> None:
             universe.note(f"refused: {error}")
         await story.wait(0.0, rng.choice((0.5, 20.0, 60.0)))
     await _free_all(story, by)
+
+
+async def change(story: Story) -> None:
+    """What is protected and what healing keeps or restarts, while descriptions change, supersede each other, and are
+    saved as plans."""
+    rng, universe = story.rng, story.universe
+    story.description = adorned(rng, story.description)
+    _set_policies(story)
+    by = await universe.incarnate(serves=rng.random() < 0.4)
+    await story.ended(await story.up(by))
+    for _ in range(rng.randint(3, 7)):
+        if not by.alive:
+            by = await universe.incarnate(serves=rng.random() < 0.7)
+        try:
+            await _one_change(story, by)
+        except REFUSALS as error:
+            universe.note(f"refused: {error}")
+        await story.wait(0.0, rng.choice((0.5, 20.0, 60.0)))
+    await _free_all(story, by)
+
+
+async def _one_change(story: Story, by: Incarnation) -> None:
+    rng = story.rng
+    match rng.choice(("change", "change", "supersede", "plan", "plan", "replace", "trial", "trial")):
+        case "change":
+            story.description = changed(rng, story.description)
+            await story.up(by)
+        case "supersede":
+            for _ in range(2):
+                story.description = changed(rng, story.description)
+                await story.up(by)
+                await story.wait(0.0, 10.0)
+        case "plan":
+            story.description = changed(rng, story.description)
+            plan = await story.plan(by)
+            if rng.random() < 0.5:
+                await _one_trial(story, by)
+            if by.alive:
+                await carry_out(story, by, plan)
+        case "replace":
+            await story.up(by, replace=(rng.choice(story.description.nodes).name,))
+        case _:
+            await _one_trial(story, by)
 
 
 def _set_policies(story: Story) -> None:
