@@ -14,6 +14,7 @@ import msgspec
 from pelagos.clouds.errors import ServerNotFound
 from pelagos.model.errors import Conflict
 from pelagos.services.infrastructure.messages import Protect
+from pelagos.services.infrastructure.values import CompiledInfrastructure
 from pelagos.simulation.changing import carry_out
 from pelagos.simulation.describing import adorned, changed, varied
 from pelagos.simulation.story import REFUSALS, Story
@@ -149,16 +150,28 @@ async def _free_all(story: Story, by: Incarnation) -> None:
     open_run = "SELECT id FROM runs WHERE finished_at IS NULL"
     await universe.until("no run is at work", lambda: not universe.query(open_run), 3000.0)
     protected = "SELECT DISTINCT node FROM instances WHERE protected AND deleted_at IS NULL"
-    for _ in range(5):
+    for _ in range(10):
+        if _protects(story):
+            try:
+                await story.ended(await story.up(by))
+            except REFUSALS as error:
+                universe.note(f"refused: {error}")
         for (node,) in universe.query(protected):
             try:
                 await _protect(story, by, node, on=False)
             except REFUSALS as error:
                 universe.note(f"refused: {error}")
-        if not universe.query(protected):
+        if not universe.query(protected) and not _protects(story):
             return
         await story.wait(1.0, 5.0)
     raise Violated(f"protections cannot be lifted: {universe.query(protected)}")
+
+
+def _protects(story: Story) -> bool:
+    """Whether what is wanted says that instances are protected as soon as they are ready."""
+    rows = story.universe.query("SELECT compiled_blob FROM infrastructures WHERE deleted_at IS NULL")
+    wanted = [msgspec.msgpack.decode(row[0], type=CompiledInfrastructure) for row in rows]
+    return any(node.policy.protect for compiled in wanted for node in compiled.nodes)
 
 
 async def adopt(story: Story) -> None:
