@@ -160,6 +160,8 @@ class OperationsEngine:
     ) -> list[OperationRecord]:
         """Journal adoptions; see :func:`pelagos.operations.journal.submit_adoptions`. Raises NotFound (account) and
         Unsupported (its driver cannot adopt) too."""
+        for request in requests:
+            self._pool.know(request.account, request.spec.account)
         for name in dict.fromkeys(request.account for request in requests):
             if not isinstance((await (await self._worker(name)).cloud()).driver, ServerAdopter):
                 raise Unsupported(

@@ -12,7 +12,7 @@ from pelagos.simulation.story import REFUSALS, Story
 from pelagos.simulation.universe import Died, Incarnation, Violated
 from pelagos.wire.infrastructures import SavedPlan
 
-__all__ = ["fails", "plans", "reconfigure", "supersede"]
+__all__ = ["carry_out", "fails", "plans", "reconfigure", "supersede"]
 
 
 async def reconfigure(story: Story) -> None:
@@ -146,12 +146,13 @@ async def plans(story: Story) -> None:
         if meanwhile:
             await _misfortune(story, by)
             by = await _with_somebody(story, by)
-        await _carry_out(story, by, plan)
+        await carry_out(story, by, plan)
         by = await _with_somebody(story, by)
     await _shown(story)
 
 
-async def _carry_out(story: Story, by: Incarnation, plan: SavedPlan) -> None:
+async def carry_out(story: Story, by: Incarnation, plan: SavedPlan) -> None:
+    """Carry out a saved plan, whoever dies. Raises Violated if more was done than it says, or less with success."""
     universe = story.universe
     before = {row[0]: row[1] for row in universe.query("SELECT id, node FROM instances WHERE deleted_at IS NULL")}
     request = story.request()

@@ -14,12 +14,14 @@ import msgspec
 from pelagos.clouds.errors import ServerNotFound
 from pelagos.model.errors import Conflict
 from pelagos.services.infrastructure.messages import Protect
-from pelagos.simulation.describing import varied
+from pelagos.services.infrastructure.values import CompiledInfrastructure
+from pelagos.simulation.changing import carry_out
+from pelagos.simulation.describing import adorned, changed, varied
 from pelagos.simulation.story import REFUSALS, Story
 from pelagos.simulation.universe import Incarnation, Violated
 from pelagos.wire.infrastructures import AdoptRequest, ProtectRequest, RunRequest
 
-__all__ = ["adopt", "autoscale", "protect"]
+__all__ = ["adopt", "autoscale", "change", "protect"]
 
 _ACTIONS = ("restart", "replace", "keep")
 _GOAL = 10.0
@@ -40,6 +42,49 @@ async def protect(story: Story) -> None:
             universe.note(f"refused: {error}")
         await story.wait(0.0, rng.choice((0.5, 20.0, 60.0)))
     await _free_all(story, by)
+
+
+async def change(story: Story) -> None:
+    """What is protected and what healing keeps or restarts, while descriptions change, supersede each other, and are
+    saved as plans."""
+    rng, universe = story.rng, story.universe
+    story.description = adorned(rng, story.description)
+    _set_policies(story)
+    by = await universe.incarnate(serves=rng.random() < 0.4)
+    await story.ended(await story.up(by))
+    for _ in range(rng.randint(3, 7)):
+        if not by.alive:
+            by = await universe.incarnate(serves=rng.random() < 0.7)
+        try:
+            await _one_change(story, by)
+        except REFUSALS as error:
+            universe.note(f"refused: {error}")
+        await story.wait(0.0, rng.choice((0.5, 20.0, 60.0)))
+    await _free_all(story, by)
+
+
+async def _one_change(story: Story, by: Incarnation) -> None:
+    rng = story.rng
+    match rng.choice(("change", "change", "supersede", "plan", "plan", "replace", "trial", "trial")):
+        case "change":
+            story.description = changed(rng, story.description)
+            await story.up(by)
+        case "supersede":
+            for _ in range(2):
+                story.description = changed(rng, story.description)
+                await story.up(by)
+                await story.wait(0.0, 10.0)
+        case "plan":
+            story.description = changed(rng, story.description)
+            plan = await story.plan(by)
+            if rng.random() < 0.5:
+                await _one_trial(story, by)
+            if by.alive:
+                await carry_out(story, by, plan)
+        case "replace":
+            await story.up(by, replace=(rng.choice(story.description.nodes).name,))
+        case _:
+            await _one_trial(story, by)
 
 
 def _set_policies(story: Story) -> None:
@@ -105,16 +150,28 @@ async def _free_all(story: Story, by: Incarnation) -> None:
     open_run = "SELECT id FROM runs WHERE finished_at IS NULL"
     await universe.until("no run is at work", lambda: not universe.query(open_run), 3000.0)
     protected = "SELECT DISTINCT node FROM instances WHERE protected AND deleted_at IS NULL"
-    for _ in range(5):
+    for _ in range(10):
+        if _protects(story):
+            try:
+                await story.ended(await story.up(by))
+            except REFUSALS as error:
+                universe.note(f"refused: {error}")
         for (node,) in universe.query(protected):
             try:
                 await _protect(story, by, node, on=False)
             except REFUSALS as error:
                 universe.note(f"refused: {error}")
-        if not universe.query(protected):
+        if not universe.query(protected) and not _protects(story):
             return
         await story.wait(1.0, 5.0)
     raise Violated(f"protections cannot be lifted: {universe.query(protected)}")
+
+
+def _protects(story: Story) -> bool:
+    """Whether what is wanted says that instances are protected as soon as they are ready."""
+    rows = story.universe.query("SELECT compiled_blob FROM infrastructures WHERE deleted_at IS NULL")
+    wanted = [msgspec.msgpack.decode(row[0], type=CompiledInfrastructure) for row in rows]
+    return any(node.policy.protect for compiled in wanted for node in compiled.nodes)
 
 
 async def adopt(story: Story) -> None:

@@ -438,6 +438,8 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("plans", plans),
         Scenario("protect", keeping.protect),
         Scenario("protect-in-faults", keeping.protect, faults=FEW_FAULTS),
+        Scenario("kept", keeping.change),
+        Scenario("kept-in-faults", keeping.change, faults=FEW_FAULTS),
         Scenario("adopt", keeping.adopt, faults=FEW_FAULTS, most=3),
         Scenario("autoscale", keeping.autoscale, most=2),
         Scenario("faults", _faults, faults=MANY_FAULTS),

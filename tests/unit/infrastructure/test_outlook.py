@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pelagos.model.states import InstanceState
+from pelagos.model.states import InstanceState, ServerState
 from pelagos.services.infrastructure.asking import Asked
 from pelagos.services.infrastructure.made_from import Sources
 from pelagos.services.infrastructure.observed import ObservedInstance
-from pelagos.services.infrastructure.outlook import HELD, KEPT, look_ahead
+from pelagos.services.infrastructure.outlook import ADOPTED, ASKED, HELD, KEPT, PROTECTED, look_ahead
 from pelagos.services.infrastructure.plan_diff import plans_differ
-from pelagos.services.infrastructure.policies import NodePolicy
+from pelagos.services.infrastructure.policies import HealPolicy, NodePolicy
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode, Implementation
 from pelagos.wire.infrastructures import PlanAction
 
@@ -133,3 +134,38 @@ def test_plans_differ_in_what_they_do_not_in_what_they_say():
         "db: the plan says create 2, now it would be create 3",
     ]
     assert plans_differ((), (action("destroy", "c"),)) == ["web/c: the plan says nothing, now it would be destroy"]
+
+
+def test_what_is_protected_stays_and_so_do_those_who_were_told_of_it():
+    before = described(["s", "s", "s"])
+    instances, made_from = built(before)
+    instances[1] = msgspec.structs.replace(instances[1], protected=True)
+    after = described(["l", "l", "s"])
+    for wanted in ((), ("web-1",)):
+        found = look(after, instances, made_from, wanted=wanted)
+        assert found.replace.keys() == {"store-1"} and found.drifted.keys() == {"web-1"}
+        assert found.drifted["web-1"].kept == PROTECTED
+    assert not look(before, instances, made_from, wanted=("web-1",)).drifted, "it is as described"
+
+
+def test_what_was_adopted_stays_until_it_is_named():
+    before = described(["s"], names=("web",))
+    (instance,), made_from = built(before)
+    adopted = msgspec.structs.replace(instance, adopted=True, source="")
+    assert not look(before, [adopted], made_from).drifted
+    after = described(["l"], names=("web",))
+    found = look(after, [adopted], made_from)
+    assert not found.replace and found.drifted["web-1"].kept == ADOPTED
+    assert look(after, [adopted], made_from, wanted=("web-1",)).replace["web-1"].reason == ASKED
+
+
+@pytest.mark.parametrize("action", ["keep", "restart", "replace"])
+def test_how_an_instance_is_and_what_it_is_made_from_are_two_questions(action):
+    policies = {"web": NodePolicy(heal=HealPolicy(shutdown=action))}
+    before = described(["s"], policies, names=("web",))
+    (instance,), made_from = built(before)
+    stopped = msgspec.structs.replace(instance, state=InstanceState.SHUTDOWN, server=ServerState.STOPPED)
+    after = described(["l"], policies, names=("web",))
+    assert not look(before, [stopped], made_from).replace
+    replaced = look(after, [stopped], made_from).replace.keys()
+    assert replaced == (set() if action == "replace" else {"web-1"}), "healing replaces it in any case"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -119,6 +120,34 @@ def test_surplus_is_what_is_least_ready_then_the_youngest(observed, count):
             assert all(i.state in (InstanceState.READY, InstanceState.DESTROYING) for i in stay)
             assert all(i.created_at <= gone.created_at for i in stay if i.state is InstanceState.READY)
     assert choose_surplus(observed, count) == chosen and choose_surplus(observed[::-1], count) == chosen
+
+
+@given(OBSERVED, st.integers(0, 9), st.sampled_from(["unhealthy", "youngest", "oldest"]), st.sets(st.integers(0, 9)))
+def test_surplus_is_first_what_goes_anyway_and_never_what_is_protected(observed, count, choice, marked):
+    rows = [msgspec.structs.replace(i, protected=at in marked) for at, i in enumerate(observed)]
+    doomed = {i.id for at, i in enumerate(rows) if at + 1 in marked}
+    free = [i for i in rows if not i.protected]
+    chosen = choose_surplus(rows, count, choice, doomed)
+    assert len(chosen) == min(count, len(free)) and set(chosen) <= {i.id for i in free}
+    assert len(doomed & set(chosen)) == min(count, len([i for i in free if i.id in doomed]))
+    if choice != "unhealthy" and not doomed:
+        order = sorted((i.created_at for i in free), reverse=choice == "youngest")
+        assert [next(i.created_at for i in free if i.id == key) for key in chosen] == order[:count]
+
+
+def test_nothing_is_made_of_a_node_whose_breaker_is_open():
+    ready = [ObservedInstance(id="i", node="a", state=InstanceState.READY, created_at=0.0)]
+    actions = [(a.action, a.node, a.count) for a in plan({"a": 3, "b": 1}, ready, broken=("a",)).actions]
+    assert actions == [("keep", "a", 1), ("create", "b", 1)]
+
+
+def test_what_is_protected_beyond_the_target_is_told():
+    rows = [
+        ObservedInstance(id=f"i{at}", node="a", state=InstanceState.READY, created_at=float(at), protected=at < 2)
+        for at in range(3)
+    ]
+    actions = [(a.action, a.instances, a.reason) for a in plan({"a": 1}, rows).actions]
+    assert actions == [("destroy", ("i2",), "target is 1"), ("keep", ("i0", "i1"), "protected")]
 
 
 def test_a_description_that_moves_no_instance_is_a_change_all_the_same():

@@ -205,7 +205,12 @@ class Commanding:
             account=row.account,
             provider_id=adoption.provider_id,
             token=adoption.token,
-            spec=ServerSpec(name=adoption.name, group=maintainer.id, options=options),
+            spec=ServerSpec(
+                name=adoption.name,
+                group=maintainer.id,
+                options=options,
+                account=maintainer.renderer.account_of(row.account),
+            ),
             infrastructure_id=maintainer.id,
             instance_id=row.id,
         )

@@ -94,9 +94,13 @@ class Renderer:
             command=_words(rendered.command, node, implementation),
             metadata={"infrastructure": row.name, "node": node.name, "instance": instance.row.id, "aliases": node.name},
             options=options,
-            account=self._resources.description(instance.row.account),
+            account=self.account_of(instance.row.account),
         )
         return spec, rendered.asked
+
+    def account_of(self, name: str) -> dict[str, Any]:
+        """What an account is made of that no configuration names, to be journaled with its servers; else empty."""
+        return self._resources.description(name)
 
     def _options(self, node: Node, implementation: Implementation, rendered: Mapping[str, Any]) -> dict[str, Any]:
         if implementation.built_on:
