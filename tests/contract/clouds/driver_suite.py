@@ -79,7 +79,7 @@ class DriverHarness(abc.ABC):
         raise NotImplementedError
 
     def spec_with_parts(self, name: str) -> ServerSpec:
-        """A server that needs at least two parts, none of them kept. For :class:`PartsSuite`."""
+        """A server that needs at least two parts, a volume among them, none of them kept. For :class:`PartsSuite`."""
         raise NotImplementedError
 
     async def sleep(self, seconds: float) -> None:
@@ -622,9 +622,12 @@ class PartsSuite:
             await create_part(driver, part, f"token-{number}")
             made.append((part, await part_ready(driver, harness, f"token-{number}")))
         spec = msgspec.structs.replace(spec, parts={part.key: there.provider_id for part, there in made})
-        await create(driver, spec, "token-server")
+        server = await create(driver, spec, "token-server")
         await reach(driver, harness, "token-server", ServerState.ACTIVE)
+        # Some clouds attach volumes to what runs only.
+        await verbs.finish_server(server.provider_id, spec, timeout=limit(driver))
         volumes = [there for part, there in made if part.kind == "volume"]
+        assert volumes
         for there in volumes:
             with pytest.raises(CloudBusy):
                 await verbs.delete_part(there, timeout=limit(driver))

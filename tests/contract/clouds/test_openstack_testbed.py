@@ -11,6 +11,7 @@ import pytest
 from contract.clouds.driver_suite import (
     DriverFaultSuite,
     DriverSuite,
+    PartsSuite,
     SharedAccountSuite,
     create,
     eventually,
@@ -67,7 +68,7 @@ def cloud() -> RealCloud:
 
 
 @pytest.mark.timeout(900)
-class TestOpenStackTestbed(DriverSuite, DriverFaultSuite, SharedAccountSuite):
+class TestOpenStackTestbed(DriverSuite, DriverFaultSuite, SharedAccountSuite, PartsSuite):
     @pytest.fixture
     def harness(self, request: pytest.FixtureRequest, tmp_path: Path, cloud: RealCloud) -> Iterator[TestbedHarness]:  # type: ignore[override]
         callspec = getattr(request.node, "callspec", None)
