@@ -57,7 +57,7 @@ class Ec2Harness(ProxiedHarness):
             "create_timeout": 3.0,
             "call_timeout": 3.0,
             "build_timeout": 20.0,
-            "settle": 1.0,
+            "settle": 0.4,
             **self._options,
             **options,
         }

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from contract.clouds.driver_suite import (
+    SILENT,
     DriverFaultSuite,
     DriverSuite,
     PartsFaultSuite,
@@ -17,7 +18,7 @@ from contract.clouds.driver_suite import (
     create,
     limit,
 )
-from contract.clouds.openstack_harness import REQUESTS, SILENT, OpenStackHarness
+from contract.clouds.openstack_harness import REQUESTS, OpenStackHarness
 from pelagos.clouds import CloudDriver, CloudUncertain, CloudUnreachable, PartsDriver, ServerSpec
 from pelagos.clouds.openstack import DRIVER
 from pelagos.testing import ProxyFault

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from contract.clouds.driver_suite import (
+    SILENT,
     DriverFaultSuite,
     DriverSuite,
     PartsSuite,
@@ -19,7 +20,7 @@ from contract.clouds.driver_suite import (
     limit,
     reach,
 )
-from contract.clouds.openstack_harness import SILENT, OpenStackHarness
+from contract.clouds.openstack_harness import OpenStackHarness
 from pelagos.clouds import Catalogue, CloudBusy, CloudDriver, CloudPart, PartsDriver, ServerAdopter, ServerSpec
 from pelagos.clouds.openstack import DRIVER
 from pelagos.model.states import ServerState
