@@ -44,6 +44,16 @@ class MotoServer:
         )
         return {id_: state for id_, state in found if state != "terminated"}
 
+    def beside(self) -> dict[str, set[str]]:
+        """What there is beside instances: ids of volumes, the instances' own among them, and of addresses; names of
+        security groups other than the networks' own, and of key pairs."""
+        return {
+            "volumes": set(re.findall("<volumeId>(.*?)</volumeId>", self.ask("DescribeVolumes"))),
+            "addresses": set(re.findall("<allocationId>(.*?)</allocationId>", self.ask("DescribeAddresses"))),
+            "groups": set(re.findall("<groupName>(.*?)</groupName>", self.ask("DescribeSecurityGroups"))) - {"default"},
+            "key pairs": set(re.findall("<keyName>(.*?)</keyName>", self.ask("DescribeKeyPairs"))),
+        }
+
     def warm_up(self) -> None:
         """Its first request loads much; no test shall wait for that."""
         image = re.findall("<imageId>(.*?)</imageId>", self.ask("DescribeImages"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pelagos.clouds.openstack import OpenStackPlugin
 from pelagos.model.world import SystemWorld
 from pelagos.testing import FaultProxy, request_where
 
-__all__ = ["OpenStackHarness"]
+__all__ = ["REQUESTS", "OpenStackHarness"]
 
 REQUESTS = {
     "create": request_where(method="POST", path="/servers$"),
@@ -26,13 +27,13 @@ REQUESTS = {
     "parts": request_where(method="GET", path="/volumes/detail$"),
 }
 """By which each verb of the suite is known, as far as the proxy stands before the service."""
-SILENT = ("request_lost", "reply_lost")
-"""Faults whose tests wait for a socket's time-out."""
 
 
 class OpenStackHarness(DriverHarness):
     """The proxy stands before ``upstream``, where the services of ``paths`` are; ``resource`` gives the options of a
-    server of a flavor."""
+    server of a flavor. Silence lasts until the socket's time-out, ``socket_timeout``."""
+
+    silence = math.inf
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class OpenStackHarness(DriverHarness):
         resource: Callable[[str], dict[str, Any]],
         flavor: str,
         socket_timeout: float,
-        late_by: float = 1.5,
+        late_by: float = 1.2,
         patience: float = 5.0,
     ) -> None:
         self.patience = patience

@@ -39,13 +39,15 @@ class DockerHarness(DriverHarness):
     failing = ("sh", "-c", "exit 3")
     keeps_addresses = False
     patience = 10.0
+    silence = 2.5
+    """An engine that makes containers all the time takes a while to begin with one more."""
 
     def __init__(self, engine: str, home: Path, **options: Any) -> None:
         self.engine = engine
         self.scope = f"test-{uuid.uuid4().hex[:12]}"
         self.world = SystemWorld(threads=12)
         self._home = home
-        self._options = {"endpoint": engine, "scope": self.scope, "settle": 1.0, "stop_grace": 0, **options}
+        self._options = {"endpoint": engine, "scope": self.scope, "settle": 0.4, "stop_grace": 0, **options}
         self._foreign: list[str] = []
 
     async def open(self) -> CloudDriver:
@@ -114,7 +116,7 @@ class TestDockerDriverWithFaults(DriverFaultSuite):
     @pytest.fixture
     def harness(self, engine: str, proxy: FaultProxy, tmp_path: Path) -> Iterator[DockerHarness]:
         harness = DockerHarness(engine, tmp_path, endpoint=proxy.url, create_timeout=4.0, call_timeout=4.0)
-        harness.injector = ProxyInjector(proxy, REQUESTS)
+        harness.injector = ProxyInjector(proxy, REQUESTS, late_by=1.2)
         yield harness
         harness.close()
 

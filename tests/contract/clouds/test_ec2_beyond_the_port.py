@@ -255,6 +255,7 @@ class TestParts(Ec2Scene):
             ("volume-2", PartKind.VOLUME, True),
             ("address", PartKind.ADDRESS, False),
         ]
+        assert [part.size_gb for part in wanted] == [0, 10, 5, 0]
         assert list(driver.parts(spec)) == list(wanted)
         with pytest.raises(CloudRejected, match="volume-1"):
             await create(driver, spec, "token-early")

@@ -8,7 +8,13 @@ from typing import Any, ClassVar
 
 import pytest
 
-from contract.clouds.driver_suite import DriverFaultSuite, DriverSuite, SharedAccountSuite
+from contract.clouds.driver_suite import (
+    DriverFaultSuite,
+    DriverSuite,
+    PartsFaultSuite,
+    PartsSuite,
+    SharedAccountSuite,
+)
 from contract.clouds.proxy_injector import ProxiedHarness
 from pelagos.clouds import CloudDriver, DriverContext, DriverPlugin, ServerSpec
 from pelagos.clouds.ec2 import DRIVER
@@ -51,7 +57,7 @@ class Ec2Harness(ProxiedHarness):
             "create_timeout": 3.0,
             "call_timeout": 3.0,
             "build_timeout": 20.0,
-            "settle": 1.0,
+            "settle": 0.4,
             **self._options,
             **options,
         }
@@ -69,8 +75,7 @@ class Ec2Harness(ProxiedHarness):
         return ServerSpec(name=name, user_data="#!/bin/sh\necho hello\n", options=resource)
 
     def spec_with_parts(self, name: str) -> ServerSpec:
-        """Without volumes: they are attached when the server is finished, and until then in nobody's use."""
-        return self.spec(name, security_group={"ingress": [{"ports": 22}]}, elastic_ip=True)
+        return self.spec(name, security_group={"ingress": [{"ports": 22}]}, volumes=[{"size": 1}], elastic_ip=True)
 
     def bad_spec(self, name: str) -> ServerSpec:
         return self.spec(name, subnet_id="subnet-none-such")
@@ -95,5 +100,5 @@ class Ec2Scene:
             harness.world.close()
 
 
-class TestEc2Driver(Ec2Scene, DriverSuite, DriverFaultSuite, SharedAccountSuite):
+class TestEc2Driver(Ec2Scene, DriverSuite, DriverFaultSuite, SharedAccountSuite, PartsSuite, PartsFaultSuite):
     """All of the suites, unchanged."""

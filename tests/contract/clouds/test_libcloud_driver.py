@@ -83,7 +83,7 @@ class TestLibcloudDriver(TinyScene, DriverSuite, SharedAccountSuite):
 class TestLibcloudFaults(TinyScene, DriverFaultSuite):
     @pytest.fixture
     async def driver(self, harness: TinyHarness) -> AsyncIterator[CloudDriver]:
-        driver = await harness.open(settle=1.0)
+        driver = await harness.open(settle=0.4)
         yield driver
         await driver.close()
 

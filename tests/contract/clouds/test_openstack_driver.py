@@ -7,8 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from contract.clouds.driver_suite import DriverFaultSuite, DriverSuite, SharedAccountSuite, appear, create, limit
-from contract.clouds.openstack_harness import REQUESTS, SILENT, OpenStackHarness
+from contract.clouds.driver_suite import (
+    SILENT,
+    DriverFaultSuite,
+    DriverSuite,
+    PartsFaultSuite,
+    PartsSuite,
+    SharedAccountSuite,
+    appear,
+    create,
+    limit,
+)
+from contract.clouds.openstack_harness import REQUESTS, OpenStackHarness
 from pelagos.clouds import CloudDriver, CloudUncertain, CloudUnreachable, PartsDriver, ServerSpec
 from pelagos.clouds.openstack import DRIVER
 from pelagos.testing import ProxyFault
@@ -42,7 +52,7 @@ class EmulationHarness(OpenStackHarness):
         super().close()
 
 
-class TestOpenStackDriver(DriverSuite, DriverFaultSuite, SharedAccountSuite):
+class TestOpenStackDriver(DriverSuite, DriverFaultSuite, SharedAccountSuite, PartsSuite, PartsFaultSuite):
     @pytest.fixture
     def harness(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EmulationHarness]:  # type: ignore[override]
         callspec = getattr(request.node, "callspec", None)

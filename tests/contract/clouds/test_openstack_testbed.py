@@ -9,8 +9,10 @@ import msgspec
 import pytest
 
 from contract.clouds.driver_suite import (
+    SILENT,
     DriverFaultSuite,
     DriverSuite,
+    PartsSuite,
     SharedAccountSuite,
     create,
     eventually,
@@ -18,7 +20,7 @@ from contract.clouds.driver_suite import (
     limit,
     reach,
 )
-from contract.clouds.openstack_harness import SILENT, OpenStackHarness
+from contract.clouds.openstack_harness import OpenStackHarness
 from pelagos.clouds import Catalogue, CloudBusy, CloudDriver, CloudPart, PartsDriver, ServerAdopter, ServerSpec
 from pelagos.clouds.openstack import DRIVER
 from pelagos.model.states import ServerState
@@ -67,7 +69,7 @@ def cloud() -> RealCloud:
 
 
 @pytest.mark.timeout(900)
-class TestOpenStackTestbed(DriverSuite, DriverFaultSuite, SharedAccountSuite):
+class TestOpenStackTestbed(DriverSuite, DriverFaultSuite, SharedAccountSuite, PartsSuite):
     @pytest.fixture
     def harness(self, request: pytest.FixtureRequest, tmp_path: Path, cloud: RealCloud) -> Iterator[TestbedHarness]:  # type: ignore[override]
         callspec = getattr(request.node, "callspec", None)

@@ -35,6 +35,9 @@ NODES = """\
       image_id: ami-12c6146b
       instance_type: t3.small
       tags: {role: store}
+      volumes: [{size: 2}, {size: 1, type: gp3}]
+      elastic_ip: true
+      security_group: {ingress: [{ports: 5432}]}
     contextualisation:
       type: cloudinit
       context_template: |
@@ -98,6 +101,34 @@ class Desk:
         )
         return sorted(re.findall("<instanceType>(.*?)</instanceType>", said))
 
+    def store(self) -> str:
+        """The instance of the node `store` that runs."""
+        said = self.moto.ask(
+            "DescribeInstances",
+            **{"Filter.1.Name": "tag:role", "Filter.1.Value.1": "store"},
+            **{"Filter.2.Name": "instance-state-name", "Filter.2.Value.1": "running"},
+        )
+        (one,) = re.findall("<instanceId>(.*?)</instanceId>", said)
+        return str(one)
+
+    def assert_the_store_has_its_parts(self) -> str:
+        """Two volumes besides its root's, an address and a security group; nobody else has any. The address."""
+        store = self.store()
+        volumes = self.moto.ask(
+            "DescribeVolumes", **{"Filter.1.Name": "attachment.instance-id", "Filter.1.Value.1": store}
+        )
+        assert sorted(re.findall("<size>(.*?)</size>", volumes)) == ["1", "2", "8"]
+        said = self.moto.ask("DescribeInstances", **{"InstanceId.1": store})
+        there = self.moto.beside()
+        (group,) = there["groups"]
+        assert f"<groupName>{group}</groupName>" in said
+        assert len(there["volumes"]) == len(self.types()) + 2
+        addresses = self.moto.ask("DescribeAddresses")
+        assert re.findall("<instanceId>(.*?)</instanceId>", addresses) == [store]
+        (address,) = re.findall("<publicIp>(.*?)</publicIp>", addresses)
+        assert f"<ipAddress>{address}</ipAddress>" in said
+        return str(address)
+
 
 @pytest.fixture(scope="module")
 def moto() -> Iterator[MotoServer]:
@@ -129,25 +160,27 @@ def test_built_healed_changed_and_nothing_left(desk: Desk) -> None:
         "<key>pelagos:infrastructure</key>",
     ):
         assert text in tags
-    assert "<keyName>shop</keyName>" in desk.moto.ask("DescribeKeyPairs")
-
+    assert desk.moto.beside()["key pairs"] == {"shop"}
+    address = desk.assert_the_store_has_its_parts()
     status = json.loads(desk("status", "shop", "-o", "json").stdout)
-    store = json.dumps(status["nodes"]["store"]["instances"])
-    said = desk.moto.ask("DescribeInstances", **{"Filter.1.Name": "tag:role", "Filter.1.Value.1": "store"})
-    (address,) = re.findall("<ipAddress>([0-9.]+)</ipAddress>", said)
-    assert address in store
+    assert address in json.dumps(status["nodes"]["store"]["instances"])
+    first = desk.moto.beside()
 
     (victim, *_) = re.findall(
         "<instanceId>(.*?)</instanceId>",
         desk.moto.ask("DescribeInstances", **{"Filter.1.Name": "instance-type", "Filter.1.Value.1": "t3.micro"}),
     )
-    desk.moto.ask("TerminateInstances", **{"InstanceId.1": victim})
-    assert desk.types() == ["t3.micro", "t3.small"]
+    victims = {victim, desk.store()}
+    for one in victims:
+        desk.moto.ask("TerminateInstances", **{"InstanceId.1": one})
+    assert desk.types() == ["t3.micro"]
     healed = desk("maintain", "shop", "--once")
     assert healed.returncode in (0, 3), healed.stderr
     assert desk.types() == ["t3.micro", "t3.micro", "t3.small"]
-    assert victim not in desk.moto.instances()
+    assert not victims & set(desk.moto.instances())
     assert desk("maintain", "shop", "--once").returncode == 0
+    desk.assert_the_store_has_its_parts()
+    assert not first["addresses"] & desk.moto.beside()["addresses"], "the parts went with their server"
 
     grown = desk("scale", "shop", "web", "3")
     assert grown.returncode == 0, grown.stderr
@@ -156,8 +189,7 @@ def test_built_healed_changed_and_nothing_left(desk: Desk) -> None:
     down = desk("down", "shop", "--yes")
     assert (down.returncode, down.stdout) == (0, "shop is gone.\n"), down.stderr
     assert desk.moto.instances() == {}
-    assert "<volumeId>" not in desk.moto.ask("DescribeVolumes")
-    assert "<keyName>shop</keyName>" not in desk.moto.ask("DescribeKeyPairs")
+    assert desk.moto.beside() == {"volumes": set(), "addresses": set(), "groups": set(), "key pairs": set()}
     for one in (built, healed, grown, down):
         assert "very-secret-indeed" not in one.stdout + one.stderr
 

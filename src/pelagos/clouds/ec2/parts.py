@@ -64,8 +64,16 @@ def parts_of(spec: ServerSpec, resource: Ec2Resource) -> list[PartSpec]:
             "availability_zone": resource.availability_zone,
         }
         key = f"{VOLUME}-{number}"
-        name = f"{spec.name}-{key}"
-        parts.append(PartSpec(key=key, kind=PartKind.VOLUME, name=name, options=options, keep=volume.keep))
+        parts.append(
+            PartSpec(
+                key=key,
+                kind=PartKind.VOLUME,
+                name=f"{spec.name}-{key}",
+                options=options,
+                size_gb=volume.size or 0,
+                keep=volume.keep,
+            )
+        )
     if resource.elastic_ip:
         parts.append(PartSpec(key=ADDRESS, kind=PartKind.ADDRESS, name=spec.name))
     return parts

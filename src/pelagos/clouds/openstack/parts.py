@@ -35,21 +35,23 @@ _MOVING = ("attaching", "creating", "detaching", "downloading", "in-use", "maint
 
 def parts_of(spec: ServerSpec, wanted: Wanted) -> Sequence[PartSpec]:
     """What the server needs beside itself, in the order of making. Pure."""
-    made = [
-        PartSpec(
-            key=BOOT_VOLUME,
-            kind=PartKind.VOLUME,
-            name=f"{spec.name}-{BOOT_VOLUME}",
-            options={
-                "size": wanted.volume_size,
-                "image": wanted.image,
-                "type": wanted.volume_type,
-                "availability_zone": wanted.volume_availability_zone,
-            },
-            keep=wanted.volume_persist,
+    made: list[PartSpec] = []
+    if wanted.volume_size:
+        made.append(
+            PartSpec(
+                key=BOOT_VOLUME,
+                kind=PartKind.VOLUME,
+                name=f"{spec.name}-{BOOT_VOLUME}",
+                options={
+                    "size": wanted.volume_size,
+                    "image": wanted.image,
+                    "type": wanted.volume_type,
+                    "availability_zone": wanted.volume_availability_zone,
+                },
+                size_gb=wanted.volume_size,
+                keep=wanted.volume_persist,
+            )
         )
-        for _ in range(1 if wanted.volume_size else 0)
-    ]
     for index, network in enumerate(wanted.networks):
         if network.needs_port:
             groups = wanted.security_groups if network.security_groups is None else network.security_groups

@@ -275,6 +275,7 @@ def test_parts_in_the_order_of_making() -> None:
         ("port-3", PartKind.PORT, False),
         ("address", PartKind.ADDRESS, False),
     ]
+    assert [part.size_gb for part in found] == [5, 0, 0, 0, 0]
     assert all(part.name.startswith("shop-web-1-") for part in found)
     options = {part.key: part.options for part in found}
     assert options["boot-volume"] == {"size": 5, "image": "debian", "type": "fast", "availability_zone": "az1"}
