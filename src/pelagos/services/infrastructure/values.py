@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pelagos.model.diagnostics import Position
+from pelagos.services.infrastructure.policies import NodePolicy
 
 __all__ = [
     "RESOURCE_COMMON",
@@ -146,6 +147,7 @@ class CompiledNode(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     mappings: tuple[AttributeMapping, ...] = ()
     fingerprint: str = ""
     """Changes when anything does that its instances were made from."""
+    policy: NodePolicy = NodePolicy()
     retired: bool = False
     """No longer described; kept with its dependencies until its last instance is destroyed, in order."""
     position: Position | None = None

@@ -17,6 +17,8 @@ from pelagos.services.infrastructure.description.fields import (
     require,
     text_at,
 )
+from pelagos.services.infrastructure.description.policies import read_policy
+from pelagos.services.infrastructure.policies import NodePolicy
 from pelagos.services.infrastructure.source.nodes import MAPPING, SCALAR, SEQUENCE, Node, kind_of
 from pelagos.services.infrastructure.source.problems import Problems, did_you_mean, listing
 from pelagos.services.infrastructure.values import AttributeMapping
@@ -27,7 +29,7 @@ TOP_LEVEL = ("infra_name", "user_id", "nodes", "dependencies", "variables")
 MAX_INSTANCES = 100_000
 """Most instances of one node; a larger number is taken for a slip."""
 
-_NODE_KEYS = ("name", "type", "scaling", "filter", "variables")
+_NODE_KEYS = ("name", "type", "scaling", "filter", "variables", "policy")
 
 
 @dataclass(slots=True)
@@ -43,6 +45,7 @@ class NodeDraft:
     filter: dict[str, Any] = field(default_factory=dict)
     filter_position: Position | None = None
     variables: dict[str, Any] = field(default_factory=dict)
+    policy: NodePolicy = field(default_factory=NodePolicy)
 
 
 @dataclass(slots=True)
@@ -133,6 +136,7 @@ class InfrastructureReader:
             filter_node.plain() if filter_node is not None else {},
             filter_node.position if filter_node is not None else None,
             _merged(inherited, own) if own else inherited,
+            read_policy(item.get("policy"), what, problems),
         )
         if not name:
             return None

@@ -103,6 +103,7 @@ class Resolver:
                     depends_on=tuple(self._depends_on[node.name]),
                     mappings=tuple(mappings.get(node.name, ())),
                     fingerprint=self._fingerprint(node, choice) if choice else "",
+                    policy=node.policy,
                     position=node.node.position,
                 )
             )
