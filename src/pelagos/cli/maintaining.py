@@ -18,7 +18,7 @@ from pelagos.cli.texts import clean, count, duration, join
 from pelagos.cli.trail import Trail
 from pelagos.model.errors import Gone, NotFound, PelagosError
 from pelagos.model.states import InfrastructureState, InstanceState
-from pelagos.wire.infrastructures import ExplainView, RunRequest, StatusView
+from pelagos.wire.infrastructures import ExplainView, RunRequest, StatusView, Strategy
 from pelagos.wire.times import from_rfc3339
 
 if TYPE_CHECKING:
@@ -68,11 +68,20 @@ def waits(view: ExplainView, now: float) -> list[str]:
 class Maintainer:
     """Passes, their reports, and the exit code at the end. ``interrupts`` end the waiting and cancel a pass."""
 
-    def __init__(self, invocation: Invocation, session: Session, interrupts: Interrupts, *, once: bool) -> None:
+    def __init__(
+        self,
+        invocation: Invocation,
+        session: Session,
+        interrupts: Interrupts,
+        *,
+        once: bool,
+        strategy: Strategy = "parallel",
+    ) -> None:
         self._invocation = invocation
         self._session = session
         self._interrupts = interrupts
         self._once = once
+        self._strategy = strategy
         self._last: dict[str, tuple[object, ...]] = {}
 
     async def keep_all(self, interval: float) -> int:
@@ -127,7 +136,12 @@ class Maintainer:
             return Exit.INTERRUPTED
         try:
             before = await self._session.client.infrastructures.status(identifier)
-            request = RunRequest(kind="maintain", request_id=self._invocation.world.new_id(), infrastructure=identifier)
+            request = RunRequest(
+                kind="maintain",
+                request_id=self._invocation.world.new_id(),
+                infrastructure=identifier,
+                strategy=self._strategy,
+            )
             trail = Trail()
             trail.adopt(before)
             progress = LogProgress(self._invocation, trail, prefix=before.name)

@@ -5,6 +5,7 @@ Accepting changes nothing that is running: the desired state is written when the
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -31,6 +32,8 @@ if TYPE_CHECKING:  # the compiler brings parsers that most commands do not need
     from pelagos.services.infrastructure.description import CompileResult
 
 __all__ = ["accept_run", "check_scale", "owner_of_name"]
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,35}")
 
 
 def owner_of_name(connection: Connection, scope: Scope, name: str) -> str | None:
@@ -213,6 +216,8 @@ def accept_run(
 def _target_of_up(
     connection: Connection, scope: Scope, request: RunRequest, compiled: CompiledInfrastructure
 ) -> str | None:
+    if request.id:
+        _check_id(connection, scope, request)
     if request.new:
         return None
     if request.infrastructure:
@@ -228,6 +233,26 @@ def _target_of_up(
     if target is not None:
         _refuse_while_going_down(connection, target, compiled.name)
     return target
+
+
+def _check_id(connection: Connection, scope: Scope, request: RunRequest) -> None:
+    """Raises InvalidInput, or Conflict where something is, or was, called so."""
+    if not request.new:
+        raise InvalidInput("an id can be chosen for a new infrastructure alone")
+    if not _ID.fullmatch(request.id):
+        raise InvalidInput(
+            f"{request.id!r} cannot be an infrastructure's id",
+            advice="Use at most 36 letters, digits, '.', '_' and '-'; the first is a letter or digit.",
+        )
+    table = infrastructures
+    used = connection.execute(select(table.c.deleted_at).where(table.c.id == request.id)).one_or_none()
+    if used is not None:
+        raise Conflict(
+            f"the id {request.id!r} is taken" if used.deleted_at is None else f"the id {request.id!r} was used before",
+            advice="Choose another one: an id means one infrastructure for ever.",
+        )
+    if owner_of_name(connection, scope, request.id) is not None:
+        raise Conflict(f"an infrastructure is named {request.id!r}", advice="Choose an id that is nobody's name.")
 
 
 def _refuse_while_going_down(connection: Connection, infrastructure_id: str, name: str) -> None:

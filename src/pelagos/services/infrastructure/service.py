@@ -173,7 +173,7 @@ class InfrastructureService(ServiceProcess):
             bundle=bundle,
             rollback=number,
             run_id=self.world.new_id(),
-            infrastructure_id=self.world.new_id(),
+            infrastructure_id=request.id or self.world.new_id(),
             now=self.world.now(),
         )
         run = await self._store.run(accept)
