@@ -52,7 +52,7 @@ QUICK = MaintainerSettings(
 
 def describe(name: str, nodes: Mapping[str, Mapping[str, Any]], **more: Any) -> dict[str, str]:
     """The bundle of an infrastructure. Of a node: ``after`` (names), ``scaling`` (min, max), ``clouds`` (labels, the
-    preferred first), ``check`` (a health check as YAML flow text), and options of the resource."""
+    preferred first), ``check`` and ``policy`` (YAML flow texts), and options of the resource."""
     lines = [f"infra_name: {name}", "user_id: tester@example.org", *(f"{key}: {value}" for key, value in more.items())]
     lines.append("nodes:")
     edges: list[str] = []
@@ -65,9 +65,14 @@ def describe(name: str, nodes: Mapping[str, Mapping[str, Any]], **more: Any) -> 
             f"    type: {node}_node",
             f"    scaling: {{min: {least}, max: {most}}}",
         ]
+        lines += [f"    policy: {wish['policy']}"] if "policy" in wish else []
         edges += [f"  - connection: [*{node.upper()}, *{other.upper()}]" for other in wish.get("after", ())]
         definitions.append(f"'node_def:{node}_node':")
-        kept = {key: value for key, value in wish.items() if key not in ("after", "scaling", "clouds", "check", "text")}
+        kept = {
+            key: value
+            for key, value in wish.items()
+            if key not in ("after", "scaling", "clouds", "check", "text", "policy")
+        }
         for cloud in wish.get("clouds", ("east",)):
             options = "".join(f", {key}: {value}" for key, value in kept.items())
             definitions += [

@@ -143,9 +143,18 @@ class SimulatedDriver:
 
     async def list_flavors(self, *, timeout: float) -> Sequence[CloudFlavor]:
         """Each twice the size of the one before."""
+        prices = self._options.prices
         sizes = [
-            CloudFlavor(id=name, name=name, vcpus=2.0**index, ram_mb=2048 << index, disk_gb=20.0 * 2**index)
-            for index, name in enumerate(self._options.flavors or ("small", "medium", "large"))
+            CloudFlavor(
+                id=name,
+                name=name,
+                vcpus=2.0**index,
+                ram_mb=2048 << index,
+                disk_gb=20.0 * 2**index,
+                price_per_hour=prices.get(name),
+                currency=self._options.currency if name in prices else "",
+            )
+            for index, name in enumerate(self._options.flavors or tuple(prices) or ("small", "medium", "large"))
         ]
         return await self._read(Verb.LIST, timeout, lambda t: sizes)
 

@@ -105,6 +105,9 @@ class SimulatedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     flavors: tuple[str, ...] = ()
     """Flavors there are; none given: any."""
+    prices: dict[str, NotNegative] = {}
+    """Flavor -> its price an hour; others have none."""
+    currency: str = "EUR"
     images: tuple[str, ...] = ()
     max_servers: Annotated[int, msgspec.Meta(ge=0)] | None = None
     """The provider's quota."""

@@ -26,6 +26,7 @@ from pelagos.model.world import World
 from pelagos.services.compute.facts import ServerFacts, server_facts, server_facts_of
 from pelagos.services.compute.messages import RefreshAccounts, Refreshed
 from pelagos.services.infrastructure import records
+from pelagos.services.infrastructure.candidates import Candidates, Prices, no_prices
 from pelagos.services.infrastructure.changes import Changes
 from pelagos.services.infrastructure.commanding import Commanding, Compute
 from pelagos.services.infrastructure.health import Prober
@@ -34,7 +35,6 @@ from pelagos.services.infrastructure.records import InfrastructureRow, InstanceR
 from pelagos.services.infrastructure.rendering import Renderer
 from pelagos.services.infrastructure.running import Running, lacking
 from pelagos.services.infrastructure.settings import MaintainerSettings
-from pelagos.services.infrastructure.values import Implementation
 from pelagos.services.infrastructure.watching import HealthWatch
 from pelagos.store.port import Store
 
@@ -67,6 +67,7 @@ class Maintainer:
         renderer: Renderer,
         settings: MaintainerSettings,
         resident: bool,
+        prices: Prices = no_prices,
     ) -> None:
         self.id = infrastructure_id
         self.store = store
@@ -77,7 +78,7 @@ class Maintainer:
         self.running = Running(self)
         self.commanding = Commanding(self, compute)
         self.renderer = renderer
-        self._accounts = accounts
+        self.candidates = Candidates(self, accounts, prices)
         self._wake = asyncio.Event()
         self._stop = False
         self._fence = Fence(lease="", epoch=0)
@@ -171,6 +172,7 @@ class Maintainer:
         if row is None or row.deleted_at is not None:
             return
         self._reality = Reality(row.compiled, nodes, living)
+        self.candidates.reset()
         self.commanding.reset({fact.id for fact in facts})
         for fact in facts:
             self._take_in(fact)
@@ -216,6 +218,7 @@ class Maintainer:
         if self.running.current is None and self.mode is Mode.BUILD and now >= self._next_pass:
             await self._pass(now)
         self.reality.end_back_offs(now)
+        await self.candidates.prepare()
         run = self.running.current
         decisions = self.reality.decide(
             self.mode, now=now, budget=self.running.budget(), run_id=run.id if run else None
@@ -376,7 +379,7 @@ class Maintainer:
 
     def fail(self, instance: Instance, reason: str, error: ErrorPayload | None, *, hopeless: bool = False) -> None:
         """An instance is to be replaced. ``error``: why it could not be created, if that is it; then the node falls
-        back to its next implementation, and where there is none, or it is ``hopeless``, a building run gives up."""
+        back to another implementation, and where all are refused, or it is ``hopeless``, a building run gives up."""
         row = instance.row
         node = self.reality.nodes[row.node]
         record = node.record
@@ -387,33 +390,24 @@ class Maintainer:
         if row.created_at >= self._failed_at.get(row.node, 0.0):
             record.failures += 1  # instances of one generation that fail together are one failure
         self._failed_at[row.node] = now
+        elsewhere = False
+        if error is not None:
+            elsewhere, payload = self.candidates.refuse(node, row.implementation, error)
         record.error = payload
         self.changes.node(record)
         self.set_state(instance, InstanceState.FAILED, reason)
-        self.event("instance.failed", row, reason=reason, error=payload)
+        self.event("instance.failed", row, reason=reason, error=error or payload)
         self.health.forget(row.id)
-        if error is not None and self._fall_back(node, row.implementation):
+        if elsewhere:
             record.retry_at = None
             return
         delay = min(self.settings.backoff * 2 ** max(0, record.failures - 1), self.settings.backoff_max)
         replace_at_once = row.ready_at is not None and record.failures <= 1
         record.retry_at = None if replace_at_once else now + delay
+        if error is not None:
+            self.candidates.exhausted(node, record.retry_at or now)
         if error is not None or hopeless or record.failures >= self.settings.attempts:
             self.running.give_up(msgspec.structs.replace(payload, message=f"node {row.node!r}: {payload.message}"))
-
-    @staticmethod
-    def _fall_back(node: Node, failed: int) -> bool:
-        """Choose the implementation after the one that cannot work; False if there is none."""
-        choices = node.compiled.implementations
-        if failed not in choices:
-            return False
-        following = choices.index(failed) + 1
-        if following >= len(choices):
-            node.record.implementation = None  # the next time from the first again
-            return False
-        if node.record.implementation in (None, failed):
-            node.record.implementation = choices[following]
-        return True
 
     def gone(self, instance: Instance) -> None:
         """Its server does not exist any more: the instance becomes a tombstone."""
@@ -443,27 +437,20 @@ class Maintainer:
                     self._destroy(self.reality.instances[instance_id], reason)
 
     def _create(self, node: Node, count: int, now: float) -> None:
-        choices = node.compiled.implementations
-        index = node.record.implementation
-        if index is None or index not in choices:
-            index = node.record.implementation = choices[0]
-            self.changes.node(node.record)
-        implementation = self.reality.implementation(node, index)
-        try:
-            account = self._account_for(implementation)
-        except PelagosError as error:
-            self._cannot(node, error.payload(), now)
+        picked = self.candidates.pick(node, count)
+        if isinstance(picked, ErrorPayload):
+            self._cannot(node, picked, now)
             return
         run = self.running.current
-        for ordinal in node.free_ordinals(count):
+        for ordinal, candidate in zip(node.free_ordinals(count), picked, strict=True):
             row = InstanceRow(
                 id=self.world.new_id(),
                 node=node.name,
                 ordinal=ordinal,
                 state=InstanceState.PENDING,
                 server_id=self.world.new_id(),
-                account=account,
-                implementation=index,
+                account=candidate.account,
+                implementation=candidate.index,
                 fingerprint=node.compiled.fingerprint,
                 run_id=run.id if run else None,
                 created_at=now,
@@ -472,19 +459,7 @@ class Maintainer:
             instance = self.reality.add(row)
             self.changes.new(row)
             self.commanding.create(instance)
-            self.event("instance.pending", row, cloud=account)
-
-    def _account_for(self, implementation: Implementation) -> str:
-        """The cloud account that an implementation is built on. Raises NotFound, Ambiguous."""
-        if implementation.built_on:
-            self._accounts.account(implementation.built_on)
-            return implementation.built_on
-        return self._accounts.for_resource(
-            implementation.resource_type,
-            implementation.account_label or None,
-            endpoint=implementation.endpoint,
-            section=implementation.resource,
-        )
+            self.event("instance.pending", row, cloud=candidate.account)
 
     def _cannot(self, node: Node, error: ErrorPayload, now: float) -> None:
         """A node that cannot be created at all as the pool is."""
@@ -492,6 +467,7 @@ class Maintainer:
         record.failures += 1
         record.error = error
         record.retry_at = now + min(self.settings.backoff * 2**record.failures, self.settings.backoff_max)
+        self.candidates.exhausted(node, record.retry_at)
         self.changes.node(record)
         self.running.give_up(msgspec.structs.replace(error, message=f"node {node.name!r}: {error.message}"))
 

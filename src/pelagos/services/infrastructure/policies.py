@@ -9,10 +9,11 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["ChangePolicy", "NodePolicy", "OnFailure"]
+__all__ = ["ChangePolicy", "Choose", "NodePolicy", "OnFailure"]
 
 ChangePolicy = Literal["replace", "keep"]
 OnFailure = Literal["stop", "rollback", "keep"]
+Choose = Literal["ordered", "random", "weighted", "cheapest", "least_used"]
 
 
 class NodePolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -28,6 +29,11 @@ class NodePolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     on_failure: OnFailure = "rollback"
     """A change that fails because of this node: ``rollback`` to what was before; ``stop``: what is half-made goes, what
     is ready stays; ``keep``: all stays as it is."""
+
+    choose: Choose | None = None
+    """How an implementation is chosen where the node's type has several; None: as the configuration says."""
+    weights: dict[str, float] = {}
+    """For ``weighted``: cloud account, or else resource type -> its share of the instances; 1 for all others."""
 
     @property
     def surge(self) -> int:

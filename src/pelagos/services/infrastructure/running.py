@@ -158,6 +158,7 @@ class Running:
         if not parameters.creates_infrastructure and run.kind in ("up", "scale"):
             parameters = msgspec.structs.replace(parameters, previous=previous)
         self._fatal = None
+        maintainer.candidates.refusals.clear()
         self.current = msgspec.structs.replace(run, state=RunState.RUNNING, started_at=now, parameters=parameters)
         maintainer.changes.run(run.id, state=RunState.RUNNING, started_at=now, parameters=parameters)
         maintainer.event("run.started", run_kind=run.kind)

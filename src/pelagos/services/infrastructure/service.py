@@ -25,9 +25,10 @@ from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState
 from pelagos.process import Context, ServiceProcess, client, current_context, operation, use_context
 from pelagos.services.compute import ComputeService
-from pelagos.services.compute.messages import ConsoleRequest, ExecuteRequest, ListenerCheck, RefreshAccounts
+from pelagos.services.compute.messages import CloudRef, ConsoleRequest, ExecuteRequest, ListenerCheck, RefreshAccounts
 from pelagos.services.infrastructure import importing, queries, records, revisions
 from pelagos.services.infrastructure.accepting import accept_run
+from pelagos.services.infrastructure.choosing import Price
 from pelagos.services.infrastructure.compiling import Compiler
 from pelagos.services.infrastructure.health import NetworkProber, Prober
 from pelagos.services.infrastructure.maintainer import Maintainer
@@ -491,6 +492,7 @@ class InfrastructureService(ServiceProcess):
             renderer=self._renderer,
             settings=self._settings,
             resident=self._maintain,
+            prices=partial(self._prices, scope),
         )
         self._maintainers[infrastructure_id] = maintainer
         lease.on_lost(maintainer.stop)
@@ -501,6 +503,17 @@ class InfrastructureService(ServiceProcess):
                 await maintainer.work(lease.fence)
         finally:
             del self._maintainers[infrastructure_id]
+
+    async def _prices(self, context: Context, account: str) -> dict[str, Price]:
+        """Size -> its price on an account, by id and by name."""
+        compute = client(ComputeService, self, timeout=self._settings.command_patience, context=context)
+        found = await compute.list_flavors(CloudRef(cloud=account))
+        return {
+            name: Price(one.price_per_hour, one.currency)
+            for one in found.items
+            if one.price_per_hour is not None
+            for name in (one.name, one.id)
+        }
 
     async def _has_work(self, infrastructure_id: str) -> bool:
         def look(connection: Connection) -> bool:

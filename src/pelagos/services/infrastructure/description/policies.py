@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pelagos.services.infrastructure.description.fields import check_keys, mapping_at, number_at, text_at
-from pelagos.services.infrastructure.policies import NodePolicy
+from pelagos.services.infrastructure.policies import Choose, NodePolicy
 from pelagos.services.infrastructure.source.nodes import Node
 from pelagos.services.infrastructure.source.problems import Problems, did_you_mean, listing
 
@@ -50,9 +50,21 @@ def _count(node: Node, what: str, problems: Problems) -> int | None:
     return int(number) if number >= 0 else None
 
 
+def _weights(node: Node, what: str, problems: Problems) -> dict[str, float] | None:
+    found = mapping_at(node, what, problems)
+    if found is None:
+        return None
+    return {
+        key: number_at(value, f"{key!r} in {what}", 1.0, problems, least=0.0, most=_MOST)
+        for key, _, value in found.items()
+    }
+
+
 _READERS: Mapping[str, Reader] = {
     "change": _one_of("replace", "keep"),
     "max_unavailable": _count,
     "max_surge": _count,
     "on_failure": _one_of("stop", "rollback", "keep"),
+    "choose": _one_of(*get_args(Choose)),
+    "weights": _weights,
 }
