@@ -95,6 +95,7 @@ class Commanding:
         deletes, creates = list(self._deletes.values()), list(self._creates.values())
         for start in range(0, len(deletes), _BATCH):
             await self._send_deletes(deletes[start : start + _BATCH])
+        await self._maintainer.learn_attributes(creates)
         for start in range(0, len(creates), _BATCH):
             await self._send_creates(creates[start : start + _BATCH])
         if self.waiting:

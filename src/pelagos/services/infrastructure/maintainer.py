@@ -26,10 +26,11 @@ from pelagos.model.world import World
 from pelagos.services.compute.facts import ServerFacts, server_facts, server_facts_of
 from pelagos.services.compute.messages import RefreshAccounts, Refreshed
 from pelagos.services.infrastructure import records
+from pelagos.services.infrastructure.attributes import FILE, reported_by
 from pelagos.services.infrastructure.candidates import Candidates, Prices, no_prices
 from pelagos.services.infrastructure.changes import Changes
 from pelagos.services.infrastructure.commanding import Commanding, Compute
-from pelagos.services.infrastructure.health import Prober
+from pelagos.services.infrastructure.health import Execute, Prober
 from pelagos.services.infrastructure.reality import Create, Decision, Destroy, Instance, Mode, Node, Reality
 from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow
 from pelagos.services.infrastructure.rendering import Renderer
@@ -68,6 +69,7 @@ class Maintainer:
         settings: MaintainerSettings,
         resident: bool,
         prices: Prices = no_prices,
+        execute: Execute | None = None,
     ) -> None:
         self.id = infrastructure_id
         self.store = store
@@ -78,6 +80,7 @@ class Maintainer:
         self.running = Running(self)
         self.commanding = Commanding(self, compute)
         self.renderer = renderer
+        self._execute = execute
         self.candidates = Candidates(self, accounts, prices)
         self._wake = asyncio.Event()
         self._stop = False
@@ -280,6 +283,24 @@ class Maintainer:
             ):
                 self._take_in(fact)
         return answer
+
+    async def learn_attributes(self, creates: Iterable[Instance]) -> None:
+        """Ask instances for what those to be made are told of them. What cannot be learned is missing when their
+        templates are rendered, which says so."""
+        if self._execute is None:
+            return
+        asked: set[str] = set()
+        for node in {instance.row.node: self.reality.nodes[instance.row.node] for instance in creates}.values():
+            for source in self.renderer.unreported(self.reality, node):
+                if source.row.id in asked:
+                    continue
+                asked.add(source.row.id)
+                try:
+                    result = await self._execute(source.row.server_id, ("cat", FILE), self.settings.command_patience)
+                    if result.exit_code == 0:
+                        source.attributes = reported_by(result.output)
+                except (PelagosError, ValueError) as error:
+                    _log.warning("attributes not read", instance=source.row.id, error=str(error))
 
     # -- taking in what happened -----------------------------------------------------------------------------------
 

@@ -11,9 +11,10 @@ import msgspec
 from pelagos.clouds.errors import CloudRejected
 from pelagos.clouds.values import ServerSpec
 from pelagos.model.names import unique_server_name
+from pelagos.services.infrastructure.attributes import BUILT_IN, MISSING, look_up, place, told_at_once
 from pelagos.services.infrastructure.reality import Instance, Node, Reality
 from pelagos.services.infrastructure.records import InfrastructureRow
-from pelagos.services.infrastructure.values import HealthCheck, Implementation
+from pelagos.services.infrastructure.values import AttributeMapping, HealthCheck, Implementation
 
 if TYPE_CHECKING:  # Jinja is imported at the first rendering, not before
     from pelagos.services.infrastructure.templates import InstanceInfo, TemplateData
@@ -38,6 +39,19 @@ def hostname_of(node: Node, ordinal: int) -> str:
     return label if node.compiled.max == 1 else f"{label[:50]}-{ordinal}"
 
 
+def _shown(node: Node) -> list[Instance]:
+    """Its instances as others see them: ready ones first, then by number."""
+    shown = [i for i in node.instances.values() if i.address_list and not i.leaving]
+    shown.sort(key=lambda i: (not i.ready, i.row.ordinal, i.row.id))
+    return shown
+
+
+def _source(reality: Reality, mapping: AttributeMapping) -> Instance | None:
+    """The instance whose attributes a mapping means: the first of the node."""
+    node = reality.nodes.get(mapping.dependee)
+    return next(iter(_shown(node)), None) if node is not None else None
+
+
 class _Instances(Mapping[str, Sequence["InstanceInfo"]]):
     """Node -> its instances as templates see them, made on look-up: ready ones first, then by number."""
 
@@ -48,8 +62,7 @@ class _Instances(Mapping[str, Sequence["InstanceInfo"]]):
         from pelagos.services.infrastructure.templates import InstanceInfo
 
         node = self._reality.nodes[name]
-        shown = [i for i in node.instances.values() if i.address_list and not i.leaving]
-        shown.sort(key=lambda i: (not i.ready, i.row.ordinal, i.row.id))
+        shown = _shown(node)
         return [
             InstanceInfo(
                 node_id=i.row.id,
@@ -112,6 +125,9 @@ class Renderer:
     ) -> HealthCheck:
         """The instance's check with its address filled in. Raises DescriptionError."""
         check = implementation.health_check
+        awaited = tuple(name for name in node.awaited if not told_at_once(name, implementation))
+        if awaited:
+            check = msgspec.structs.replace(check, attributes=awaited)
         if implementation.built_on:
             command = self._resources.check_of_stand_in(implementation.built_on)
             if command:
@@ -123,6 +139,51 @@ class Renderer:
         data = self._data(row, reality, node, instance)
         return render_health_check(check, instance.row.address, data, implementation)
 
+    def unreported(self, reality: Reality, node: Node) -> list[Instance]:
+        """The instances that must be asked for attributes before one of the node can be made."""
+        found: dict[str, Instance] = {}
+        for mapping in node.compiled.mappings:
+            source = _source(reality, mapping)
+            if source is None or told_at_once(mapping.source, reality.implementation_of(source)):
+                continue
+            if look_up(source.attributes, mapping.source) is MISSING:
+                found[source.row.id] = source
+        return list(found.values())
+
+    def _mapped(self, row: InfrastructureRow, reality: Reality, node: Node) -> dict[str, Any]:
+        """The attributes of dependees that are known, under their names here."""
+        mapped: dict[str, Any] = {}
+        for mapping in node.compiled.mappings:
+            source = _source(reality, mapping)
+            value = MISSING if source is None else self._attribute(row, reality, source, mapping.source)
+            if value is not MISSING:
+                place(mapped, mapping.target, value)
+        return mapped
+
+    def _attribute(self, row: InfrastructureRow, reality: Reality, instance: Instance, name: str) -> Any:
+        node = reality.nodes[instance.row.node]
+        reported = look_up(instance.attributes, name)
+        if reported is not MISSING:
+            return reported
+        implementation = reality.implementation_of(instance)
+        if name not in BUILT_IN and implementation is not None and told_at_once(name, implementation):
+            from pelagos.services.infrastructure.templates import render_attributes
+
+            return look_up(render_attributes(implementation, self._data(row, reality, node, instance)), name)
+        host = hostname_of(node, instance.row.ordinal)
+        address = instance.address_list[0] if instance.address_list else ""
+        private = instance.private_list[0] if instance.private_list else address
+        known = {
+            "ip": address,
+            "ipaddress": address,
+            "private_ip": private,
+            "hostname": host,
+            "fqdn": host,
+            "node_id": instance.row.id,
+            "cloud": instance.row.account,
+        }
+        return known.get(name, MISSING)
+
     def _data(self, row: InfrastructureRow, reality: Reality, node: Node, instance: Instance) -> TemplateData:
         from pelagos.services.infrastructure.templates import TemplateData
 
@@ -132,6 +193,7 @@ class Renderer:
             infra_name=row.name,
             node_id=instance.row.id,
             user_id=row.compiled.user_id,
+            attributes=self._mapped(row, reality, node),
             instances=_Instances(reality),
             cmd_allowed=self._run_command is not None,
             run_command=self._run_command,

@@ -493,6 +493,7 @@ class InfrastructureService(ServiceProcess):
             settings=self._settings,
             resident=self._maintain,
             prices=partial(self._prices, scope),
+            execute=self._execute,
         )
         self._maintainers[infrastructure_id] = maintainer
         lease.on_lost(maintainer.stop)

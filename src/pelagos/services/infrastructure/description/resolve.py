@@ -27,7 +27,7 @@ __all__ = ["Resolver"]
 
 _NAMES = (
     *("node_id", "name", "type", "infra_id", "infra_name", "user_id", "variables", "scaling", "filter", "mappings"),
-    *("resource", "contextualisation", "config_management", "health_check"),
+    *("resource", "contextualisation", "config_management", "health_check", "attributes", "puppet"),
 )
 _GLOBALS = ("range", "dict", "cycler", "joiner", "namespace")
 _HEALTH_NAMES = ("ip", "instance_data")
@@ -232,10 +232,10 @@ class Resolver:
                 *(context.context_mapping, context.attributes, context.env, context.command, context.context_variables),
             ]
             self._hashes[name, index] = _digest(made_from)
-            if item.config_management.get("type", "dummy") != "dummy":
+            if item.config_management.get("type", "dummy") != "dummy" and context.type == "docker":
                 self._problems.warning(
-                    f"this version does not carry out config_management of type {item.config_management['type']!r};"
-                    f" instances of {name!r} are made without it",
+                    f"config_management of type {item.config_management['type']!r} needs user data, which a"
+                    f" contextualisation of type 'docker' has not; instances of {name!r} are made without it",
                     item.position,
                 )
 
