@@ -34,6 +34,9 @@ class Services:
     @property
     def client(self) -> SyncClient:
         """Connected, or with the services started in this process. Raises what opening them raises."""
+        return self._opened()
+
+    def _opened(self) -> SyncClient:
         if self._client is None:
             client = SyncClient(self._open())
             client.__enter__()
@@ -44,7 +47,7 @@ class Services:
     @property
     def embedded(self) -> bool:
         """Whether the services run in this process: what they maintain is maintained only while it lives."""
-        assert self.client is not None
+        self._opened()  # that finds it out
         return self._embedded
 
     @property

@@ -177,6 +177,8 @@ def test_what_is_known_without_asking() -> None:
         "role": "db",
     }
     assert told_at_once("ip", None) and not told_at_once("mysql.port", None)
+    stand_in = Implementation(resource_type="ec2", built_on="rehearsal")
+    assert told_at_once("password", stand_in), "what stands in for it never reports anything"
 
 
 def test_what_an_instance_reports_is_an_object() -> None:

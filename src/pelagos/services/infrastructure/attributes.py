@@ -21,7 +21,7 @@ import msgspec
 
 from pelagos.services.infrastructure.values import Implementation
 
-__all__ = ["BUILT_IN", "FILE", "MISSING", "declared_in", "look_up", "place", "reported_by", "told_at_once"]
+__all__ = ["BUILT_IN", "FILE", "MISSING", "declared_in", "look_up", "made_up", "place", "reported_by", "told_at_once"]
 
 FILE = "/var/lib/pelagos/attributes.json"
 """Where an instance reports: a mapping, nested or with dotted keys."""
@@ -78,13 +78,21 @@ def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
 
 
 def told_at_once(name: str, implementation: Implementation | None) -> bool:
-    """Whether an attribute is known without asking the instance."""
+    """Whether an attribute is known without asking the instance. One that stands in for what was described reports
+    nothing; there, what nobody knows is made up (see :func:`made_up`)."""
     if name in BUILT_IN:
         return True
     if implementation is None:
         return False
+    if implementation.built_on:
+        return True
     declared = declared_in(implementation.contextualisation.attributes, implementation.config_management)
     return look_up(declared, name) is not MISSING
+
+
+def made_up(node: str, name: str) -> str:
+    """In place of what an instance would have reported if it were what was described."""
+    return f"{node}.{name}"
 
 
 def reported_by(text: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import msgspec
 from pelagos.clouds.errors import CloudRejected
 from pelagos.clouds.values import ServerSpec
 from pelagos.model.names import unique_server_name
-from pelagos.services.infrastructure.attributes import BUILT_IN, MISSING, look_up, place, told_at_once
+from pelagos.services.infrastructure.attributes import BUILT_IN, MISSING, look_up, made_up, place, told_at_once
 from pelagos.services.infrastructure.reality import Instance, Node, Reality
 from pelagos.services.infrastructure.records import InfrastructureRow
 from pelagos.services.infrastructure.values import AttributeMapping, HealthCheck, Implementation
@@ -44,6 +44,21 @@ def _shown(node: Node) -> list[Instance]:
     shown = [i for i in node.instances.values() if i.address_list and not i.leaving]
     shown.sort(key=lambda i: (not i.ready, i.row.ordinal, i.row.id))
     return shown
+
+
+def _built_in(node: Node, instance: Instance) -> dict[str, str]:
+    """See :data:`BUILT_IN`."""
+    host = hostname_of(node, instance.row.ordinal)
+    address = instance.address_list[0] if instance.address_list else ""
+    return {
+        "ip": address,
+        "ipaddress": address,
+        "private_ip": instance.private_list[0] if instance.private_list else address,
+        "hostname": host,
+        "fqdn": host,
+        "node_id": instance.row.id,
+        "cloud": instance.row.account,
+    }
 
 
 def _source(reality: Reality, mapping: AttributeMapping) -> Instance | None:
@@ -165,24 +180,15 @@ class Renderer:
         reported = look_up(instance.attributes, name)
         if reported is not MISSING:
             return reported
+        if name in BUILT_IN:
+            return _built_in(node, instance)[name]
         implementation = reality.implementation_of(instance)
-        if name not in BUILT_IN and implementation is not None and told_at_once(name, implementation):
-            from pelagos.services.infrastructure.templates import render_attributes
+        if implementation is None or not told_at_once(name, implementation):
+            return MISSING
+        from pelagos.services.infrastructure.templates import render_attributes
 
-            return look_up(render_attributes(implementation, self._data(row, reality, node, instance)), name)
-        host = hostname_of(node, instance.row.ordinal)
-        address = instance.address_list[0] if instance.address_list else ""
-        private = instance.private_list[0] if instance.private_list else address
-        known = {
-            "ip": address,
-            "ipaddress": address,
-            "private_ip": private,
-            "hostname": host,
-            "fqdn": host,
-            "node_id": instance.row.id,
-            "cloud": instance.row.account,
-        }
-        return known.get(name, MISSING)
+        value = look_up(render_attributes(implementation, self._data(row, reality, node, instance)), name)
+        return made_up(node.name, name) if value is MISSING and implementation.built_on else value
 
     def _data(self, row: InfrastructureRow, reality: Reality, node: Node, instance: Instance) -> TemplateData:
         from pelagos.services.infrastructure.templates import TemplateData
