@@ -104,7 +104,7 @@ class Candidates:
             implementation = maintainer.reality.implementation(node, index)
             account, refused = "", self.refusals.at(node.name, index, now)
             try:
-                account = self._account_for(implementation)
+                account = self.account_for(implementation)
             except PelagosError as error:
                 refused = refused or error.payload()
             prices = self._prices[account][1] if account in self._prices else {}
@@ -190,7 +190,7 @@ class Candidates:
             data={"cloud": candidate.cloud, "implementation": candidate.index, "error": error},
         )
 
-    def _account_for(self, implementation: Implementation) -> str:
+    def account_for(self, implementation: Implementation) -> str:
         """The cloud account that an implementation is built on. Raises NotFound, Ambiguous."""
         if implementation.built_on:
             self._accounts.account(implementation.built_on)
