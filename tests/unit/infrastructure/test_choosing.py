@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pelagos.model.errors import ErrorPayload
+from pelagos.model.errors import DescriptionError, ErrorPayload
 from pelagos.services.infrastructure.choosing import (
     Candidate,
     Price,
@@ -19,6 +19,8 @@ from pelagos.services.infrastructure.choosing import (
     size_of,
     weight_of,
 )
+from pelagos.services.infrastructure.description import compile_description
+from pelagos.services.infrastructure.policies import NodePolicy
 from pelagos.services.infrastructure.values import Implementation
 
 FULL = ErrorPayload(code="cloud_capacity", message="no room")
@@ -131,3 +133,23 @@ def test_sizes_and_weights() -> None:
     assert size_of(Implementation(resource_type="local")) == ""
     weights = {"east": 3.0, "ec2": 2.0}
     assert [weight_of(weights, *of) for of in (("east", "ec2"), ("west", "ec2"), ("west", "nova"))] == [3.0, 2.0, 1.0]
+
+
+def _policy(text: str) -> NodePolicy:
+    description = f"infra_name: shop\nnodes:\n  - {{name: web, type: t, policy: {text}}}\n"
+    definition = "'node_def:t':\n  - resource: {type: simulated}\n"
+    (node,) = compile_description({"i": description, "n": definition}, ["i", "n"]).compiled.nodes
+    return node.policy
+
+
+def test_a_policy_says_how_and_with_which_weights() -> None:
+    assert _policy("{choose: weighted, weights: {east: 3, nova: 0.5}}") == NodePolicy(
+        choose="weighted", weights={"east": 3.0, "nova": 0.5}
+    )
+    assert (_policy("{}").choose, _policy("{}").weights) == (None, {})
+
+
+@pytest.mark.parametrize("text", ["{choose: best}", "{weights: [1]}", "{weights: {east: -1}}", "{weights: {east: a}}"])
+def test_mistakes_of_the_policy_are_told(text: str) -> None:
+    with pytest.raises(DescriptionError):
+        _policy(text)

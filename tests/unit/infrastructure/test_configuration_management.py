@@ -9,10 +9,21 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from pelagos.clouds.values import CommandResult
 from pelagos.model.errors import DescriptionError
-from pelagos.services.infrastructure.attributes import MISSING, declared_in, look_up, place, reported_by, told_at_once
+from pelagos.model.world import SystemWorld
+from pelagos.services.infrastructure.attributes import (
+    FILE,
+    MISSING,
+    declared_in,
+    look_up,
+    place,
+    reported_by,
+    told_at_once,
+)
+from pelagos.services.infrastructure.health import NetworkProber, ProbeTarget
 from pelagos.services.infrastructure.templates import TemplateData, render_implementation
-from pelagos.services.infrastructure.values import Contextualisation, Implementation
+from pelagos.services.infrastructure.values import Contextualisation, HealthCheck, Implementation
 
 CHEF = {"type": "chef", "endpoint": "https://chef.example.org/organizations/shop", "run_list": ["recipe[wordpress]"]}
 PUPPET = {
@@ -186,3 +197,33 @@ def test_what_an_instance_reports_is_an_object() -> None:
     for text in ("", "[]", "{", "3"):
         with pytest.raises(ValueError, match="not a JSON object"):
             reported_by(text)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("result", "healthy", "reason"),
+    [
+        (CommandResult(0, '{"secret": {"password": "x"}, "token": null}'), True, ""),
+        (CommandResult(0, '{"secret": {}, "token": 1}'), False, "it has not reported secret.password yet"),
+        (CommandResult(1, "cat: no such file"), False, "it has not reported secret.password, token yet"),
+        (CommandResult(0, "[]"), False, "is not a JSON object"),
+    ],
+)
+async def test_an_instance_is_not_well_before_it_has_reported(
+    result: CommandResult, healthy: bool, reason: str
+) -> None:
+    asked: list[tuple[str, tuple[str, ...]]] = []
+
+    async def execute(server_id: str, argv: tuple[str, ...], timeout: float) -> CommandResult:
+        asked.append((server_id, argv))
+        return result
+
+    async def owns(server_id: str, address: str, port: int) -> bool | None:
+        return None
+
+    prober = NetworkProber(SystemWorld(), execute, owns)
+    check = HealthCheck(ping=False, attributes=("secret.password", "token"))
+    verdict = await prober.check(check, ProbeTarget(server_id="server-1", address="192.0.2.1"))
+    assert verdict.healthy is healthy
+    assert reason in verdict.reason
+    assert asked == [("server-1", ("cat", FILE))]
