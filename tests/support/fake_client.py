@@ -43,6 +43,7 @@ from pelagos.wire.infrastructures import (
     RunRequest,
     RunView,
     ScalingStatus,
+    ServerView,
     StatusView,
 )
 
@@ -226,6 +227,7 @@ class FakeServer:
     orphans: OrphanList | PelagosError = field(default_factory=lambda: OrphanList(items=(), silent=()))
     removed: list[OrphanServer] = field(default_factory=list)
     statuses_read: int = 0
+    servers: tuple[ServerView, ...] = ()
     clouds: tuple[CloudView, ...] = ()
     checks: tuple[CloudCheck, ...] = ()
     offers: dict[str, tuple[Any, ...] | PelagosError] = field(default_factory=dict)
@@ -241,6 +243,7 @@ class FakeClient:
         self.runs = FakeRuns(server)
         self.definitions = FakeDefinitions(server)
         self.clouds = FakeClouds(server)
+        self.servers = FakeServers(server)
         self.orphans = FakeOrphans(server)
 
     async def plan(self, request: PlanRequest) -> PlanView:
@@ -376,6 +379,14 @@ class FakeRuns:
         if self._cancelled.is_set():
             for one in self._server.after_cancel:
                 yield one
+
+
+class FakeServers:
+    def __init__(self, server: FakeServer) -> None:
+        self._server = server
+
+    async def list(self) -> tuple[ServerView, ...]:
+        return self._server.servers
 
 
 class FakeDefinitions:

@@ -49,6 +49,8 @@ class Invocation:
         self.config: str | None = None
         self.home: str | None = None
         self.url: str | None = None
+        self.overrides: dict[str, Any] = {}
+        """Settings that options of the command stand for; they go before the file and the environment."""
         self.connector = connector
         self._opener = opener
         self._world = world

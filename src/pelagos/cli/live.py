@@ -16,6 +16,7 @@ from rich.text import Text
 
 from pelagos.cli.texts import count, duration
 from pelagos.cli.trail import NodeTrail, Trail
+from pelagos.cli.wording import sentence
 from pelagos.wire.infrastructures import EventView
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class LiveProgress:
             return
         now = self._world.monotonic()
         node = self.trail.node(event.node)
+        if event.kind == "node.refused":
+            self.message(f"{node.name}: {sentence(event)}")
         if event.kind.startswith("instance."):
             self._began.setdefault(node.name, now)
         if node.done:

@@ -18,7 +18,7 @@ from pelagos.cli.texts import clean, count, duration, join
 from pelagos.cli.trail import Trail
 from pelagos.model.errors import Gone, NotFound, PelagosError
 from pelagos.model.states import InfrastructureState, InstanceState
-from pelagos.wire.infrastructures import ExplainView, RunRequest, StatusView
+from pelagos.wire.infrastructures import ExplainView, RunRequest, StatusView, Strategy
 from pelagos.wire.times import from_rfc3339
 
 if TYPE_CHECKING:
@@ -76,12 +76,14 @@ class Maintainer:
         *,
         once: bool,
         reset: tuple[str, ...] = (),
+        strategy: Strategy = "parallel",
     ) -> None:
         self._invocation = invocation
         self._session = session
         self._interrupts = interrupts
         self._once = once
         self._reset = reset
+        self._strategy = strategy
         self._last: dict[str, tuple[object, ...]] = {}
 
     async def keep_all(self, interval: float) -> int:
@@ -141,6 +143,7 @@ class Maintainer:
                 request_id=self._invocation.world.new_id(),
                 infrastructure=identifier,
                 reset=self._reset,
+                strategy=self._strategy,
             )
             trail = Trail()
             trail.adopt(before)

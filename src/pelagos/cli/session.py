@@ -43,6 +43,7 @@ def settings_of(invocation: Invocation, **overrides: Any) -> Settings:
     """The configuration for this invocation; flags beat the environment, which beats the file."""
     from pelagos.runtime import load_settings
 
+    overrides = {**invocation.overrides, **overrides}
     if invocation.verbose:
         overrides["log_level"] = "info" if invocation.verbose == 1 else "debug"
     return load_settings(

@@ -73,6 +73,7 @@ _SENTENCES: dict[str, Callable[[Data], str]] = {
     "infrastructure.state": lambda data: _with(f"infrastructure is {data.get('state', 'unknown')}", data.get("reason")),
     "instance.unprobed": lambda data: f"not probed by every means here: {data.get('reason', '')}",
     "node.waiting": lambda data: f"waits for {_names(data.get('on'))}",
+    "node.refused": lambda data: _with(f"cannot be made on {data.get('cloud') or 'a cloud'}", _error(data)),
     "instance.pending": lambda data: "pending" + (f" on {data['cloud']}" if data.get("cloud") else ""),
     "instance.building": lambda data: "building",
     "instance.checking": lambda data: _with("checking", _names(data.get("what"))),

@@ -8,11 +8,12 @@ event at a time, so that leaving the loop early closes the stream.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, ExitStack
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -21,6 +22,7 @@ from pelagos.clients.client import connect as connect_async
 
 __all__ = ["SyncClient", "connect"]
 
+T = TypeVar("T")
 _SERVICES = ("infrastructures", "runs", "definitions", "servers", "clouds", "orphans")
 
 
@@ -34,16 +36,18 @@ class SyncClient:
     clouds: Any
     orphans: Any
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, client: AbstractAsyncContextManager[Client]) -> None:
+        self._context = client
+        self._client: Client | None = None
         self._stack = ExitStack()
         self._streams: dict[AsyncIterator[Any], None] = {}
+        self._started: set[Future[Any]] = set()
         self._portal: BlockingPortal | None = None
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal("asyncio"))
-            stack.enter_context(portal.wrap_async_context_manager(self._client))
+            self._client = stack.enter_context(portal.wrap_async_context_manager(self._context))
             self._stack = stack.pop_all()
         self._portal = portal
         for name in _SERVICES:
@@ -59,6 +63,8 @@ class SyncClient:
         portal, self._portal = self._portal, None
         assert portal is not None
         with self._stack:
+            for future in list(self._started):
+                future.cancel()
             for stream in list(self._streams):
                 portal.call(_close, stream)
             self._streams.clear()
@@ -67,6 +73,16 @@ class SyncClient:
         if self._portal is None or name.startswith("_"):
             raise AttributeError(f"{name!r}: use the client in a with statement")
         return self._wrap(getattr(self._client, name))
+
+    def start(self, work: Callable[[Client], Awaitable[T]]) -> Future[T]:
+        """Begin ``work(the async client)`` on the portal's loop, beside all calls. Cancelling the future cancels it;
+        so does closing the client."""
+        if self._portal is None or self._client is None:
+            raise RuntimeError("the client is closed")
+        future = self._portal.start_task_soon(work, self._client)
+        self._started.add(future)
+        future.add_done_callback(self._started.discard)
+        return future
 
     def _wrap(self, method: Any) -> Any:
         portal = self._portal

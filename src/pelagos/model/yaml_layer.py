@@ -1,6 +1,7 @@
 """A YAML file as plain values with places: what the configuration, apps and releases are read from.
 
 Only mappings, lists and plain scalars are taken: a tag of any other kind is a mistake, so a file never makes objects.
+Who reads the files of another program names the tags that it knows, and what plain value each stands for.
 A file is bounded in bytes, in depth and in values, each alias counted as a copy of what it means: a few lines of
 aliases of aliases would fill the memory otherwise. Whoever waits can end it meanwhile (``check``).
 """
@@ -8,7 +9,7 @@ aliases of aliases would fill the memory otherwise. Whoever waits can end it mea
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ __all__ = [
     "Layer",
     "Origin",
     "PathKey",
+    "Tag",
     "did_you_mean",
     "parse_layer",
     "parse_scalar",
@@ -39,6 +41,8 @@ _MAX_LINE = 400
 Origin = Position | str
 """Where a value came from: a place in a file, or the name of a variable or flag."""
 PathKey = tuple[str | int, ...]
+Tag = Callable[[Any], Any]
+"""What makes a plain value of the mapping, list or text that a tag stands before; raises ValueError where it cannot."""
 
 _TAG = "tag:yaml.org,2002:"
 
@@ -73,14 +77,19 @@ def at(position: Position, lines: dict[str, list[str]], summary: str, advice: st
 
 
 def read_layer(
-    path: Path, mistakes: list[Diagnostic], *, what: str = "the configuration", texts: bool = False
+    path: Path,
+    mistakes: list[Diagnostic],
+    *,
+    what: str = "the configuration",
+    texts: bool = False,
+    tags: Mapping[str, Tag] | None = None,
 ) -> Layer:
     """The file's values. Mistakes are added to the list; raises OSError if it cannot be read.
 
     ``texts``: whether ``!text_import {url: file://name}`` stands for the text of the file ``name`` beside it, or in a
-    directory below."""
+    directory below. ``tags``: see :func:`parse_layer`."""
     directory = path.parent if texts else None
-    return parse_layer(str(path), read_bounded(path), mistakes, what=what, directory=directory)
+    return parse_layer(str(path), read_bounded(path), mistakes, what=what, directory=directory, tags=tags)
 
 
 def read_bounded(path: Path) -> bytes:
@@ -98,12 +107,14 @@ def parse_layer(
     list_key: str = "",
     directory: Path | None = None,
     check: Callable[[], None] | None = None,
+    tags: Mapping[str, Tag] | None = None,
 ) -> Layer:
     """The values of a text that was read from ``name``. Mistakes are added to the list.
 
     ``what`` it is, for messages. A list at the root is taken as the value of ``list_key``, unless that is empty.
     ``directory`` is where ``!text_import`` finds texts; without it, that is a tag like any other.
-    ``check`` is called every now and then, and ends the work by raising."""
+    ``check`` is called every now and then, and ends the work by raising. ``tags`` are known besides YAML's own:
+    ``!name`` -> what makes a plain value of the tagged one."""
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
     from ruamel.yaml.nodes import MappingNode, SequenceNode
 
@@ -136,7 +147,7 @@ def parse_layer(
         return layer
     if root is None:
         return layer
-    reader = _Reader(name, layer, mistakes, _Budget(check), directory)
+    reader = _Reader(name, layer, mistakes, _Budget(check), directory, tags or {})
     layer.origins[()] = Position(name, root.start_mark.line + 1, root.start_mark.column + 1)
     try:
         if list_key and isinstance(root, SequenceNode):
@@ -224,12 +235,19 @@ def _compose(text: str, budget: _Budget) -> Any:
 
 class _Reader:
     def __init__(
-        self, name: str, layer: Layer, mistakes: list[Diagnostic], budget: _Budget, directory: Path | None
+        self,
+        name: str,
+        layer: Layer,
+        mistakes: list[Diagnostic],
+        budget: _Budget,
+        directory: Path | None,
+        tags: Mapping[str, Tag],
     ) -> None:
         from ruamel.yaml import YAML
 
         self._name = name
         self._directory = directory
+        self._tags = tags
         self._budget = budget
         self._layer = layer
         self._mistakes = mistakes
@@ -283,9 +301,25 @@ class _Reader:
                     return None
             case "!text_import" if self._directory is not None:
                 return self._text(node, self._directory)
+            case _ if kind in self._tags:
+                return self._tagged(node, path, self._tags[kind])
             case _:
                 self._mistake(node, f"the tag {node.tag} means nothing here", "Use plain values only.")
                 return None
+
+    def _tagged(self, node: Any, path: PathKey, tag: Tag) -> Any:
+        """A value with a known tag: what it is without it, made plain."""
+        if isinstance(node.value, str):
+            value: Any = node.value
+        elif node.id == "mapping":
+            value = self.mapping(node, path)
+        else:
+            value = [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
+        try:
+            return tag(value)
+        except ValueError as error:
+            self._mistake(node, str(error))
+            return None
 
     def _text(self, node: Any, directory: Path) -> str | None:
         """The text of the file that a ``!text_import`` names."""

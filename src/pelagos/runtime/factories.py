@@ -62,7 +62,9 @@ def infrastructure(resources: Resources, *, maintain: bool = True) -> Process:
         store=resources.get(Store),
         keeper=resources.get(LeaseKeeper),
         pool=resources.get(Pool),
-        settings=MaintainerSettings(interval=settings.maintain_interval, health_interval=settings.health_interval),
+        settings=MaintainerSettings(
+            interval=settings.maintain_interval, health_interval=settings.health_interval, choose=settings.choose
+        ),
         maintain=maintain,
         prober=resources.find(Prober),
         metrics=resources.find(MetricReader),

@@ -89,6 +89,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Pause between two passes over an infrastructure that is kept alive."""
     health_interval: Seconds = 5.0
     """Pause between two health checks of one instance."""
+    choose: Literal["ordered", "random", "weighted", "cheapest", "least_used"] = "ordered"
+    """How an implementation is chosen for nodes whose type has several and whose policy does not say."""
     retention_days: Annotated[float, msgspec.Meta(ge=0)] = 90.0
     """How long records of what is gone are kept."""
     log_level: LogLevel | None = None

@@ -46,6 +46,7 @@ __all__ = [
     "ScalingStatus",
     "ServerView",
     "StatusView",
+    "Strategy",
     "SuspendRequest",
 ]
 
@@ -145,6 +146,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """When it fails or is cancelled, what it made stays."""
     new: bool = False
     """Always a new infrastructure, even if one of that name exists (POST /infrastructures/)."""
+    id: str = ""
+    """Only with ``new``: the infrastructure's id, where whoever asks must know it beforehand. Empty: one is made up."""
     maintained: bool | None = None
     """Whether the daemon keeps it alive afterwards; None: as it is, true for a new one."""
     revision: str = ""

@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from pelagos.model import DEFAULT_SCOPE
+from pelagos.model.errors import Conflict, InvalidInput
 from pelagos.model.states import InfrastructureState, InstanceState, RunState, ServerState
 from pelagos.services.infrastructure import queries, revisions
 from pelagos.store.schema import runs as run_rows
@@ -264,3 +265,24 @@ async def test_the_estimate_is_learned(site):
     assert plan.critical_path == ("store",) and plan.estimated_seconds is not None
     assert 0.3 <= plan.estimated_seconds < 2.0
     assert InstanceState.READY.value in states(await program.status())["web"], "a plan changes nothing"
+
+
+@ON_SQLITE
+async def test_an_id_that_was_chosen_means_one_infrastructure_for_ever(make_site):
+    site = await make_site()
+    program = await site.program()
+    sources = describe("shop", {"web": {}})
+    done = await program.finish((await program.up(sources, new=True, id="my-shop")).id)
+    assert (done.state, done.infrastructure_id) == (RunState.SUCCEEDED, "my-shop")
+    with pytest.raises(Conflict):
+        await program.up(sources, new=True, id="my-shop")
+    with pytest.raises(Conflict):
+        await program.up(sources, new=True, id="shop")  # somebody's name
+    for wrong in ("a/b", "-a", "a" * 37, "a b"):
+        with pytest.raises(InvalidInput):
+            await program.up(sources, new=True, id=wrong)
+    with pytest.raises(InvalidInput):
+        await program.up(sources, id="other")  # not a new one
+    assert (await program.run("down", "my-shop")).state is RunState.SUCCEEDED
+    with pytest.raises(Conflict):
+        await program.up(sources, new=True, id="my-shop")

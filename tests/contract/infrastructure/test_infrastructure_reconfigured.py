@@ -67,6 +67,38 @@ async def test_only_what_reaches_an_instance_makes_it_anew(site):
     assert not (await program.plan(sources=sources)).changes
 
 
+def telling(port, text="{{ attributes.store.port }} at {{ attributes.store.ip }}", **more):
+    """A store that declares a port, a web that is told of it and where it is, and a lb that maps it and never looks."""
+    nodes = {"store": {}, "web": {"after": ["store"], "text": text}, "lb": {"after": ["store"], "text": "echo"}}
+    nodes["store"].update(more)
+    sources = describe("shop", nodes)
+    for dependent in ("WEB", "LB"):
+        edge = f"[*{dependent}, *STORE]\n"
+        mapped = f"{edge}    mappings: [[port, store.port], [ip, store.ip]]\n"
+        sources["infra.yaml"] = sources["infra.yaml"].replace(edge, mapped)
+    check = "    health_check: {ports: [80]}\n"
+    declared = f"{check}    contextualisation: {{type: basic, attributes: {{port: {port}}}}}\n"
+    sources["nodes.yaml"] = sources["nodes.yaml"].replace(check, declared, 1)
+    return sources
+
+
+async def test_who_was_told_an_attribute_is_made_anew_when_it_is_another(site):
+    program = await site.program()
+    await program.build(telling(5432))
+    store, web, lb = [await ids(program, node) for node in ("store", "web", "lb")]
+    assert not (await program.plan(sources=telling(5432))).changes
+
+    for sources in (telling(5433), telling(5433, flavor="large")):
+        plan = await program.plan(sources=sources)
+        assert {a.node for a in plan.actions if a.action == "replace"} == {"store", "web"}
+        await program.build(sources)
+        now = [await ids(program, node) for node in ("store", "web", "lb")]
+        assert [len(one) for one in now] == [1, 1, 1] and now[2] == lb
+        assert now[0] != store and now[1] != web
+        store, web = now[:2]
+        assert not (await program.plan(sources=sources)).changes
+
+
 @pytest.mark.parametrize(("policy", "fewest", "most"), [("{}", 3, 4), ("{max_unavailable: 2}", 1, 3)])
 async def test_a_node_moves_within_its_bounds(make_site, policy, fewest, most):
     site = await make_site({"east": {"boot_seconds": 0.05}})

@@ -34,6 +34,7 @@ SECONDS = 200
 BROKER = "amqp://guest:guest@localhost"
 PAGES = (
     "clouds",
+    "from-occopus",
     "exchange",
     "processes",
     "conversations",

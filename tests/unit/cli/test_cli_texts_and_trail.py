@@ -76,6 +76,8 @@ class TestWording:
         assert sentence(event(1, "run.failed", error={"code": "unavailable", "message": "away"})) == "run failed: away"
         assert sentence(event(1, "instance.checking", of=WEB_1, what=["ports", "urls"])) == "checking: ports and urls"
         assert sentence(event(1, "instance.failed", of=WEB_1, reason="late", error=None)) == "failed: late"
+        refused = {"cloud": "east", "implementation": 0, "error": {"code": "cloud_capacity", "message": "no room"}}
+        assert sentence(event(1, "node.refused", "web", **refused)) == "cannot be made on east: no room"
         assert subject(event(1, "instance.ready", "web", WEB_1)) == "web/aaaaaaaa"
         assert subject(event(1, "node.waiting", "web")) == "web"
         assert subject(event(1, "run.started")) == ""

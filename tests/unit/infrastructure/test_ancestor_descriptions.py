@@ -53,9 +53,7 @@ def test_an_example_compiles_without_a_warning_of_ours(name: str) -> None:
     result = compile_description(sources, entries, known_types=TYPES)
     assert result.compiled.nodes
     assert all(node.implementations == (0,) for node in result.compiled.nodes)
-    expected = 2 if name == "chef-wordpress" else 0
-    assert [item.summary for item in result.warnings if "config_management" not in item.summary] == []
-    assert len(result.warnings) == expected
+    assert [item.summary for item in result.warnings] == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -238,13 +238,18 @@ def test_windows_line_ends_and_a_byte_order_mark() -> None:
     assert str(result.nodes[1].position) == "shop.yaml:7:5"
 
 
-def test_config_management_is_kept_and_warned_about() -> None:
+def test_config_management_is_kept_and_warned_about_where_it_cannot_be_carried_out() -> None:
     text = "node_def:t:\n- resource: {type: local}\n  config_management: {type: chef, endpoint: e, run_list: [a]}\n"
+    docker = f"{text}  contextualisation: {{type: docker, env: [A=b]}}\n"
     result = compile_description(
         {"i": "infra_name: a\nnodes: [{name: n, type: t}]\n", "d": text}, ["i", "d"], known_types=["local"]
     )
     (implementation,) = result.compiled.definitions["t"]
     assert implementation.config_management == {"type": "chef", "endpoint": "e", "run_list": ["a"]}
+    assert result.warnings == ()
+    result = compile_description(
+        {"i": "infra_name: a\nnodes: [{name: n, type: t}]\n", "d": docker}, ["i", "d"], known_types=["local"]
+    )
     assert [str(item.position) for item in result.warnings] == ["d:2:3"]
 
 

@@ -52,6 +52,33 @@ def test_limits_count_only_where_a_template_looks_at_them():
     assert source(small) != source(large) and small.nodes[0].fingerprint != large.nodes[0].fingerprint
 
 
+def mapped(context: str, *attributes: str, config: str = "", database: str = "db"):
+    """A web that is told attributes of a database."""
+    mappings = ", ".join(f"[{one}, own.{one}]" for one in attributes)
+    text = f"infra_name: shop\nnodes:\n  - &W {{name: web, type: t}}\n  - &D {{name: {database}, type: d}}\n"
+    text += f"dependencies:\n  - connection: [*W, *D]\n    mappings: [{mappings}]\n"
+    definitions = "'node_def:d':\n  - resource: {type: simulated}\n'node_def:t':\n  - resource: {type: simulated}\n"
+    definitions += f"    contextualisation: {{type: cloudinit, context_template: {{run: [{context!r}]}}}}\n{config}"
+    return compile_description({"i": text, "n": definitions}, ["i", "n"]).compiled
+
+
+def test_mappings_count_where_their_attributes_are_looked_at():
+    less, more = (mapped("echo", *names) for names in (["ip"], ["ip", "port"]))
+    assert source(less) == source(more) and less.nodes[0].fingerprint == more.nodes[0].fingerprint
+    less, more = (mapped("{{ attributes.own.ip }}", *names) for names in (["ip"], ["ip", "port"]))
+    assert source(less) != source(more) and less.nodes[0].fingerprint != more.nodes[0].fingerprint
+    chef = "    config_management: {type: chef, endpoint: 'https://chef.example.org', run_list: ['recipe[x]']}\n"
+    less, more = (mapped("echo", *names, config=chef) for names in (["ip"], ["ip", "port"]))
+    assert source(less) != source(more) and less.nodes[0].fingerprint != more.nodes[0].fingerprint
+    assert "attributes" not in source(mapped("{{ attributes }}"))
+
+
+def test_mappings_follow_a_renamed_node():
+    before, now = (mapped("{{ attributes.own.ip }}", "ip", database=name) for name in ("db", "base"))
+    assert source(before) != source(now)
+    assert renamed(source(before), {"db": "base"}) == source(now)
+
+
 def test_the_digest_is_the_sources_and_the_names_are_not_in_it():
     one = compiled(context="use {{ getip('db') }}", flavor="small")
     book = Sources(one)

@@ -8,13 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pelagos.model.states import InstanceState, ServerState
-from pelagos.services.infrastructure.asking import Asked
+from pelagos.services.infrastructure.asking import ATTRIBUTE, TOLD, Asked
 from pelagos.services.infrastructure.made_from import Sources
 from pelagos.services.infrastructure.observed import ObservedInstance
 from pelagos.services.infrastructure.outlook import ADOPTED, ASKED, HELD, KEPT, PROTECTED, look_ahead
 from pelagos.services.infrastructure.plan_diff import plans_differ
 from pelagos.services.infrastructure.policies import HealPolicy, NodePolicy
-from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode, Implementation
+from pelagos.services.infrastructure.values import (
+    CompiledInfrastructure,
+    CompiledNode,
+    Contextualisation,
+    Implementation,
+)
 from pelagos.wire.infrastructures import PlanAction
 
 CHAIN = ("store", "web", "lb")
@@ -116,6 +121,42 @@ def test_a_renamed_node_and_those_who_ask_for_it_are_followed():
     found = look_ahead(now, {"b": 1, "web": 1}, renamed, made_from=made_from, moved={"a": "b"})
     assert not found.replace and not found.drifted
     assert found.followed["web-1"].asked == (Asked("getip", "b", "a-1"),)
+
+
+def declaring(port):
+    """A store that declares a port, and a web that is told of it."""
+    of = described(["s", "s"], names=("store", "web"))
+    store = Implementation(
+        resource_type="simulated",
+        resource={"type": "simulated", "flavor": "s"},
+        contextualisation=Contextualisation(attributes={"port": port}),
+    )
+    nodes = (msgspec.structs.replace(of.nodes[0], fingerprint=f"store {port}"), of.nodes[1])
+    return msgspec.structs.replace(of, nodes=nodes, definitions={**of.definitions, "store_node": (store,)})
+
+
+@pytest.mark.parametrize(
+    ("asked", "port", "wanted", "reached"),
+    [
+        (Asked(ATTRIBUTE, "store", 80, "port"), 80, (), False),
+        (Asked(ATTRIBUTE, "store", 80, "port"), 80, ("store-1",), False),
+        (Asked(ATTRIBUTE, "store", 80, "port"), 81, (), True),
+        (Asked(ATTRIBUTE, "store", "store-1", "hostname"), 80, (), False),
+        (Asked(ATTRIBUTE, "store", "store-1", "hostname"), 80, ("store-1",), True),
+        (Asked(ATTRIBUTE, "store", "store-1", "ip"), 80, (), False),
+        (Asked(ATTRIBUTE, "store", "store-1", "ip"), 80, ("store-1",), True),
+        (Asked(ATTRIBUTE, "store", TOLD, "password", "store-1"), 80, (), False),
+        (Asked(ATTRIBUTE, "store", TOLD, "password", "store-1"), 80, ("store-1",), True),
+        (Asked(ATTRIBUTE, "store", TOLD, "password", "store-0"), 80, (), True),
+    ],
+)
+def test_who_was_told_an_attribute_is_reached_where_it_will_be_another(asked, port, wanted, reached):
+    instances, made_from = built(declaring(80), told=False)
+    instances = [msgspec.structs.replace(i, asked=(asked,)) if i.node == "web" else i for i in instances]
+    found = look_ahead(declaring(port), {"store": 1, "web": 1}, instances, made_from=made_from, wanted=wanted)
+    assert ("web-1" in found.replace) is reached
+    if reached:
+        assert [change.path for change in found.replace["web-1"].changes] == [f"attribute store.{asked.name}"]
 
 
 def _fields(instance):

@@ -1,4 +1,4 @@
-"""From an instance to what its cloud is asked for: environment and command of containers."""
+"""From an instance to what its cloud is asked for: environment and command of containers, attributes of others."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import pytest
 
 from pelagos.clouds import CloudRejected, ServerSpec
 from pelagos.model.states import InstanceState
+from pelagos.services.infrastructure.asking import ATTRIBUTE, TOLD, Asked
 from pelagos.services.infrastructure.reality import Reality
 from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow
 from pelagos.services.infrastructure.rendering import Renderer, Resources
 from pelagos.services.infrastructure.values import (
+    AttributeMapping,
     CompiledInfrastructure,
     CompiledNode,
     Contextualisation,
@@ -88,3 +90,72 @@ def test_other_contexts_have_neither() -> None:
     made = spec(Contextualisation(type="cloudinit", context_template="#!/bin/sh\necho {{variables.words}}\n"))
     assert (made.env, made.command) == ({}, ())
     assert made.user_data == "#!/bin/sh\necho two words\n"
+
+
+def told(template: str, config: dict[str, Any]) -> tuple[str, tuple[Asked, ...]]:
+    """What a web server is told of a database, and what of that is kept."""
+    mappings = tuple(
+        AttributeMapping(source=source, target=f"db.{source}", dependee="db")
+        for source in ("ip", "port", "url", "password", "never")
+    )
+    declared = {"port": 5432, "url": "db://{{ name }}"}
+    compiled = CompiledInfrastructure(
+        name="shop",
+        nodes=(
+            CompiledNode(name="db", type="d", min=1, max=1, implementations=(0,)),
+            CompiledNode(
+                name="web", type="w", min=1, max=1, implementations=(0,), depends_on=("db",), mappings=mappings
+            ),
+        ),
+        definitions={
+            "d": (Implementation(resource_type="any", contextualisation=Contextualisation(attributes=declared)),),
+            "w": (
+                Implementation(
+                    resource_type="any",
+                    contextualisation=Contextualisation(type="cloudinit", context_template=template),
+                    config_management=config,
+                ),
+            ),
+        },
+    )
+    rows = [
+        InstanceRow(
+            id=f"{node}-1",
+            node=node,
+            ordinal=1,
+            state=state,
+            server_id=f"s-{node}",
+            account="x",
+            run_id="r1",
+            created_at=0.0,
+            updated_at=0.0,
+        )
+        for node, state in (("db", InstanceState.READY), ("web", InstanceState.PENDING))
+    ]
+    reality = Reality(compiled, {}, rows)
+    database = reality.instances["db-1"]
+    database.address_list, database.attributes = ("10.0.0.7",), {"password": "secret"}
+    row = cast(InfrastructureRow, SimpleNamespace(id="infra-1", name="shop", compiled=compiled))
+    made, asked = Renderer(cast(Resources, AnyResource())).server_spec(row, reality, reality.instances["web-1"])
+    return made.user_data, asked
+
+
+ALL_TOLD = (
+    Asked(ATTRIBUTE, "db", "10.0.0.7", "ip"),
+    Asked(ATTRIBUTE, "db", 5432, "port"),
+    Asked(ATTRIBUTE, "db", TOLD, "url", "db-1"),
+    Asked(ATTRIBUTE, "db", TOLD, "password", "db-1"),
+)
+
+
+def test_attributes_that_an_instance_is_told_are_kept_with_it_but_no_secrets() -> None:
+    template = "#!/bin/sh\n{{ attributes.db.ip }} {{ attributes.db.port }} {{ attributes.db.url }}\n"
+    text, asked = told(template, {})
+    assert text == "#!/bin/sh\n10.0.0.7 5432 db://db\n"
+    assert asked == ALL_TOLD
+
+
+def test_configuration_managers_are_told_all_attributes_and_other_instances_none() -> None:
+    text, asked = told("", {"type": "chef", "endpoint": "https://chef.example.org", "run_list": ["recipe[web]"]})
+    assert "secret" in text and asked == ALL_TOLD
+    assert told("#!/bin/sh\n{{ getip('db') }}\n", {})[1] == (Asked("getip", "db", "10.0.0.7"),)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import BindParameter, ColumnElement, Connection, Select, bindparam, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, Select, bindparam, func, or_, select
 
 from pelagos.model.errors import ErrorPayload
 from pelagos.model.states import OperationState, ServerState
 from pelagos.store.schema import instances, operations, servers
 
-__all__ = ["ServerFacts", "server_facts", "server_facts_of"]
+__all__ = ["ServerFacts", "server_facts", "server_facts_of", "servers_by_account"]
 
 _CHUNK = 500
 _addresses = msgspec.json.Decoder(tuple[str, ...])
@@ -55,6 +55,13 @@ def server_facts(connection: Connection, server_ids: Sequence[str]) -> list[Serv
     for start in range(0, len(server_ids), _CHUNK):
         found += _facts(connection, *_OF_SERVERS, {"b_ids": list(server_ids[start : start + _CHUNK])})
     return found
+
+
+def servers_by_account(connection: Connection, *, without: str) -> dict[str, int]:
+    """Account -> its servers that are not gone, of all projects, less those of the infrastructure ``without``."""
+    others = or_(servers.c.infrastructure_id.is_(None), servers.c.infrastructure_id != without)
+    query = select(servers.c.account, func.count()).where(servers.c.deleted_at.is_(None), others)
+    return {row[0]: row[1] for row in connection.execute(query.group_by(servers.c.account))}
 
 
 def _statements(which: ColumnElement[bool], which_operations: ColumnElement[bool]) -> tuple[Select[Any], Select[Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pelagos.clouds.values import CloudFlavor, CommandResult, ServerSpec
+from pelagos.clouds.values import CommandResult, ServerSpec
 from pelagos.model.errors import ErrorPayload
 from pelagos.model.scope import Fence
 from pelagos.model.states import OperationState
@@ -22,8 +22,6 @@ __all__ = [
     "DeleteServers",
     "ExecuteRequest",
     "Executed",
-    "Flavors",
-    "FlavorsRequest",
     "ListenerCheck",
     "ListenerVerdict",
     "OperationRef",
@@ -193,16 +191,6 @@ class ExecuteRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 class Executed(msgspec.Struct, frozen=True):
     result: CommandResult
-
-
-class FlavorsRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What sizes of servers has the account, and at what price? Raises NotFound, Unsupported, CloudError."""
-
-    account: str
-
-
-class Flavors(msgspec.Struct, frozen=True):
-    items: tuple[CloudFlavor, ...]
 
 
 class ListenerCheck(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,8 +33,6 @@ from pelagos.services.compute.messages import (
     DeleteServers,
     Executed,
     ExecuteRequest,
-    Flavors,
-    FlavorsRequest,
     ListenerCheck,
     ListenerVerdict,
     OperationRef,
@@ -177,11 +175,6 @@ class ComputeService(ServiceProcess):
         """Run a command inside a server. Raises NotFound, Conflict, Unsupported, CloudError."""
         server, provider_id = await self._placed(request.server_id)
         return Executed(await self._engine.execute(server.account, provider_id, request.argv, request.timeout))
-
-    @operation
-    async def flavors(self, request: FlavorsRequest) -> Flavors:
-        """The sizes of servers of an account, with prices where its cloud knows them."""
-        return Flavors(tuple(await self._engine.flavors(request.account)))
 
     @operation
     async def check_listener(self, request: ListenerCheck) -> ListenerVerdict:

@@ -5,6 +5,7 @@ Accepting changes nothing that is running: the desired state is written when the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,8 @@ __all__ = [
     "suspension",
     "to_be_removed",
 ]
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,35}")
 
 
 def owner_of_name(connection: Connection, scope: Scope, name: str) -> str | None:
@@ -273,6 +276,8 @@ def _nodes_named(row: InfrastructureRow, names: tuple[str, ...]) -> tuple[str, .
 def _target_of_up(
     connection: Connection, scope: Scope, request: RunRequest, compiled: CompiledInfrastructure
 ) -> str | None:
+    if request.id:
+        _check_id(connection, scope, request)
     if request.new:
         return None
     if request.infrastructure:
@@ -309,6 +314,26 @@ def is_suspended(state: InfrastructureState, reason: str) -> bool:
 def _refuse_while_suspended(row: InfrastructureRow) -> None:
     if is_suspended(row.state, row.reason):
         raise Conflict(f"infrastructure {row.name!r} is {row.reason}", advice=f"`pelagos resume {row.name}` ends that.")
+
+
+def _check_id(connection: Connection, scope: Scope, request: RunRequest) -> None:
+    """Raises InvalidInput, or Conflict where something is, or was, called so."""
+    if not request.new:
+        raise InvalidInput("an id can be chosen for a new infrastructure alone")
+    if not _ID.fullmatch(request.id):
+        raise InvalidInput(
+            f"{request.id!r} cannot be an infrastructure's id",
+            advice="Use at most 36 letters, digits, '.', '_' and '-'; the first is a letter or digit.",
+        )
+    table = infrastructures
+    used = connection.execute(select(table.c.deleted_at).where(table.c.id == request.id)).one_or_none()
+    if used is not None:
+        raise Conflict(
+            f"the id {request.id!r} is taken" if used.deleted_at is None else f"the id {request.id!r} was used before",
+            advice="Choose another one: an id means one infrastructure for ever.",
+        )
+    if owner_of_name(connection, scope, request.id) is not None:
+        raise Conflict(f"an infrastructure is named {request.id!r}", advice="Choose an id that is nobody's name.")
 
 
 def _refuse_while_going_down(connection: Connection, infrastructure_id: str, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What templates ask of other nodes: addresses and ids, answered and written down.
+"""What templates ask of other nodes: addresses, ids and attributes, answered and written down.
 
 What an instance was told of others is part of what it was made from, but no part of its description: it changes when
 they do. So every question of a rendering is kept with its answer (:class:`Asked`), and whether an instance is still
@@ -15,7 +15,14 @@ import msgspec
 
 from pelagos.services.infrastructure.source.problems import listing
 
-__all__ = ["Asked", "InstanceInfo", "Instances", "NodeFunctions", "Unresolvable"]
+__all__ = ["ATTRIBUTE", "TOLD", "Asked", "InstanceInfo", "Instances", "NodeFunctions", "Unresolvable"]
+
+
+ATTRIBUTE = "attribute"
+"""The function of a question for a mapped attribute, whether a template or a configuration manager is told it."""
+TOLD = "(as that instance told it)"
+"""In place of an attribute that an instance reported or rendered: it may be a secret, and is never another one of the
+same instance."""
 
 
 class Unresolvable(Exception):
@@ -23,14 +30,17 @@ class Unresolvable(Exception):
 
 
 class Asked(msgspec.Struct, frozen=True, array_like=True):
-    """``function`` (``getip``, ...) was called with the name of ``node``."""
+    """``function`` (``getip``, ...) was called with the name of ``node``; or its attribute ``name`` was told."""
 
     function: str
     node: str
     answer: Any
+    name: str = ""
+    instance: str = ""
+    """The instance that alone could tell it; empty for what is known of any that takes its place."""
 
     def __str__(self) -> str:
-        return f"{self.function}({self.node!r})"
+        return f"attribute {self.node}.{self.name}" if self.function == ATTRIBUTE else f"{self.function}({self.node!r})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -279,6 +279,13 @@ def _node(facts: _Facts, node: CompiledNode, depth: int, seen: set[str]) -> Iter
         last_answer=_said(record.error) if record.error is not None else "",
         next_try=next_try,
     )
+    for refused in record.error.details.get("refused", ()) if record.error is not None else ():
+        yield ExplainStep(
+            depth=depth + 1,
+            subject=f"cloud {refused.get('cloud', '')}",
+            state="refused",
+            last_answer=str(refused.get("message", "")),
+        )
     for instance in here:
         if facts.state_of(instance)[0] is not InstanceState.READY:
             yield _instance(facts, instance, depth + 1)

@@ -23,9 +23,10 @@ import msgspec
 from pelagos.clouds.values import CommandResult
 from pelagos.model.errors import PelagosError
 from pelagos.model.world import World
+from pelagos.services.infrastructure.attributes import FILE, MISSING, look_up, reported_by
 from pelagos.services.infrastructure.values import HealthCheck, MysqlCheck
 
-__all__ = ["HealthVerdict", "NetworkProber", "ProbeTarget", "Prober", "describe"]
+__all__ = ["Execute", "HealthVerdict", "NetworkProber", "ProbeTarget", "Prober", "describe"]
 
 
 class ProbeTarget(msgspec.Struct, frozen=True):
@@ -76,6 +77,7 @@ def describe(check: HealthCheck) -> str:
     parts += [f"mysql {database.name}" for database in check.mysqldbs]
     if check.command:
         parts.append("command")
+    parts += [f"attribute {name}" for name in check.attributes]
     return ", ".join(parts)
 
 
@@ -105,6 +107,8 @@ class NetworkProber:
         ]
         if check.command:
             probes.append(("command", partial(self._command, target, check)))
+        if check.attributes:
+            probes.append(("attributes", partial(self._attributes, target, check)))
         outcomes = await asyncio.gather(*(self._bounded(name, probe, check.probe_timeout) for name, probe in probes))
         failed = [outcome for outcome in outcomes if isinstance(outcome, _Unhealthy)]
         unavailable = tuple(str(outcome) for outcome in outcomes if isinstance(outcome, _Unavailable))
@@ -167,6 +171,18 @@ class NetworkProber:
         if result.exit_code != 0:
             said = result.output.strip().splitlines()
             raise _Unhealthy(f"exit code {result.exit_code}" + (f": {said[-1]}" if said else ""))
+
+    async def _attributes(self, target: ProbeTarget, check: HealthCheck) -> None:
+        result = await self._execute(target.server_id, ("cat", FILE), check.probe_timeout)
+        if result.exit_code != 0:
+            raise _Unhealthy(f"it has not reported {', '.join(check.attributes)} yet")
+        try:
+            reported = reported_by(result.output)
+        except ValueError as error:
+            raise _Unhealthy(str(error)) from error
+        missing = [name for name in check.attributes if look_up(reported, name) is MISSING]
+        if missing:
+            raise _Unhealthy(f"it has not reported {', '.join(missing)} yet")
 
     async def _mysql(self, target: ProbeTarget, database: MysqlCheck, timeout: float) -> None:
         try:

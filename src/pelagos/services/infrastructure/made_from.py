@@ -19,14 +19,15 @@ from typing import Any
 
 import msgspec
 
+from pelagos.services.infrastructure.attributes import managed
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode, Implementation
 
-__all__ = ["Source", "Sources", "renamed"]
+__all__ = ["Source", "Sources", "looks_at_attributes", "renamed"]
 
 Source = dict[str, Any]
 """Section -> what it says: ``resource``, ``contextualisation``, ``config_management``, ``variables``, ..."""
 
-_OF_NODE = ("type", "filter", "scaling", "mappings", "user_id", "health_check")
+_OF_NODE = ("type", "filter", "scaling", "mappings", "attributes", "user_id", "health_check")
 """Names that templates may look at besides variables, and that may change."""
 _FUNCTION = r"((?:getip|getprivip|getipall|find_node_id)\(\s*)(['\"]){name}\2"
 
@@ -72,7 +73,7 @@ class Sources:
         if variables:
             source["variables"] = variables
         for name in _OF_NODE:
-            if name in names:
+            if name in names and (name != "attributes" or node.mappings):
                 source[name] = self._of_node(node, name, implementation)
         return source
 
@@ -86,10 +87,17 @@ class Sources:
                 return {"min": node.min, "max": node.max}
             case "mappings":
                 return [msgspec.structs.asdict(mapping) for mapping in node.mappings]
+            case "attributes":
+                return [{"dependee": m.dependee, "source": m.source, "target": m.target} for m in node.mappings]
             case "health_check":
                 return {"ports": list(implementation.health_check.ports)}
             case _:
                 return self._compiled.user_id
+
+
+def looks_at_attributes(implementation: Implementation) -> bool:
+    """Whether attributes of dependees may be in what an instance is made from."""
+    return "attributes" in _uses_of(implementation)[0]
 
 
 def renamed(source: Source, names: Mapping[str, str]) -> Source:
@@ -113,6 +121,9 @@ def renamed(source: Source, names: Mapping[str, str]) -> Source:
         return value
 
     result: Source = walk(source)
+    for section in ("mappings", "attributes"):
+        for mapping in result.get(section, ()):
+            mapping["dependee"] = names.get(mapping["dependee"], mapping["dependee"])
     return result
 
 
@@ -130,12 +141,13 @@ def _told(context: Any) -> dict[str, Any]:
 def _uses_of(implementation: Implementation) -> tuple[frozenset[str], frozenset[tuple[str, ...]]]:
     """Names, and paths below ``variables``, that the implementation's templates may look at."""
     context = implementation.contextualisation
+    given = frozenset({"attributes"}) if managed(implementation) else frozenset()
     if context.type == "cooked":
-        return frozenset(), frozenset()
+        return given, frozenset()
     if isinstance(context.context_variables, str):
         # A text that is a mapping only after rendering: what it looks at is its own, and may be anything.
         return frozenset(_OF_NODE), frozenset({()})
-    names: set[str] = set()
+    names: set[str] = set(given)
     paths: set[tuple[str, ...]] = set()
     templates = [
         text

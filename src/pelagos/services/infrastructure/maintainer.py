@@ -26,11 +26,13 @@ from pelagos.model.world import World
 from pelagos.services.compute.facts import ServerFacts, server_facts, server_facts_of
 from pelagos.services.compute.messages import RefreshAccounts, Refreshed
 from pelagos.services.infrastructure import records
+from pelagos.services.infrastructure.attributes import FILE, reported_by
+from pelagos.services.infrastructure.candidates import Candidates, Prices, no_prices
 from pelagos.services.infrastructure.changes import Changes, ProtectedMeanwhile
 from pelagos.services.infrastructure.commanding import Commanding, Compute
 from pelagos.services.infrastructure.desiring import lacking, not_as_described
 from pelagos.services.infrastructure.healing import Pauses
-from pelagos.services.infrastructure.health import Prober
+from pelagos.services.infrastructure.health import Execute, Prober
 from pelagos.services.infrastructure.made_from import Sources
 from pelagos.services.infrastructure.mending import Mending
 from pelagos.services.infrastructure.metrics import MetricReader
@@ -50,7 +52,6 @@ from pelagos.services.infrastructure.rendering import Renderer
 from pelagos.services.infrastructure.running import Running
 from pelagos.services.infrastructure.settings import MaintainerSettings
 from pelagos.services.infrastructure.tracking import Tracking
-from pelagos.services.infrastructure.values import Implementation
 from pelagos.services.infrastructure.watching import HealthWatch
 from pelagos.store.port import Store
 
@@ -84,6 +85,8 @@ class Maintainer:
         renderer: Renderer,
         settings: MaintainerSettings,
         resident: bool,
+        prices: Prices = no_prices,
+        execute: Execute | None = None,
     ) -> None:
         self.id = infrastructure_id
         self.store = store
@@ -96,7 +99,8 @@ class Maintainer:
         self.commanding = Commanding(self, compute)
         self.mending = Mending(self)
         self.renderer = renderer
-        self._accounts = accounts
+        self._execute = execute
+        self.candidates = Candidates(self, accounts, prices)
         self._wake = asyncio.Event()
         self._stop = False
         self._fence = Fence(lease="", epoch=0)
@@ -197,6 +201,7 @@ class Maintainer:
         self._reality = Reality(row.compiled, nodes, living)
         self._sources = None
         self._reality.pauses = Pauses(self.settings.backoff, self.settings.backoff_max)
+        self.candidates.reset()
         self.commanding.reset({fact.id for fact in facts})
         for fact in facts:
             self._take_in(fact)
@@ -248,6 +253,7 @@ class Maintainer:
         if self.running.current is None and self.mode is Mode.BUILD and now >= self._next_pass:
             await self._pass(now)
         self.reality.end_back_offs(now)
+        await self.candidates.prepare()
         run = self.running.current
         decisions = self.reality.decide(
             self.mode,
@@ -332,6 +338,24 @@ class Maintainer:
             ):
                 self._take_in(fact)
         return answer
+
+    async def learn_attributes(self, creates: Iterable[Instance]) -> None:
+        """Ask instances for what those to be made are told of them. What cannot be learned is missing when their
+        templates are rendered, which says so."""
+        if self._execute is None:
+            return
+        asked: set[str] = set()
+        for node in {instance.row.node: self.reality.nodes[instance.row.node] for instance in creates}.values():
+            for source in self.renderer.unreported(self.reality, node):
+                if source.row.id in asked:
+                    continue
+                asked.add(source.row.id)
+                try:
+                    result = await self._execute(source.row.server_id, ("cat", FILE), self.settings.command_patience)
+                    if result.exit_code == 0:
+                        source.attributes = reported_by(result.output)
+                except (PelagosError, ValueError) as error:
+                    _log.warning("attributes not read", instance=source.row.id, error=str(error))
 
     # -- taking in what happened -----------------------------------------------------------------------------------
 
@@ -452,7 +476,7 @@ class Maintainer:
 
     def fail(self, instance: Instance, reason: str, error: ErrorPayload | None, *, hopeless: bool = False) -> None:
         """An instance is to be replaced. ``error``: why it could not be created, if that is it; then the node falls
-        back to its next implementation, and where there is none, or it is ``hopeless``, a building run gives up."""
+        back to another implementation, and where all are refused, or it is ``hopeless``, a building run gives up."""
         row = instance.row
         if row.adoption is not None and row.ready_at is None and error is not None:
             self.running.not_adopted(instance, error)
@@ -466,33 +490,24 @@ class Maintainer:
         if self.mending.failed(instance, reason):
             record.failures += 1
         row.restarting_since = None
+        elsewhere = False
+        if error is not None:
+            elsewhere, payload = self.candidates.refuse(node, row.implementation, error)
         record.error = payload
         self.changes.node(record)
         self.set_state(instance, InstanceState.FAILED, reason)
-        self.event("instance.failed", row, reason=reason, error=payload)
+        self.event("instance.failed", row, reason=reason, error=error or payload)
         self.health.forget(row.id)
-        if error is not None and self._fall_back(node, row.implementation):
+        if elsewhere:
             record.retry_at = None
             return
         delay = min(self.settings.backoff * 2 ** max(0, record.failures - 1), self.settings.backoff_max)
         replace_at_once = row.ready_at is not None and record.failures <= 1
         record.retry_at = None if replace_at_once else now + delay
+        if error is not None:
+            self.candidates.exhausted(node, record.retry_at or now)
         if error is not None or hopeless or record.failures >= self.settings.attempts:
             self.running.give_up(node, payload)
-
-    @staticmethod
-    def _fall_back(node: Node, failed: int) -> bool:
-        """Choose the implementation after the one that cannot work; False if there is none."""
-        choices = node.compiled.implementations
-        if failed not in choices:
-            return False
-        following = choices.index(failed) + 1
-        if following >= len(choices):
-            node.record.implementation = None  # the next time from the first again
-            return False
-        if node.record.implementation in (None, failed):
-            node.record.implementation = choices[following]
-        return True
 
     def gone(self, instance: Instance) -> None:
         """Its server does not exist any more: the instance becomes a tombstone."""
@@ -524,30 +539,22 @@ class Maintainer:
                     self.mending.restart(decision)
 
     def _create(self, node: Node, count: int, now: float) -> None:
-        choices = node.compiled.implementations
-        index = node.record.implementation
-        if index is None or index not in choices:
-            index = node.record.implementation = choices[0]
-            self.changes.node(node.record)
-        implementation = self.reality.implementation(node, index)
-        try:
-            account = self._account_for(implementation)
-        except PelagosError as error:
-            self._cannot(node, error.payload(), now)
+        picked = self.candidates.pick(node, count)
+        if isinstance(picked, ErrorPayload):
+            self._cannot(node, picked, now)
             return
         run = self.running.current
-        source = self.keep_source(node, index)
-        for ordinal in node.free_ordinals(count):
+        for ordinal, candidate in zip(node.free_ordinals(count), picked, strict=True):
             row = InstanceRow(
                 id=self.world.new_id(),
                 node=node.name,
                 ordinal=ordinal,
                 state=InstanceState.PENDING,
                 server_id=self.world.new_id(),
-                account=account,
-                implementation=index,
+                account=candidate.account,
+                implementation=candidate.index,
                 fingerprint=node.compiled.fingerprint,
-                source=source,
+                source=self.keep_source(node, candidate.index),
                 run_id=run.id if run else None,
                 created_at=now,
                 updated_at=now,
@@ -555,19 +562,7 @@ class Maintainer:
             instance = self.reality.add(row)
             self.changes.new(row)
             self.commanding.create(instance)
-            self.event("instance.pending", row, cloud=account)
-
-    def _account_for(self, implementation: Implementation) -> str:
-        """The cloud account that an implementation is built on. Raises NotFound, Ambiguous."""
-        if implementation.built_on:
-            self._accounts.account(implementation.built_on)
-            return implementation.built_on
-        return self._accounts.for_resource(
-            implementation.resource_type,
-            implementation.account_label or None,
-            endpoint=implementation.endpoint,
-            section=implementation.resource,
-        )
+            self.event("instance.pending", row, cloud=candidate.account)
 
     def keep_source(self, node: Node, index: int) -> str:
         """The digest of what the node's instances are made from; the source itself is kept by the next transaction."""
@@ -583,7 +578,7 @@ class Maintainer:
         """The first of the node's implementations that is made on this account, else the first."""
         for index in node.compiled.implementations:
             try:
-                if self._account_for(self.reality.implementation(node, index)) == account:
+                if self.candidates.account_for(self.reality.implementation(node, index)) == account:
                     return index
             except PelagosError:
                 continue  # one that the pool has no account for
@@ -595,6 +590,7 @@ class Maintainer:
         record.failures += 1
         record.error = error
         record.retry_at = now + min(self.settings.backoff * 2**record.failures, self.settings.backoff_max)
+        self.candidates.exhausted(node, record.retry_at)
         self.changes.node(record)
         self.running.give_up(node, error)
 

@@ -20,7 +20,8 @@ from typing import Any
 
 import msgspec
 
-from pelagos.services.infrastructure.asking import Asked, InstanceInfo, NodeFunctions, Unresolvable
+from pelagos.services.infrastructure.asking import ATTRIBUTE, Asked, InstanceInfo, NodeFunctions, Unresolvable
+from pelagos.services.infrastructure.attributes import BUILT_IN, MISSING, built_in, constant
 from pelagos.services.infrastructure.graph import topological_order
 from pelagos.services.infrastructure.healing import treat
 from pelagos.services.infrastructure.made_from import Source, Sources, digest_of, renamed
@@ -80,6 +81,7 @@ class _Looking:
         held: Collection[str],
         infrastructure_id: str,
     ) -> None:
+        self._desired = desired
         self._targets = targets
         self._made_from = made_from
         self._wanted = wanted
@@ -159,7 +161,7 @@ class _Looking:
         asked = instance.asked
         digest, source = instance.source, self._made_from.get(instance.source)
         if self._moved and source is not None:
-            asked = tuple(Asked(a.function, self._moved.get(a.node, a.node), a.answer) for a in asked)
+            asked = tuple(msgspec.structs.replace(a, node=self._moved.get(a.node, a.node)) for a in asked)
             source = renamed(source, self._moved)
             digest = digest_of(source)
         likely = sorted(choices, key=lambda index: index != instance.implementation)
@@ -180,15 +182,40 @@ class _Looking:
         changes: list[DescriptionChange] = []
         for question in asked:
             try:
-                answer = self._functions.answer(question.function, question.node)
+                answer = self._answer(question)
             except Unresolvable:
                 continue  # nothing better could be told
-            if _another(msgspec.to_builtins(question.answer), msgspec.to_builtins(answer)):
+            then, now = msgspec.to_builtins(question.answer), msgspec.to_builtins(answer)
+            if then != now and (question.function == ATTRIBUTE or _another(then, now)):
                 shown = _UNKNOWN if _UNKNOWN in str(answer) else answer
                 changes.append(
                     DescriptionChange(change="changed", path=str(question), old=question.answer, new=shown)
                 )  # fmt: skip
         return tuple(changes)
+
+    def _answer(self, question: Asked) -> Any:
+        """What it would be told now. Raises Unresolvable."""
+        if question.function != ATTRIBUTE:
+            return self._functions.answer(question.function, question.node)
+        found = self._infos.get(question.node)
+        if not found:
+            raise Unresolvable(f"the node {question.node!r} has no instance")
+        if question.instance:
+            return question.answer if any(i.node_id == question.instance for i in found) else _UNKNOWN
+        if question.name in BUILT_IN:
+            return built_in(found[0])[question.name]
+        return self._constant(question)
+
+    def _constant(self, question: Asked) -> Any:
+        """An attribute that its node's definition tells; as it was, if any of its implementations says so."""
+        node = self._nodes.get(question.node)
+        if node is None or not node.implementations:
+            raise Unresolvable(f"there is no node {question.node!r}")
+        choices = self._desired.definitions[node.defined_by]
+        values = [constant(question.name, node.name, choices[index]) for index in node.implementations]
+        if question.answer in values:
+            return question.answer
+        return next((value for value in values if value is not MISSING), _UNKNOWN)
 
     def _foresee(self, node: CompiledNode, kept: list[ObservedInstance]) -> None:
         """The node's instances as they will be: those that stay, and those that take the others' places."""

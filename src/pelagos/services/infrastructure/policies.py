@@ -12,6 +12,7 @@ import msgspec
 __all__ = [
     "AutoscalePolicy",
     "ChangePolicy",
+    "Choose",
     "HealAction",
     "HealPolicy",
     "MetricSource",
@@ -24,6 +25,7 @@ __all__ = [
 ChangePolicy = Literal["replace", "keep"]
 OnFailure = Literal["stop", "rollback", "keep"]
 HealAction = Literal["restart", "replace", "keep"]
+Choose = Literal["ordered", "random", "weighted", "cheapest", "least_used"]
 ScaleDown = Literal["unhealthy", "youngest", "oldest"]
 MetricType = Literal["cpu", "http", "prometheus", "command"]
 
@@ -122,6 +124,10 @@ class NodePolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     protect: bool = False
     """Instances are protected as soon as they are ready: nobody destroys them until that is lifted by hand."""
     autoscale: AutoscalePolicy | None = None
+    choose: Choose | None = None
+    """How an implementation is chosen where the node's type has several; None: as the configuration says."""
+    weights: dict[str, float] = {}
+    """For ``weighted``: cloud account, or else resource type -> its share of the instances; 1 for all others."""
 
     @property
     def surge(self) -> int:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from pelagos.clouds.pool import Pool
-from pelagos.clouds.values import CloudFlavor
 from pelagos.model.errors import PelagosError, Unsupported
 from pelagos.model.world import World
 from pelagos.services.infrastructure.spending import Costs, costs_of
+from pelagos.wire.clouds import FlavorView
 
 if TYPE_CHECKING:
     from pelagos.services.infrastructure.planning import Planned
@@ -22,7 +22,7 @@ _log = structlog.get_logger("pelagos.infrastructure")
 _KEPT = 3600.0
 """Seconds for which a cloud's prices are believed."""
 
-Ask = Callable[[str], Awaitable[tuple[CloudFlavor, ...]]]
+Ask = Callable[[str], Awaitable[tuple[FlavorView, ...]]]
 """Account -> its flavors. Raises Unsupported where its cloud has no catalogue."""
 
 
@@ -33,7 +33,7 @@ class Prices:
         self._pool = pool
         self._world = world
         self._ask = ask
-        self._known: dict[str, tuple[float, tuple[CloudFlavor, ...]]] = {}
+        self._known: dict[str, tuple[float, tuple[FlavorView, ...]]] = {}
 
     async def costs(self, planned: Planned) -> Costs:
         """What the plan costs, as far as prices are known."""
@@ -53,7 +53,7 @@ class Prices:
             planned.desired, planned.previous, planned.targets, planned.observed, catalogues, account_of
         )  # fmt: skip
 
-    async def _flavors(self, account: str) -> tuple[CloudFlavor, ...]:
+    async def _flavors(self, account: str) -> tuple[FlavorView, ...]:
         known = self._known.get(account)
         now = self._world.monotonic()
         if known is not None and now - known[0] < _KEPT:

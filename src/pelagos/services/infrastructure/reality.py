@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from typing import NamedTuple, assert_never
+from typing import Any, NamedTuple, assert_never
 
 import msgspec
 
@@ -76,6 +76,7 @@ class Instance:
 
     __slots__ = (
         "address_list",
+        "attributes",
         "delete_error",
         "delete_final",
         "delete_round",
@@ -90,6 +91,8 @@ class Instance:
         self.server: ServerState | None = None
         self.address_list: tuple[str, ...] = ()
         self.private_list: tuple[str, ...] = ()
+        self.attributes: dict[str, Any] = {}
+        """What it reported when it was asked last."""
         self.delete_error = ""
         """What the cloud said last when it was to be deleted."""
         self.refused_at: float | None = None
@@ -125,7 +128,7 @@ class Misfit(NamedTuple):
 class Node:
     """A node and its living instances, oldest first."""
 
-    __slots__ = ("compiled", "dependees", "dependents", "instances", "ready", "record", "satisfied", "unmet")
+    __slots__ = ("awaited", "compiled", "dependees", "dependents", "instances", "ready", "record", "satisfied", "unmet")
 
     def __init__(self, compiled: CompiledNode, record: NodeRow) -> None:
         self.compiled = compiled
@@ -133,6 +136,8 @@ class Node:
         self.instances: dict[str, Instance] = {}
         self.dependees: list[Node] = []
         self.dependents: list[Node] = []
+        self.awaited: list[str] = []
+        """Attributes that an instance must have before dependents are made (``synch``)."""
         self.ready = 0
         """Ready instances."""
         self.satisfied = False
@@ -207,6 +212,10 @@ class Reality:
                 if other is not None:
                     node.dependees.append(other)
                     other.dependents.append(node)
+            for mapping in node.compiled.mappings:
+                source = self.nodes.get(mapping.dependee)
+                if mapping.synch and source is not None and mapping.source not in source.awaited:
+                    source.awaited.append(mapping.source)
         for row in rows:
             if row.node not in self.nodes:
                 orphan = CompiledNode(name=row.node, type="", retired=True, min=0, max=0)

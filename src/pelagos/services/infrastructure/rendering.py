@@ -11,16 +11,27 @@ import msgspec
 from pelagos.clouds.errors import CloudRejected
 from pelagos.clouds.values import ServerSpec
 from pelagos.model.names import unique_server_name
-from pelagos.services.infrastructure.asking import Asked
+from pelagos.services.infrastructure.asking import ATTRIBUTE, TOLD, Asked, InstanceInfo
+from pelagos.services.infrastructure.attributes import (
+    BUILT_IN,
+    MISSING,
+    built_in,
+    constant,
+    look_up,
+    made_up,
+    place,
+    told_at_once,
+)
+from pelagos.services.infrastructure.made_from import looks_at_attributes
 from pelagos.services.infrastructure.metrics import MetricUnavailable
 from pelagos.services.infrastructure.names import hostname_of
 from pelagos.services.infrastructure.policies import MetricSource
 from pelagos.services.infrastructure.reality import Instance, Node, Reality
 from pelagos.services.infrastructure.records import InfrastructureRow
-from pelagos.services.infrastructure.values import HealthCheck, Implementation
+from pelagos.services.infrastructure.values import AttributeMapping, HealthCheck, Implementation
 
 if TYPE_CHECKING:  # Jinja is imported at the first rendering, not before
-    from pelagos.services.infrastructure.templates import InstanceInfo, TemplateData
+    from pelagos.services.infrastructure.templates import TemplateData
 
 __all__ = ["Renderer", "Resources"]
 
@@ -36,27 +47,44 @@ class Resources(Protocol):
     def description(self, name: str, /) -> dict[str, Any]: ...
 
 
-class _Instances(Mapping[str, Sequence["InstanceInfo"]]):
+def _shown(reality: Reality, node: Node) -> list[Instance]:
+    """Its instances as others see them: ready ones first, then by number."""
+    return sorted(reality.staying(node), key=lambda i: (not i.ready, i.row.ordinal, i.row.id))
+
+
+def _info(node: Node, instance: Instance) -> InstanceInfo:
+    return InstanceInfo(
+        node_id=instance.row.id,
+        addresses=instance.address_list,
+        private_addresses=instance.private_list,
+        data={
+            "name": node.name,
+            "hostname": hostname_of(node.compiled, instance.row.ordinal),
+            "cloud": instance.row.account,
+        },
+    )
+
+
+def _source(reality: Reality, mapping: AttributeMapping) -> Instance | None:
+    """The instance whose attributes a mapping means: the first of the node."""
+    node = reality.nodes.get(mapping.dependee)
+    return next(iter(_shown(reality, node)), None) if node is not None else None
+
+
+def _constant(reality: Reality, instance: Instance, name: str) -> Any:
+    implementation = reality.implementation_of(instance)
+    return MISSING if implementation is None else constant(name, instance.row.node, implementation)
+
+
+class _Instances(Mapping[str, Sequence[InstanceInfo]]):
     """Node -> its instances as templates see them, made on look-up: ready ones first, then by number."""
 
     def __init__(self, reality: Reality) -> None:
         self._reality = reality
 
     def __getitem__(self, name: str) -> Sequence[InstanceInfo]:
-        from pelagos.services.infrastructure.templates import InstanceInfo
-
         node = self._reality.nodes[name]
-        shown = self._reality.staying(node)
-        shown.sort(key=lambda i: (not i.ready, i.row.ordinal, i.row.id))
-        return [
-            InstanceInfo(
-                node_id=i.row.id,
-                addresses=i.address_list,
-                private_addresses=i.private_list,
-                data={"name": name, "hostname": hostname_of(node.compiled, i.row.ordinal), "cloud": i.row.account},
-            )
-            for i in shown
-        ]
+        return [_info(node, instance) for instance in _shown(self._reality, node)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._reality.nodes)
@@ -96,7 +124,7 @@ class Renderer:
             options=options,
             account=self.account_of(instance.row.account),
         )
-        return spec, rendered.asked
+        return spec, (*rendered.asked, *self._told(row, reality, node, implementation))
 
     def account_of(self, name: str) -> dict[str, Any]:
         """What an account is made of that no configuration names, to be journaled with its servers; else empty."""
@@ -119,6 +147,9 @@ class Renderer:
     ) -> HealthCheck:
         """The instance's check with its address filled in. Raises DescriptionError."""
         check = implementation.health_check
+        awaited = tuple(name for name in node.awaited if not told_at_once(name, implementation))
+        if awaited:
+            check = msgspec.structs.replace(check, attributes=awaited)
         if implementation.built_on:
             command = self._resources.check_of_stand_in(implementation.built_on)
             if command:
@@ -151,6 +182,68 @@ class Renderer:
         url, query = rendered.urls
         return msgspec.structs.replace(source, url=url, query=query, command=rendered.command)
 
+    def unreported(self, reality: Reality, node: Node) -> list[Instance]:
+        """The instances that must be asked for attributes before one of the node can be made."""
+        found: dict[str, Instance] = {}
+        for mapping in node.compiled.mappings:
+            source = _source(reality, mapping)
+            if source is None or told_at_once(mapping.source, reality.implementation_of(source)):
+                continue
+            if look_up(source.attributes, mapping.source) is MISSING:
+                found[source.row.id] = source
+        return list(found.values())
+
+    def _known(
+        self, row: InfrastructureRow, reality: Reality, node: Node
+    ) -> Iterator[tuple[AttributeMapping, Instance, Any]]:
+        """The node's mappings whose attribute is known, whose it is, and what it is."""
+        for mapping in node.compiled.mappings:
+            source = _source(reality, mapping)
+            if source is None:
+                continue
+            value = self._attribute(row, reality, source, mapping.source)
+            if value is not MISSING:
+                yield mapping, source, value
+
+    def _mapped(self, row: InfrastructureRow, reality: Reality, node: Node) -> dict[str, Any]:
+        """The attributes of dependees that are known, under their names here."""
+        mapped: dict[str, Any] = {}
+        for mapping, _, value in self._known(row, reality, node):
+            place(mapped, mapping.target, value)
+        return mapped
+
+    def _told(
+        self, row: InfrastructureRow, reality: Reality, node: Node, implementation: Implementation
+    ) -> tuple[Asked, ...]:
+        """The attributes of dependees that an instance is told."""
+        if not node.compiled.mappings or not looks_at_attributes(implementation):
+            return ()
+        told = []
+        for mapping, source, value in self._known(row, reality, node):
+            name = mapping.source
+            if look_up(source.attributes, name) is MISSING and (
+                name in BUILT_IN or _constant(reality, source, name) is not MISSING
+            ):
+                told.append(Asked(ATTRIBUTE, mapping.dependee, value, name))
+            else:
+                told.append(Asked(ATTRIBUTE, mapping.dependee, TOLD, name, source.row.id))
+        return tuple(told)
+
+    def _attribute(self, row: InfrastructureRow, reality: Reality, instance: Instance, name: str) -> Any:
+        node = reality.nodes[instance.row.node]
+        reported = look_up(instance.attributes, name)
+        if reported is not MISSING:
+            return reported
+        if name in BUILT_IN:
+            return built_in(_info(node, instance))[name]
+        implementation = reality.implementation_of(instance)
+        if implementation is None or not told_at_once(name, implementation):
+            return MISSING
+        from pelagos.services.infrastructure.templates import render_attributes
+
+        value = look_up(render_attributes(implementation, self._data(row, reality, node, instance)), name)
+        return made_up(node.name, name) if value is MISSING and implementation.built_on else value
+
     def _data(self, row: InfrastructureRow, reality: Reality, node: Node, instance: Instance) -> TemplateData:
         from pelagos.services.infrastructure.templates import TemplateData
 
@@ -160,6 +253,7 @@ class Renderer:
             infra_name=row.name,
             node_id=instance.row.id,
             user_id=row.compiled.user_id,
+            attributes=self._mapped(row, reality, node),
             instances=_Instances(reality),
             cmd_allowed=self._run_command is not None,
             run_command=self._run_command,

@@ -204,6 +204,7 @@ class Running:
             parameters = msgspec.structs.replace(parameters, committed=True)
         if not (parameters.creates_infrastructure or parameters.inherited) and run.kind in ("up", "scale"):
             parameters = msgspec.structs.replace(parameters, previous=previous)
+        maintainer.candidates.refusals.clear()
         self.current = msgspec.structs.replace(run, state=RunState.RUNNING, started_at=now, parameters=parameters)
         maintainer.changes.run(run.id, state=RunState.RUNNING, started_at=now, parameters=parameters)
         maintainer.event("run.started", run_kind=run.kind)

@@ -19,7 +19,7 @@ import structlog
 from sqlalchemy import Connection, select, update
 
 from pelagos.clouds.pool import Pool
-from pelagos.clouds.values import CloudFlavor, CloudServer, CommandResult
+from pelagos.clouds.values import CloudServer, CommandResult
 from pelagos.model.errors import (
     Conflict,
     InvalidInput,
@@ -36,9 +36,9 @@ from pelagos.model.states import InfrastructureState
 from pelagos.process import Context, ServiceProcess, client, current_context, operation, use_context
 from pelagos.services.compute import ComputeService
 from pelagos.services.compute.messages import (
+    CloudRef,
     ConsoleRequest,
     ExecuteRequest,
-    FlavorsRequest,
     ListenerCheck,
     RefreshAccounts,
     RemoveOrphans,
@@ -46,6 +46,7 @@ from pelagos.services.compute.messages import (
 from pelagos.services.infrastructure import importing, queries, records, revisions
 from pelagos.services.infrastructure.accepting import accept_run, is_suspended, suspension
 from pelagos.services.infrastructure.applying import check_fits, check_names
+from pelagos.services.infrastructure.choosing import Price
 from pelagos.services.infrastructure.compiling import Compiler
 from pelagos.services.infrastructure.desiring import lacking
 from pelagos.services.infrastructure.drawing import graph_of
@@ -79,6 +80,7 @@ from pelagos.store import events
 from pelagos.store.keeper import HeldLease, LeaseKeeper
 from pelagos.store.port import Store
 from pelagos.store.schema import infrastructures, runs
+from pelagos.wire.clouds import FlavorView
 from pelagos.wire.drift import DriftRequest, DriftView, OrphanList, OrphanRemoval
 from pelagos.wire.infrastructures import (
     DefinitionView,
@@ -230,7 +232,7 @@ class InfrastructureService(ServiceProcess):
             server=server,
             new_ids=(self.world.new_id(), self.world.new_id()),
             run_id=self.world.new_id(),
-            infrastructure_id=self.world.new_id(),
+            infrastructure_id=request.id or self.world.new_id(),
             now=self.world.now(),
         )
         run = await through(Step.ACCEPT, self._store.run(accept))
@@ -534,9 +536,18 @@ class InfrastructureService(ServiceProcess):
             return dict.fromkeys(accounts, error.message)
         return {account: error.message for account, error in answer.errors.items()}
 
-    async def _flavors(self, account: str) -> tuple[CloudFlavor, ...]:
+    async def _flavors(self, account: str) -> tuple[FlavorView, ...]:
         compute = client(ComputeService, self, timeout=_CATALOGUE_PATIENCE)
-        return (await compute.flavors(FlavorsRequest(account=account))).items
+        return (await compute.list_flavors(CloudRef(cloud=account))).items
+
+    async def _sizes(self, account: str) -> dict[str, Price]:
+        """Size -> its price on an account, by id and by name."""
+        return {
+            name: Price(one.price_per_hour, one.currency)
+            for one in await self._flavors(account)
+            if one.price_per_hour is not None
+            for name in (one.name, one.id)
+        }
 
     async def _execute(self, server_id: str, argv: tuple[str, ...], timeout: float) -> CommandResult:
         compute = client(ComputeService, self, timeout=timeout + 1.0)
@@ -663,6 +674,8 @@ class InfrastructureService(ServiceProcess):
             renderer=self._renderer,
             settings=self._settings,
             resident=self._maintain,
+            prices=self._sizes,
+            execute=self._execute,
         )
         self._maintainers[infrastructure_id] = maintainer
         lease.on_lost(maintainer.stop)

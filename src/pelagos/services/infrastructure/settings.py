@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from pelagos.services.infrastructure.policies import Choose
+
 __all__ = ["MaintainerSettings"]
 
 
@@ -36,5 +38,9 @@ class MaintainerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """An instance that was ready for so long has proved its node: when it fails, the count of failures begins anew."""
     retry_patience: float = 30.0
     """A maintenance run waits so long for a node that backs off."""
+    choose: Choose = "ordered"
+    """How implementations are chosen for nodes whose policy does not say."""
+    refusal_memory: float = 300.0
+    """How long an implementation that a cloud refused to make is passed over while there is another."""
     refusal_patience: float = 30.0
     """How long a run waits for a cloud that refuses to delete before it ends and lists what remains."""

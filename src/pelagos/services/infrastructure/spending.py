@@ -7,18 +7,17 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from pelagos.clouds.values import CloudFlavor
 from pelagos.model.scope import Scope
 from pelagos.quotas import UNLIMITED, holdings
+from pelagos.services.infrastructure.choosing import size_of
 from pelagos.services.infrastructure.observed import ObservedInstance, Verdict, verdict
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode, Implementation
+from pelagos.wire.clouds import FlavorView
 from pelagos.wire.infrastructures import CostEstimate, PlanAction, QuotaNeed
 
-__all__ = ["FLAVOR_KEYS", "Costs", "costs_of", "flavor_of", "quota_needs", "servers_at_most"]
+__all__ = ["Costs", "costs_of", "quota_needs", "servers_at_most"]
 
 SERVERS = "servers"
-FLAVOR_KEYS = ("flavor", "flavor_name", "instance_type", "size", "vm_size", "flavor_id")
-"""Keys of resource sections by which drivers are told the size of a server."""
 
 
 def servers_at_most(desired: CompiledInfrastructure, actions: Iterable[PlanAction]) -> int:
@@ -57,21 +56,12 @@ class Costs(NamedTuple):
     unpriced: tuple[str, ...]
 
 
-def flavor_of(implementation: Implementation) -> str:
-    """The size that an implementation asks for, as its cloud names it; empty where it names none, or by a template."""
-    for key in FLAVOR_KEYS:
-        value = implementation.resource.get(key)
-        if isinstance(value, str) and value and "{" not in value:
-            return value
-    return ""
-
-
 def costs_of(
     desired: CompiledInfrastructure,
     previous: CompiledInfrastructure | None,
     targets: Mapping[str, int],
     observed: Sequence[ObservedInstance],
-    catalogues: Mapping[str, Sequence[CloudFlavor]],
+    catalogues: Mapping[str, Sequence[FlavorView]],
     account_of: Mapping[tuple[str, str], str],
 ) -> Costs:
     """What all servers cost an hour now, and what they will cost.
@@ -92,7 +82,7 @@ def costs_of(
     unpriced: dict[str, None] = {}
 
     def add(sums: dict[str, float], node: str, account: str, implementation: Implementation | None, count: int) -> None:
-        flavor = prices.get((account, flavor_of(implementation) if implementation is not None else ""))
+        flavor = prices.get((account, size_of(implementation) if implementation is not None else ""))
         if flavor is None or flavor.price_per_hour is None:
             unpriced[node] = None
         else:

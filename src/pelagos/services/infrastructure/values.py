@@ -91,6 +91,8 @@ class HealthCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     failures: int = 3
     """A ready instance is temp_failed after this many failed checks in a row."""
     probe_timeout: float = 5.0
+    attributes: tuple[str, ...] = ()
+    """Attributes that the instance must have reported, since dependents wait for them (``synch``)."""
 
 
 class Contextualisation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pelagos.model.errors import PelagosError
 from pelagos.model.states import InstanceState
+from pelagos.services.infrastructure.attributes import told_at_once
 from pelagos.services.infrastructure.health import HealthVerdict, Prober, ProbeTarget, describe
 from pelagos.services.infrastructure.probing import Probing
 from pelagos.services.infrastructure.reality import Instance
@@ -54,13 +55,23 @@ class HealthWatch:
         now = maintainer.world.now()
         if newly:
             self._active_at[row.id] = now
-        implementation = maintainer.reality.implementation_of(instance)
-        if implementation is None or not describe(implementation.health_check):
+        if not self._probed(instance):
             return False
         if row.id not in self.probing:
             self.probing.at(row.id, now)
             maintainer.event("instance.checking", row, what=describe(self.check_of(instance)))
         return True
+
+    def _probed(self, instance: Instance) -> bool:
+        """Whether there is anything to probe: what its definition says, or an attribute that dependents wait for."""
+        reality = self._maintainer.reality
+        implementation = reality.implementation_of(instance)
+        if implementation is None:
+            return False
+        awaited = reality.nodes[instance.row.node].awaited
+        return bool(describe(implementation.health_check)) or any(
+            not told_at_once(name, implementation) for name in awaited
+        )
 
     def check_of(self, instance: Instance) -> HealthCheck:
         """The rendered check of an instance; an empty one where its node is no longer described."""
@@ -87,8 +98,7 @@ class HealthWatch:
         ]
         step = spread / len(waiting) if waiting else 0.0
         for index, instance in enumerate(waiting):
-            implementation = maintainer.reality.implementation_of(instance)
-            if implementation is not None and describe(implementation.health_check):
+            if self._probed(instance):
                 self.probing.at(instance.row.id, now + index * step)
                 if run is not None:
                     self.unchecked.add(instance.row.id)

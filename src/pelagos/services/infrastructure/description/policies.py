@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pelagos.services.infrastructure.description.fields import (
     bool_at,
@@ -15,7 +15,7 @@ from pelagos.services.infrastructure.description.fields import (
     text_at,
     texts_of,
 )
-from pelagos.services.infrastructure.policies import AutoscalePolicy, HealPolicy, MetricSource, NodePolicy
+from pelagos.services.infrastructure.policies import AutoscalePolicy, Choose, HealPolicy, MetricSource, NodePolicy
 from pelagos.services.infrastructure.source.nodes import MAPPING, SEQUENCE, Node
 from pelagos.services.infrastructure.source.problems import Problems, did_you_mean, listing
 
@@ -149,6 +149,16 @@ def _cooldown(node: Node, what: str, problems: Problems) -> dict[str, float] | N
     return None if seconds is None else {"up_cooldown": seconds, "down_cooldown": seconds}
 
 
+def _weights(node: Node, what: str, problems: Problems) -> dict[str, float] | None:
+    found = mapping_at(node, what, problems)
+    if found is None:
+        return None
+    return {
+        key: number_at(value, f"{key!r} in {what}", 1.0, problems, least=0.0, most=_MOST)
+        for key, _, value in found.items()
+    }
+
+
 _SECONDS = _amount(0.0, 1e7)
 _HEAL: Mapping[str, Reader] = {
     **dict.fromkeys(("shutdown", "failed", "temp_failed"), _one_of("restart", "replace", "keep")),
@@ -192,4 +202,6 @@ _READERS: Mapping[str, Reader] = {
     "scale_down": _one_of("unhealthy", "youngest", "oldest"),
     "protect": _flag,
     "autoscale": _autoscale,
+    "choose": _one_of(*get_args(Choose)),
+    "weights": _weights,
 }

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from pelagos.model.diagnostics import Position
+from pelagos.services.infrastructure.attributes import managed
 from pelagos.services.infrastructure.description.graph import cycles, dependents_of, reverse
 from pelagos.services.infrastructure.description.infrastructure import Draft, Edge, NodeDraft
 from pelagos.services.infrastructure.description.resources import missing_extra
@@ -27,9 +28,9 @@ __all__ = ["Resolver"]
 
 _NAMES = (
     *("node_id", "name", "type", "infra_id", "infra_name", "user_id", "variables", "scaling", "filter", "mappings"),
-    *("resource", "contextualisation", "config_management", "health_check"),
+    *("resource", "contextualisation", "config_management", "health_check", "attributes", "puppet"),
 )
-_MORE = frozenset({"scaling", "mappings", "user_id"})
+_MORE = frozenset({"scaling", "mappings", "attributes", "user_id"})
 _GLOBALS = ("range", "dict", "cycler", "joiner", "namespace")
 _HEALTH_NAMES = ("ip", "instance_data")
 
@@ -212,7 +213,12 @@ class Resolver:
         made_from: list[Any] = [node.type, node.filter, node.variables, hashes]
         looked_at = frozenset().union(*(self._looked_at(node.type, index) for index in choice))
         if looked_at:
-            more = {"scaling": [node.min, node.max], "mappings": mappings, "user_id": self._draft.user_id}
+            more = {
+                "scaling": [node.min, node.max],
+                "mappings": mappings,
+                "attributes": [(mapping.dependee, mapping.source, mapping.target) for mapping in mappings],
+                "user_id": self._draft.user_id,
+            }
             made_from.append([more.get(name, name) for name in sorted(looked_at)])
         return _digest(made_from).hex()
 
@@ -221,6 +227,8 @@ class Resolver:
         found = self._looks.get((type_, index))
         if found is None:
             names = [uses_of(template.text).names for template in self._templates[type_, index]]
+            if managed(self._definitions[type_][index]):
+                names.append(frozenset({"attributes"}))
             found = self._looks[type_, index] = _MORE & frozenset().union(*names)
         return found
 
@@ -248,10 +256,10 @@ class Resolver:
                 *(context.context_mapping, context.attributes, context.env, context.command, context.context_variables),
             ]
             self._hashes[name, index] = _digest(made_from)
-            if item.config_management.get("type", "dummy") != "dummy":
+            if item.config_management.get("type", "dummy") != "dummy" and context.type == "docker":
                 self._problems.warning(
-                    f"this version does not carry out config_management of type {item.config_management['type']!r};"
-                    f" instances of {name!r} are made without it",
+                    f"config_management of type {item.config_management['type']!r} needs user data, which a"
+                    f" contextualisation of type 'docker' has not; instances of {name!r} are made without it",
                     item.position,
                 )
 

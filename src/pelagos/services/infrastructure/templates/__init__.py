@@ -4,8 +4,16 @@ from pelagos.services.infrastructure.templates.render import (
     InstanceInfo,
     Rendered,
     TemplateData,
+    render_attributes,
     render_health_check,
     render_implementation,
 )
 
-__all__ = ["InstanceInfo", "Rendered", "TemplateData", "render_health_check", "render_implementation"]
+__all__ = [
+    "InstanceInfo",
+    "Rendered",
+    "TemplateData",
+    "render_attributes",
+    "render_health_check",
+    "render_implementation",
+]

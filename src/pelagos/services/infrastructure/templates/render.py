@@ -23,9 +23,11 @@ import jinja2
 from pelagos.model.diagnostics import Diagnostic, Position
 from pelagos.model.errors import DescriptionError, PelagosError
 from pelagos.services.infrastructure.asking import Asked, InstanceInfo, NodeFunctions, Unresolvable
+from pelagos.services.infrastructure.attributes import declared_in
 from pelagos.services.infrastructure.source.events import events_of
 from pelagos.services.infrastructure.source.nodes import Composer, Node
 from pelagos.services.infrastructure.source.problems import Problems, Source
+from pelagos.services.infrastructure.templates.configuring import configured, puppet_names
 from pelagos.services.infrastructure.templates.dump import dump
 from pelagos.services.infrastructure.templates.environment import Runaway, run
 from pelagos.services.infrastructure.templates.facts import is_template
@@ -37,9 +39,18 @@ from pelagos.services.infrastructure.values import (
     TemplatePlace,
 )
 
-__all__ = ["InstanceInfo", "Rendered", "TemplateData", "render_health_check", "render_implementation"]
+__all__ = [
+    "InstanceInfo",
+    "Rendered",
+    "TemplateData",
+    "render_attributes",
+    "render_health_check",
+    "render_implementation",
+]
 
 _MAX_COMMAND_OUTPUT = 64 * 1024
+_PUPPET = re.compile(r"\{[{%][^}]*\bpuppet\.(manifests|modules|attributes)\b")
+"""A template that reads the ancestor's variables of Puppet, to run it itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +67,8 @@ class TemplateData:
     scaling: Mapping[str, int] = field(default_factory=dict)
     filter: Mapping[str, Any] = field(default_factory=dict)
     mappings: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """Attributes of nodes it depends on, under the names they have here: nested mappings."""
     instances: Mapping[str, Sequence[InstanceInfo]] = field(default_factory=dict)
     cmd_allowed: bool = False
     run_command: Callable[[Sequence[str]], str] | None = None
@@ -70,6 +83,7 @@ class TemplateData:
         infra_name: str,
         node_id: str,
         user_id: str = "",
+        attributes: Mapping[str, Any] | None = None,
         instances: Mapping[str, Sequence[InstanceInfo]] | None = None,
         cmd_allowed: bool = False,
         run_command: Callable[[Sequence[str]], str] | None = None,
@@ -90,6 +104,7 @@ class TemplateData:
             scaling={"min": node.min, "max": node.max},
             filter=node.filter,
             mappings={"inbound": inbound, "outbound": {}},
+            attributes=attributes or {},
             instances=instances or {},
             cmd_allowed=cmd_allowed,
             run_command=run_command,
@@ -130,6 +145,7 @@ def render_implementation(implementation: Implementation, data: TemplateData) ->
         options = work.value(implementation.resource, "resource")
         config = work.value(implementation.config_management, "config_management")
         attributes = {}
+    work.names.update(puppet_names(config))
     user_data, env, command = "", (), context.command
     path = "contextualisation"
     if context.type == "docker":
@@ -147,6 +163,8 @@ def render_implementation(implementation: Implementation, data: TemplateData) ->
     if context.type != "cooked":
         attributes = work.value(context.attributes, f"{path}/attributes")
     work.raise_if_failed()
+    if context.type != "docker":  # there is no user data, only a command
+        user_data = _configured(implementation, data, user_data, config, attributes)
     return Rendered(
         options={key: value for key, value in options.items() if key not in ("type", "name", "endpoint")},
         account_label=str(options.get("name", implementation.account_label) or ""),
@@ -160,6 +178,36 @@ def render_implementation(implementation: Implementation, data: TemplateData) ->
         health_check=implementation.health_check,
         asked=nodes.asked,
     )
+
+
+def render_attributes(implementation: Implementation, data: TemplateData) -> dict[str, Any]:
+    """The attributes that the implementation declares, rendered for an instance. Raises as
+    :func:`render_implementation`."""
+    nodes = NodeFunctions(data.instances, data.infra_id)
+    work = _Rendering(implementation, _names(data, implementation, nodes))
+    attributes = work.value(implementation.contextualisation.attributes, "contextualisation/attributes")
+    config = work.value({"attributes": implementation.config_management.get("attributes")}, "config_management")
+    work.raise_if_failed()
+    return declared_in(attributes, config)
+
+
+def _configured(
+    implementation: Implementation, data: TemplateData, user_data: str, config: dict[str, Any], own: dict[str, Any]
+) -> str:
+    """User data that also runs the configuration manager, if there is one. Raises DescriptionError."""
+    if config.get("type", "dummy") == "dummy":
+        return user_data
+    context = implementation.contextualisation
+    template = context.context_template if context.context_mapping is None else repr(context.context_mapping)
+    known = declared_in(declared_in(own, config), {"attributes": data.attributes})
+    by_template = _PUPPET.search(template) is not None
+    try:
+        return configured(user_data, config, known, data.node_id, by_template=by_template)
+    except ValueError as error:
+        raise DescriptionError(
+            f"the contextualisation of node {data.name!r}: {error}",
+            diagnostics=(Diagnostic(str(error), context.position or implementation.position),),
+        ) from error
 
 
 def render_health_check(
@@ -190,6 +238,7 @@ def render_health_check(
         grace=check.grace,
         failures=check.failures,
         probe_timeout=check.probe_timeout,
+        attributes=check.attributes,
     )
 
 
@@ -223,6 +272,7 @@ def _names(data: TemplateData, implementation: Implementation | None, nodes: Nod
         "scaling": data.scaling,
         "filter": data.filter,
         "mappings": data.mappings,
+        "attributes": data.attributes,
         **nodes.names(),
         "cut": cut,
         "cmd": cmd,

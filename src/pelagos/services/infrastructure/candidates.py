@@ -1,0 +1,203 @@
+"""A maintainer's candidates: which implementations its nodes have, on which accounts, at what price, and what was
+refused. What must be asked for is asked before decisions are made, and never a reason for one to fail; the choice
+itself is :mod:`choosing`, which is pure."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from pelagos.model.errors import ErrorPayload, PelagosError, Unsupported
+from pelagos.services.compute.facts import servers_by_account
+from pelagos.services.infrastructure.choosing import (
+    Candidate,
+    Price,
+    Refusals,
+    choose,
+    refusal_details,
+    refused_all,
+    size_of,
+    weight_of,
+)
+from pelagos.services.infrastructure.policies import Choose
+from pelagos.services.infrastructure.reality import Node
+from pelagos.services.infrastructure.values import Implementation
+
+if TYPE_CHECKING:
+    from pelagos.services.infrastructure.maintainer import Accounts, Maintainer
+
+__all__ = ["Candidates", "Prices", "no_prices"]
+
+_log = structlog.get_logger("pelagos.infrastructure")
+_BELIEVED = 3600.0
+"""Seconds for which a cloud's prices are believed."""
+_AGAIN = 60.0
+"""Seconds after which a cloud that did not tell its prices is asked again."""
+
+Prices = Callable[[str], Awaitable[dict[str, Price]]]
+"""Account -> size -> price. Raises Unsupported where its cloud has no catalogue."""
+
+
+async def no_prices(account: str) -> dict[str, Price]:
+    """Where nobody knows any."""
+    return {}
+
+
+class Candidates:
+    """See the module's text."""
+
+    def __init__(self, maintainer: Maintainer, accounts: Accounts, prices: Prices) -> None:
+        self._maintainer = maintainer
+        self._accounts = accounts
+        self._ask = prices
+        self._prices: dict[str, tuple[float, dict[str, Price]]] = {}
+        self._elsewhere: dict[str, int] = {}
+        """Servers on each account that are not this infrastructure's."""
+        self._priced: list[Node] = []
+        self._counted: list[Node] = []
+        self.refusals = Refusals()
+
+    def strategy(self, node: Node) -> Choose:
+        return node.compiled.policy.choose or self._maintainer.settings.choose
+
+    def reset(self) -> None:
+        """After a load: which nodes' choices depend on what must be asked for."""
+        nodes = [node for node in self._maintainer.reality.nodes.values() if len(node.compiled.implementations) > 1]
+        self._priced = [node for node in nodes if self.strategy(node) == "cheapest"]
+        self._counted = [node for node in nodes if self.strategy(node) == "least_used"]
+
+    async def prepare(self) -> None:
+        """Learn what the choices to come depend on. Raises what reading the store does."""
+        maintainer = self._maintainer
+        if any(not node.satisfied for node in self._counted):
+            self._elsewhere = await maintainer.store.read(
+                lambda connection: servers_by_account(connection, without=maintainer.id)
+            )
+        waiting = [node for node in self._priced if not node.satisfied]
+        accounts = {candidate.account for node in waiting for candidate in self.of(node)} - {""}
+        for account in sorted(accounts):
+            await self._learn_prices(account)
+
+    async def _learn_prices(self, account: str) -> None:
+        now = self._maintainer.world.now()
+        known = self._prices.get(account)
+        if known is not None and now < known[0]:
+            return
+        try:
+            self._prices[account] = (now + _BELIEVED, await self._ask(account))
+        except Unsupported:
+            self._prices[account] = (now + _BELIEVED, {})
+        except PelagosError as error:
+            _log.info("no prices", account=account, error=str(error))
+            self._prices[account] = (now + _AGAIN, known[1] if known is not None else {})
+
+    def of(self, node: Node) -> list[Candidate]:
+        """The node's candidates as things are now, in the description's order. What counts servers counts them when
+        something is picked."""
+        maintainer = self._maintainer
+        now = maintainer.world.now()
+        found = []
+        for index in node.compiled.implementations:
+            implementation = maintainer.reality.implementation(node, index)
+            account, refused = "", self.refusals.at(node.name, index, now)
+            try:
+                account = self.account_for(implementation)
+            except PelagosError as error:
+                refused = refused or error.payload()
+            prices = self._prices[account][1] if account in self._prices else {}
+            found.append(
+                Candidate(
+                    index=index,
+                    account=account,
+                    type=implementation.resource_type,
+                    weight=weight_of(node.compiled.policy.weights, account, implementation.resource_type),
+                    price=prices.get(size_of(implementation)),
+                    refused=refused,
+                )
+            )
+        return found
+
+    def pick(self, node: Node, count: int) -> list[Candidate] | ErrorPayload:
+        """What the next ``count`` instances are made from, one each; or why nothing can be. Notes what is refused for
+        want of an account, and what the node keeps to."""
+        maintainer = self._maintainer
+        strategy = self.strategy(node)
+        candidates = self.of(node)
+        for one in candidates:
+            if one.refused is not None and not one.account:
+                self._tell(node, one, one.refused)
+        draw = maintainer.world.rng("choosing").random
+        kept = node.record.implementation
+        picked: list[Candidate] = []
+        if len(candidates) > 1 and strategy == "least_used":
+            used = self._used()
+            candidates = [msgspec.structs.replace(one, used=used.get(one.account, 0)) for one in candidates]
+        for _ in range(count if strategy in ("random", "weighted", "least_used") else 1):
+            chosen = choose(strategy, candidates, kept=kept, draw=draw)
+            if chosen is None:
+                return refused_all(candidates)
+            picked.append(chosen)
+            candidates = [
+                msgspec.structs.replace(one, used=one.used + 1) if one.account == chosen.account else one
+                for one in candidates
+            ]
+        picked += [picked[-1]] * (count - len(picked))
+        if kept != picked[-1].index:
+            node.record.implementation = picked[-1].index
+            maintainer.changes.node(node.record)
+        return picked
+
+    def _used(self) -> dict[str, int]:
+        """Account -> servers on it: of others as they were last counted, and our own as they are."""
+        used = dict(self._elsewhere)
+        for instance in self._maintainer.reality.instances.values():
+            used[instance.row.account] = used.get(instance.row.account, 0) + 1
+        return used
+
+    def refuse(self, node: Node, index: int, error: ErrorPayload) -> tuple[bool, ErrorPayload]:
+        """Its cloud does not make it: (whether another candidate is left, the node's error from now on)."""
+        if index not in node.compiled.implementations:
+            return False, error
+        candidates = self.of(node)
+        this = next(one for one in candidates if one.index == index)
+        self._tell(node, this, error)
+        candidates = self.of(node)
+        if any(one.refused is None for one in candidates):
+            return True, msgspec.structs.replace(error, details={**error.details, **refusal_details(candidates)})
+        return False, refused_all(candidates)
+
+    def exhausted(self, node: Node, again_at: float) -> None:
+        """All were refused: from then on, all are tried again, the first one first."""
+        node.record.implementation = None
+        self.refusals.end(node.name, again_at)
+
+    def _tell(self, node: Node, candidate: Candidate, error: ErrorPayload) -> None:
+        """Remember a refusal, and tell it once."""
+        maintainer = self._maintainer
+        now = maintainer.world.now()
+        if not self.refusals.add(node.name, candidate.index, error, now + maintainer.settings.refusal_memory):
+            return
+        run = maintainer.running.current
+        maintainer.changes.event(
+            maintainer.row.scope,
+            "node.refused",
+            at=now,
+            node=node.name,
+            run_id=run.id if run else None,
+            data={"cloud": candidate.cloud, "implementation": candidate.index, "error": error},
+        )
+
+    def account_for(self, implementation: Implementation) -> str:
+        """The cloud account that an implementation is built on. Raises NotFound, Ambiguous."""
+        if implementation.built_on:
+            self._accounts.account(implementation.built_on)
+            return implementation.built_on
+        return self._accounts.for_resource(
+            implementation.resource_type,
+            implementation.account_label or None,
+            endpoint=implementation.endpoint,
+            section=implementation.resource,
+        )
