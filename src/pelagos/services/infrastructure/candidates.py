@@ -174,6 +174,11 @@ class Candidates:
         node.record.implementation = None
         self.refusals.end(node.name, again_at)
 
+    def retried(self, node: Node) -> None:
+        """Its back-off has ended before its time: where all were refused, all are tried again."""
+        if all(one.refused is not None for one in self.of(node)):
+            self.refusals.end(node.name, self._maintainer.world.now())
+
     def _tell(self, node: Node, candidate: Candidate, error: ErrorPayload) -> None:
         """Remember a refusal, and tell it once."""
         maintainer = self._maintainer

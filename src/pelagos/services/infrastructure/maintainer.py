@@ -453,6 +453,8 @@ class Maintainer:
         record = node.record
         if first and node.compiled.policy.protect and not node.compiled.retired:
             self.protect(instance)
+        if record.retry_at is not None and not node.compiled.retired:
+            self.candidates.retried(node)
         if record.error is not None or record.retry_at is not None:
             record.retry_at, record.error = None, None
             self.changes.node(record)

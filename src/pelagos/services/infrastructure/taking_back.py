@@ -92,6 +92,7 @@ class TakingBack:
         why = f"as it was before run {run.id}, which {how}"
         maintainer.changes.want(run.scope, previous, why, maintainer.world.now())
         maintainer.changes.nodes(self._records_before(previous))
+        maintainer.candidates.refusals.clear()  # of another description
         maintainer.reload = True
 
     def _see_to_going_back(self, run: RunRow, now: float) -> None:
@@ -99,9 +100,10 @@ class TakingBack:
         if maintainer.reconfiguring.undecided or maintainer.reload:
             return
         assert run.error is not None
-        if self._running.fatal is not None:
+        fatal = self._running.fatal
+        if fatal is not None:
             self._running.end(run, RunState.FAILED, run.error)
-            self.left_failed(self._running.fatal)
+            self.left_failed(fatal)
         elif maintainer.reality.converged():
             self._running.end(run, RunState.FAILED, run.error)
         elif self._running.stuck(now):
