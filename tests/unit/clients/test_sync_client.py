@@ -27,6 +27,7 @@ class Whole:
         client = connect(InProcessTransport(self.scene.application.trusted))
         self.runs, self.infrastructures = client.runs, client.infrastructures
         self.definitions, self.servers = client.definitions, client.servers
+        self.clouds, self.orphans = client.clouds, client.orphans
         self.events, self.health, self.happen = client.events, client.health, self.scene.happen
         self._client = await client.__aenter__()
         return self
