@@ -64,6 +64,7 @@ def bring(
         infrastructure=wanted.infrastructure,
         revision=wanted.revision,
         strategy=wanted.strategy,
+        map_clouds=wanted.map_clouds,
         only=wanted.only,
         without=wanted.without,
         replace=wanted.replace,

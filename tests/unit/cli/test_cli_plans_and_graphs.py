@@ -185,9 +185,11 @@ class TestUp:
         assert "pelagos events shop --follow" in result.err
 
     def test_sends_what_is_chosen(self, pelagos: Terminal, server: FakeServer, files: list[str]) -> None:
-        pelagos("up", *files, "--target", "web", "--replace", "web", "--on-failure", "keep")
+        options = ("--target", "web", "--replace", "web", "--on-failure", "keep", "--map-clouds", "simulated")
+        pelagos("up", *files, *options)
         (request,) = server.started
         assert (request.only, request.replace, request.on_failure) == (("web",), ("web",), "keep")
+        assert request.map_clouds == "simulated"
 
     def test_status_marks_what_is_not_as_described(self, pelagos: Terminal, server: FakeServer) -> None:
         server.status = shop(InfrastructureState.READY, {"web": {WEB_1: instance(outdated="variables.port (kept)")}})
