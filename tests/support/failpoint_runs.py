@@ -7,6 +7,7 @@ what it is told, exactly as a command would, and is killed where its environment
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import signal
@@ -64,6 +65,7 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         said = Path(request["home"]).with_suffix(".said")
+        importlib.import_module(f"pelagos.clouds.{request['account']['driver']}.driver")
         child = os.fork()
         if child == 0:
             _child(request, said)

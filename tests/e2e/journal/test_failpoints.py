@@ -4,6 +4,7 @@ cloud; the same taking it down. The cloud itself is asked, not the records."""
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,11 +14,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from pelagos.clouds import CloudServer, DriverContext, PartsDriver, Plugins
+from pelagos.clouds import CloudPart, CloudServer, DriverContext, PartsDriver, Plugins, ServerSpec
 from pelagos.clouds.simulated import SimulatedCloud, SimulatedOptions
 from pelagos.model.failpoints import Step, names
 from pelagos.model.world import SystemWorld
 from support.failpoint_runs import Runs
+from support.moto_server import MotoServer, moto_server
 
 pytestmark = pytest.mark.e2e
 
@@ -25,13 +27,15 @@ INFRASTRUCTURE = "pair"
 
 
 class Account(msgspec.Struct, frozen=True):
-    """A cloud to die on: another one (an emulated EC2, say) is another of these, and goes through the same tests."""
+    """A cloud to die on: another one is another of these, and goes through the same tests."""
 
     name: str
     driver: str
     options: dict[str, Any] = {}
-    resource: str = ""
-    """More keys of the nodes' resource sections, as YAML's flow style has them."""
+    resource: dict[str, Any] = {}
+    """More keys of the nodes' resource sections."""
+    parts: int = 0
+    """How many a server has by them."""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -39,15 +43,14 @@ class Account(msgspec.Struct, frozen=True):
 
     def sources(self, count: int = 1) -> dict[str, str]:
         """One node of ``count`` instances."""
+        resource = {"type": self.driver, "name": self.name, **self.resource}
         return {
             "infra.yaml": (
                 f"infra_name: {INFRASTRUCTURE}\nuser_id: me\nnodes:\n"
                 f"  - name: one\n    type: failpoint_node\n    scaling: {{min: {count}, max: {count}}}\n"
             ),
             "nodes.yaml": (
-                "'node_def:failpoint_node':\n"
-                f"  - resource: {{type: {self.driver}, name: {self.name}{self.resource}}}\n"
-                "    health_check: {ping: false}\n"
+                f"'node_def:failpoint_node':\n  - resource: {json.dumps(resource)}\n    health_check: {{ping: false}}\n"
             ),
         }
 
@@ -55,7 +58,25 @@ class Account(msgspec.Struct, frozen=True):
 LOCAL = Account("local", "local", {"isolation": "processes", "stop_grace": 0.2})
 _QUICK: dict[str, Any] = {"state": "file", "create_timeout": 1.0, "call_timeout": 1.0, "settle": 0.2}
 SIMULATED = Account("simulated", "simulated", {**_QUICK, "token_lookup": "tag"})
-PARTS = Account("simulated", "simulated", {**_QUICK, "token_lookup": "tag"}, ", volumes: 1, address: true")
+PARTS = msgspec.structs.replace(SIMULATED, resource={"volumes": 1, "address": True}, parts=2)
+EC2 = Account(
+    "aws",
+    "ec2",
+    {
+        "access_key": "testing",
+        "secret_key": "testing",
+        "region": "us-east-1",
+        "poll_interval": 0.05,
+        "create_timeout": 1.0,
+        "call_timeout": 5.0,
+        "settle": 0.2,
+    },
+    {"regionname": "us-east-1", "image_id": "ami-12c6146b", "instance_type": "t3.nano", "public_address": False},
+)
+"""An emulated one; whoever uses it adds its endpoint."""
+EC2_PARTS = msgspec.structs.replace(
+    EC2, resource={**EC2.resource, "volumes": [{"size": 1}], "elastic_ip": True}, parts=2
+)
 
 UP = (
     Step.ACCEPT,
@@ -115,30 +136,79 @@ class Scene:
 
         return asyncio.run(ask())
 
-    def servers(self) -> list[CloudServer]:
-        return list(self.with_driver(lambda driver: driver.list_servers(timeout=10)))
+    def seen(self) -> tuple[list[CloudServer], list[CloudPart]]:
+        """All servers and their parts."""
 
-    def parts(self) -> list[Any]:
-        async def listed(driver: Any) -> list[Any]:
-            return list(await driver.list_parts(timeout=10)) if isinstance(driver, PartsDriver) else []
+        async def listed(driver: Any) -> tuple[list[CloudServer], list[CloudPart]]:
+            parts = await driver.list_parts(timeout=10) if isinstance(driver, PartsDriver) else []
+            return list(await driver.list_servers(timeout=10)), list(parts)
 
-        return list(self.with_driver(listed))
+        servers, parts = self.with_driver(listed)
+        return servers, parts
 
-    @property
-    def reality(self) -> SimulatedCloud:
-        options = msgspec.convert(self.account.options, SimulatedOptions)
-        folder = self.home / "clouds" / self.account.name
-        return SimulatedCloud(SystemWorld(), name=self.account.name, options=options, folder=folder)
+    def empty(self) -> bool:
+        """Whether there is nothing in the cloud."""
+        return self.seen() == ([], [])
 
-    def assert_exactly(self, count: int, parts: int = 0) -> None:
-        servers = self.servers()
+    def assert_exactly(self, count: int) -> None:
+        servers, parts = self.seen()
         assert len(servers) == count, servers
         assert all(server.state == "active" for server in servers)
         assert len({server.token for server in servers}) == count
-        assert len(self.parts()) == parts
+        assert len(parts) == count * self.account.parts, parts
 
     def assert_nothing(self) -> None:
-        assert self.servers() == [] and self.parts() == []
+        assert self.seen() == ([], [])
+
+    def vanish(self) -> None:
+        """One server goes, and nobody says so."""
+        options = msgspec.convert(self.account.options, SimulatedOptions)
+        folder = self.home / "clouds" / self.account.name
+        cloud = SimulatedCloud(SystemWorld(), name=self.account.name, options=options, folder=folder)
+        cloud.vanish(cloud.servers()[0].provider_id)
+        self.settle()
+
+    def up_in_vain(self, failpoint: str) -> bool:
+        """A server becomes none that can be used."""
+        sound = self.account
+        self.account = msgspec.structs.replace(sound, options={**sound.options, "faults": {"failed_build": 1.0}})
+        try:
+            return self.up(failpoint)
+        finally:
+            self.account = sound
+
+    def settle(self) -> None:
+        """Let the cloud's settling time pass: before that, absent means nothing."""
+        import time
+
+        time.sleep(2 * self.account.options["settle"])
+
+
+class Ec2Scene(Scene):
+    """On moto, which is asked itself what is left, and does what the account's owner would do there."""
+
+    def __init__(self, runs: Runs, home: Path, account: Account, moto: MotoServer) -> None:
+        super().__init__(
+            runs, home, msgspec.structs.replace(account, options={**account.options, "endpoint": moto.url})
+        )
+        self._moto = moto
+
+    def empty(self) -> bool:
+        return not self._moto.instances() and not any(self._moto.beside().values())
+
+    def assert_nothing(self) -> None:
+        assert self.empty(), (self._moto.instances(), self._moto.beside())
+
+    def vanish(self) -> None:
+        self._moto.ask("TerminateInstances", **{"InstanceId.1": next(iter(self._moto.instances()))})
+        self.settle()
+
+    def up_in_vain(self, failpoint: str) -> bool:
+        """moto's instances all run; but one cannot be finished whose address somebody has released."""
+        assert self.up("cloud.finish.before")
+        (address,) = self._moto.beside()["addresses"]
+        self._moto.ask("ReleaseAddress", AllocationId=address)
+        return self.up(failpoint)
 
 
 @pytest.fixture(scope="module")
@@ -150,24 +220,36 @@ def homes() -> Iterator[dict[str, Path]]:
         shutil.rmtree(home.parent, ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def moto() -> Iterator[MotoServer]:
+    with moto_server() as running:
+        yield running
+
+
 @pytest.fixture
-def scene(runs: Runs, homes: dict[str, Path]) -> Iterator[Callable[[Account], Scene]]:
+def scene(request: pytest.FixtureRequest, runs: Runs, homes: dict[str, Path]) -> Iterator[Callable[[Account], Scene]]:
     scenes: list[tuple[Account, Scene]] = []
 
     def make(account: Account) -> Scene:
         home = homes.pop(str(account), None) or Path(tempfile.mkdtemp(prefix="pel-")) / "home"
-        scenes.append((account, Scene(runs, home, account)))
-        return scenes[-1][1]
+        if account.driver == "ec2":
+            one: Scene = Ec2Scene(runs, home, account, request.getfixturevalue("moto"))
+        else:
+            one = Scene(runs, home, account)
+        scenes.append((account, one))
+        return one
 
     yield make
     for account, one in scenes:
-        left = one.servers()
-        if not left and not one.parts():
+        if one.empty():
             homes[str(account)] = one.home
             continue
         if account.driver != "simulated":
-            for server in left:
+            servers, parts = one.seen()
+            for server in servers:
                 one.with_driver(lambda driver, id_=server.provider_id: driver.delete_server(id_, timeout=30))
+            for part in reversed(parts):
+                one.with_driver(lambda driver, part=part: driver.delete_part(part, timeout=30))
         shutil.rmtree(one.home.parent, ignore_errors=True)
 
 
@@ -181,7 +263,7 @@ def test_all_of_them_are_tried_below() -> None:
 
 
 @pytest.mark.parametrize("failpoint", sorted({*edges(UP), *edges(DOWN)}))
-@pytest.mark.parametrize("account", [LOCAL], ids=lambda account: account.name)
+@pytest.mark.parametrize("account", [LOCAL, EC2], ids=lambda account: account.name)
 def test_a_death_going_up_and_one_going_down(
     scene: Callable[[Account], Scene], account: Account, failpoint: str
 ) -> None:
@@ -216,10 +298,7 @@ def _lookup(one: Scene, failpoint: str) -> None:
 
 
 def _discard(one: Scene, failpoint: str) -> None:
-    broken = msgspec.structs.replace(one.account, options={**one.account.options, "faults": {"failed_build": 1.0}})
-    sound, one.account = one.account, broken
-    assert one.up(failpoint)
-    one.account = sound
+    assert one.up_in_vain(failpoint)
     one.up()
     one.assert_exactly(1)
 
@@ -239,9 +318,7 @@ def _power(one: Scene, failpoint: str) -> None:
 
 def _vanished(one: Scene, failpoint: str) -> None:
     one.up(count=2)
-    reality = one.reality
-    reality.vanish(reality.servers()[0].provider_id)
-    _settle()
+    one.vanish()
     assert one.run("refresh", failpoint, account=one.account.name)
     one.run("maintain", infrastructure=INFRASTRUCTURE)
     one.assert_exactly(2)
@@ -249,26 +326,25 @@ def _vanished(one: Scene, failpoint: str) -> None:
 
 def _doubled(one: Scene, failpoint: str) -> None:
     one.up()
-    (server,) = one.servers()
+    ((server,), _) = one.seen()
 
     async def double(driver: Any) -> None:
-        from pelagos.clouds import ServerSpec
-
-        await driver.create_server(ServerSpec(name="double"), token=server.token, timeout=10)
+        spec = ServerSpec(name="double", options=one.account.resource)
+        await driver.create_server(spec, token=server.token, timeout=10)
 
     one.with_driver(double)
     assert one.run("refresh", failpoint, account=one.account.name)
     one.run("refresh", account=one.account.name)
-    _settle()
+    one.settle()
     one.run("refresh", account=one.account.name)
     one.assert_exactly(1)
-    assert one.servers() == [server]
+    assert one.seen() == ([server], [])
 
 
 def _assembly(one: Scene, failpoint: str) -> None:
     assert one.up(failpoint)
     one.up()
-    one.assert_exactly(1, parts=2)
+    one.assert_exactly(1)
 
 
 def _disassembly(one: Scene, failpoint: str) -> None:
@@ -278,45 +354,44 @@ def _disassembly(one: Scene, failpoint: str) -> None:
 
 def _stranded(one: Scene, failpoint: str) -> None:
     one.up()
-    reality = one.reality
-    reality.vanish(reality.servers()[0].provider_id)
-    _settle()
+    one.vanish()
     assert one.run("refresh", failpoint, account=one.account.name, times=3)
     one.run("refresh", account=one.account.name, times=3)
-    assert one.servers() == [] and one.parts() == []
+    assert one.seen() == ([], [])
     one.run("maintain", infrastructure=INFRASTRUCTURE)
-    one.assert_exactly(1, parts=2)
+    one.assert_exactly(1)
 
 
-def _settle() -> None:
-    """Let the cloud's settling time pass: before that, absent means nothing."""
-    import time
-
-    time.sleep(2 * _QUICK["settle"])
-
-
-STORIES: dict[Step, tuple[Account, Callable[[Scene, str], None]]] = {
-    Step.CANCEL: (SIMULATED, _cancel),
-    Step.LOOKUP: (SIMULATED, _lookup),
-    Step.DISCARD: (SIMULATED, _discard),
-    Step.START: (SIMULATED, _power),
-    Step.STOP: (SIMULATED, _power),
-    Step.REBOOT: (SIMULATED, _power),
-    Step.GET: (SIMULATED, _vanished),
-    Step.OBSERVE: (SIMULATED, _vanished),
-    Step.SWEEP: (SIMULATED, _doubled),
-    Step.PART: (PARTS, _assembly),
-    Step.FINISH: (PARTS, _assembly),
-    Step.LIST_PARTS: (PARTS, _disassembly),
-    Step.UNPART: (PARTS, _disassembly),
-    Step.OBSERVE_PARTS: (PARTS, _stranded),
+STORIES: dict[Step, Callable[[Scene, str], None]] = {
+    Step.CANCEL: _cancel,
+    Step.LOOKUP: _lookup,
+    Step.DISCARD: _discard,
+    Step.START: _power,
+    Step.STOP: _power,
+    Step.REBOOT: _power,
+    Step.GET: _vanished,
+    Step.OBSERVE: _vanished,
+    Step.SWEEP: _doubled,
+    Step.PART: _assembly,
+    Step.FINISH: _assembly,
+    Step.LIST_PARTS: _disassembly,
+    Step.UNPART: _disassembly,
+    Step.OBSERVE_PARTS: _stranded,
+}
+OF_PARTS = (Step.PART, Step.FINISH, Step.LIST_PARTS, Step.UNPART, Step.OBSERVE_PARTS)
+CLOUDS: dict[str, Callable[[Step], Account]] = {
+    "simulated": lambda step: PARTS if step in OF_PARTS else SIMULATED,
+    "ec2": lambda step: EC2_PARTS if step in (*OF_PARTS, Step.DISCARD) else EC2,
 }
 
 
 @pytest.mark.parametrize("failpoint", edges(SPECIAL))
-def test_a_death_where_an_up_and_a_down_do_not_come(scene: Callable[[Account], Scene], failpoint: str) -> None:
-    account, story = STORIES[Step(failpoint.rpartition(".")[0])]
-    one = scene(account)
-    story(one, failpoint)
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_a_death_where_an_up_and_a_down_do_not_come(
+    scene: Callable[[Account], Scene], cloud: str, failpoint: str
+) -> None:
+    step = Step(failpoint.rpartition(".")[0])
+    one = scene(CLOUDS[cloud](step))
+    STORIES[step](one, failpoint)
     one.down()
     one.assert_nothing()
