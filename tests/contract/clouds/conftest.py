@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from support.moto_server import MotoServer, moto_server
+if TYPE_CHECKING:
+    from support.moto_server import MotoServer
 
 
 @pytest.fixture(scope="session")
 def moto_process() -> Iterator[MotoServer]:
+    from support.moto_server import moto_server  # the local driver is tested without what other drivers need
+
     with moto_server() as running:
         yield running
 
