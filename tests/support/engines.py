@@ -20,8 +20,9 @@ REGISTRY = f"127.0.0.1:{os.environ.get('PELAGOS_TESTBED_REGISTRY_PORT', '5055')}
 IMAGE = {"origin": "local", "image": "localhost/pelagos-busybox", "tag": "1"}
 REGISTRY_IMAGE = {"origin": f"{REGISTRY}/pelagos", "image": "busybox", "tag": "1"}
 TARBALL = BED / "busybox.tar"
-LIMITS = {"nofile": 512, "nproc": 512}
-"""Said with each container: without CAP_SYS_RESOURCE the test bed's podman cannot set its own."""
+LIMITS = {"nofile": 512, "nproc": 16384}
+"""Said with each container: without CAP_SYS_RESOURCE the test bed's podman cannot set its own. ``nproc`` counts all that
+the user runs on the machine, not in the container alone; a busy test run has hundreds."""
 
 
 def engine_url() -> str:
