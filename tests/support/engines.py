@@ -21,8 +21,8 @@ IMAGE = {"origin": "local", "image": "localhost/pelagos-busybox", "tag": "1"}
 REGISTRY_IMAGE = {"origin": f"{REGISTRY}/pelagos", "image": "busybox", "tag": "1"}
 TARBALL = BED / "busybox.tar"
 LIMITS = {"nofile": 512, "nproc": 16384}
-"""Said with each container: without CAP_SYS_RESOURCE the test bed's podman cannot set its own. ``nproc`` counts all that
-the user runs on the machine, not in the container alone; a busy test run has hundreds."""
+"""Said with each container: without CAP_SYS_RESOURCE the test bed's podman cannot set its own. ``nproc`` counts all
+that the user runs on the machine, not in the container alone; a busy test run has hundreds."""
 
 
 def engine_url() -> str:

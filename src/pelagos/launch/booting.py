@@ -16,7 +16,7 @@ import msgspec
 from pelagos.launch import infrastructures, programs
 from pelagos.launch.errors import LaunchFailed
 from pelagos.launch.plan import ContainerPart, InfrastructurePart, Part, ProgramPart
-from pelagos.launch.record import PartRecord, PartState
+from pelagos.launch.record import PartRecord, PartState, boot_token
 from pelagos.launch.texts import render
 from pelagos.process.program import run_program
 
@@ -190,8 +190,13 @@ class Boot:
         return more
 
     async def _outputs_of_program(self, argv: list[str], record: PartRecord) -> dict[str, Any]:
+        token = boot_token(record.token)
+        self.waiting = f"{argv[0]}, begun by an earlier launch, has not ended"
+        while await self._world.run_blocking(programs.find, token) is not None:  # noqa: ASYNC110 - /proc tells nobody
+            await asyncio.sleep(0.2)
         self.waiting = f"{argv[0]} has not ended"
-        result = await run_program(self._world, argv, cwd=record.directory, env=record.environment)
+        environment = {**record.environment, programs.TOKEN: token}
+        result = await run_program(self._world, argv, cwd=record.directory, env=environment)
         self.waiting = ""
         return _last_object(result.out_lines)
 

@@ -20,7 +20,7 @@ from pelagos.launch import infrastructures, programs
 from pelagos.launch.booting import Boot
 from pelagos.launch.errors import LaunchFailed
 from pelagos.launch.plan import LaunchPlan, Part
-from pelagos.launch.record import PartRecord, PartState, RecordFile
+from pelagos.launch.record import PartRecord, PartState, RecordFile, boot_token
 from pelagos.model.errors import DeadlineExceeded, PelagosError
 from pelagos.model.world import World
 from pelagos.process.program import run_program
@@ -117,6 +117,7 @@ class Launcher:
                 )
             pid = await self._world.run_blocking(programs.find, part.token)
             await programs.end(pid or part.pid, part.token, part.stop_timeout)
+            await programs.end(0, boot_token(part.token), 0.0)
         self._record.remove(part.name)
         self._tell(f"  {part.name}: gone")
 

@@ -18,7 +18,7 @@ import msgspec
 from pelagos.model.errors import LeaseHeld, StoreUnavailable
 from pelagos.runtime.home import write_private
 
-__all__ = ["LaunchRecord", "PartRecord", "PartState", "RecordFile"]
+__all__ = ["LaunchRecord", "PartRecord", "PartState", "RecordFile", "boot_token"]
 
 
 class PartState(enum.StrEnum):
@@ -50,6 +50,11 @@ class PartRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str = ""
     booted_at: float = 0.0
     ready_at: float = 0.0
+
+
+def boot_token(token: str) -> str:
+    """That of a part's ``boot``, which must not run twice at the same time either."""
+    return f"{token}.boot"
 
 
 class LaunchRecord(msgspec.Struct, frozen=True, kw_only=True):

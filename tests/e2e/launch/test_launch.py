@@ -218,3 +218,24 @@ def test_a_program_that_ends_at_once_says_why(site: Site) -> None:
     assert "what is ready stays as it is" in failed.stderr
     site.run("launch", "plan.yaml", "--down", "--yes")
     assert site.record() == {}
+
+
+def test_a_boot_that_outlives_its_launch_is_waited_for_and_never_runs_twice_at_once(site: Site) -> None:
+    (site.place / "boot.sh").write_text(
+        "#!/bin/sh\necho start >> boots\nwhile ! test -e go; do sleep 0.05; done\necho end >> boots\n"
+    )
+    (site.place / "boot.sh").chmod(0o755)
+    plan = "launch: site\nlevels:\n- parts:\n  - {name: web, program: {boot: [./boot.sh]}}\n"
+    (site.place / "plan.yaml").write_text(plan)
+    boots = site.place / "boots"
+    first = site.start("launch", "plan.yaml")
+    until(boots.exists)
+    first.kill()
+    first.communicate()
+    again = site.start("launch", "plan.yaml")
+    until(lambda: "booting" in (again.stderr.readline() if again.stderr else ""))
+    (site.place / "go").touch()
+    again.communicate(timeout=120)
+    assert again.returncode == 0
+    assert boots.read_text() == "start\nend\nstart\nend\n"
+    site.run("launch", "plan.yaml", "--down", "--yes")

@@ -330,6 +330,13 @@ class TestScale:
         assert "nothing to do" in result.err
         assert server.started == []
 
+    def test_a_number_that_moves_nothing_now_and_is_not_the_wanted_one_is_sent(
+        self, pelagos: Terminal, server: FakeServer
+    ) -> None:
+        server.plan = KEEP_PLAN
+        assert pelagos("scale", "shop", "web", "1", "--yes").code == 0
+        assert [run.scale for run in server.started] == [{"web": "1"}]
+
     def test_an_unknown_name_is_told_with_the_ones_alike(self, pelagos: Terminal, server: FakeServer) -> None:
         server.plan = NotFound("there is no infrastructure 'shpo'")
         server.known = (summary("shop"), summary("other"))

@@ -13,7 +13,7 @@ from pelagos.cli.lazy import command
 
 if TYPE_CHECKING:
     from pelagos.cli.session import Session
-    from pelagos.wire.infrastructures import ScaleChoice
+    from pelagos.wire.infrastructures import ScaleChoice, StatusView
 
 __all__ = ["scale"]
 
@@ -38,6 +38,12 @@ async def _check_node(session: Session, infrastructure: str, node: str, wanted: 
                 f"node {node!r} of {status.name!r} has no instance {text!r}",
                 advice=f"`pelagos status {status.name} -o json` shows ids and addresses.",
             )
+
+
+def _stands(status: StatusView, node: str, number: str) -> bool:
+    """Whether the number is the wanted one already. What moves no instance now may still be a wish: of instances that
+    are missing, or as many as are there while another number is wanted."""
+    return number.isdigit() and node in status.nodes and int(number) == status.nodes[node].scaling.target
 
 
 @command(
@@ -98,8 +104,9 @@ def scale(
             )
         show_plan(plan, invocation)
         reference = plan.id or infrastructure
-        if not plan.changes:
-            await show_success(invocation, session, await session.client.infrastructures.status(reference), None)
+        status = await session.client.infrastructures.status(reference)
+        if not plan.changes and _stands(status, node, number):
+            await show_success(invocation, session, status, None)
             return Exit.OK
         if not await agreed(plan, invocation, yes=yes):
             return Exit.FAILED

@@ -22,7 +22,15 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Connection
 
-from pelagos.model.errors import DeadlineExceeded, InvalidInput, LeaseHeld, LeaseLost, NotFound, StoreUnavailable
+from pelagos.model.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    LeaseHeld,
+    LeaseLost,
+    NotFound,
+    PelagosError,
+    StoreUnavailable,
+)
 from pelagos.model.scope import Fence, Scope
 from pelagos.process import Context, Process, current_context, get_logger, use_context
 from pelagos.services.events.catalogue import CATALOGUE, Catalogue, EventSkipped
@@ -251,7 +259,10 @@ class DurableSubscription:
                 if await self._gone():
                     raise NotFound("the subscription was removed") from error
                 self._last_error = f"{type(error).__name__}: {error}"
-                log.error("event handler failed", subscription=self.name, position=event.position, exc_info=error)
+                # An error of the family says what it is; where it came from is worth a traceback for others alone.
+                defect = None if isinstance(error, PelagosError) else error
+                about = {"subscription": self.name, "position": event.position, "error": str(error)}
+                log.error("event handler failed", **about, exc_info=defect)
                 if self._max_attempts is not None and attempt >= self._max_attempts:
                     await self._skip(event)
                     return
