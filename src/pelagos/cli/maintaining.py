@@ -90,7 +90,7 @@ class Maintainer:
         """All that are to be kept alive; those that come later are found at the next pass."""
         while True:
             known = await self._session.client.infrastructures.list()
-            kept = [one.id for one in known if one.maintained]
+            kept = [one.id for one in known if one.maintained and one.state is not InfrastructureState.DESTROYING]
             if not kept:
                 self._invocation.note("There is no infrastructure to be kept alive.")
             code = await self._round(kept)

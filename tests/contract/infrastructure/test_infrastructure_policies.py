@@ -214,6 +214,8 @@ async def test_nobody_destroys_what_is_protected(site):
     assert "pelagos protect shop web off" in done.error.advice
     assert list((await program.status()).nodes["web"].instances) == [first]
     assert len(site.east.servers()) == 1
+    with pytest.raises(Conflict, match="half taken down"):
+        await program.start_run("maintain", infrastructure="shop")
     # And it comes up again around what stayed.
     await program.build(shop(scaling=(2, 3)))
     assert first in await ready(site, program, 2)

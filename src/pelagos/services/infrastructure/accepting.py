@@ -211,6 +211,8 @@ def accept_run(
         if request.kind in ("scale", "maintain", "adopt"):
             _refuse_while_going_down(connection, target_id, name)
             _refuse_while_suspended(row)
+        if request.kind == "maintain":
+            _refuse_half_taken_down(row)
         if request.kind == "adopt":
             assert request.adopt is not None and server is not None
             adopt = check_adoption(connection, row, request.adopt, server, instance_id=new_ids[0], server_id=new_ids[1])
@@ -334,6 +336,15 @@ def _check_id(connection: Connection, scope: Scope, request: RunRequest) -> None
         )
     if owner_of_name(connection, scope, request.id) is not None:
         raise Conflict(f"an infrastructure is named {request.id!r}", advice="Choose an id that is nobody's name.")
+
+
+def _refuse_half_taken_down(row: InfrastructureRow) -> None:
+    """Healing what a ``down`` has left would make again what somebody wants gone."""
+    if row.state is InfrastructureState.DESTROYING:
+        raise Conflict(
+            f"infrastructure {row.name!r} is half taken down, and is not kept alive",
+            advice=f"`pelagos down {row.name}` goes on with that; `pelagos up` builds it anew.",
+        )
 
 
 def _refuse_while_going_down(connection: Connection, infrastructure_id: str, name: str) -> None:
