@@ -2,7 +2,8 @@
 
 import os
 import signal
-from collections.abc import Generator
+import sys
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -21,6 +22,17 @@ ABSENT_SERVICE = (
     "the docker SDK is not installed",
 )
 """How the reason of a skip begins when the service that the test needs is not there."""
+
+
+@pytest.fixture(autouse=True)
+def logs_stay_as_they_were() -> Iterator[None]:
+    """Capturing logs leaves structlog configured, with lines on standard output for all tests after it."""
+    before = sys.modules.get("structlog")
+    configured = before is not None and before.is_configured()
+    yield
+    structlog = sys.modules.get("structlog")
+    if structlog is not None and not configured and structlog.is_configured():
+        structlog.reset_defaults()
 
 
 @pytest.fixture

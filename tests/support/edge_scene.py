@@ -361,7 +361,7 @@ class Looks:
         return getattr(self._domain, name)
 
     def graph(self, connection: Connection, scope: Scope, name_or_id: str, /) -> GraphView:
-        return self._domain.graph_of(scope, name_or_id)
+        return self._domain.graph(None, scope, name_or_id)
 
 
 @dataclass
