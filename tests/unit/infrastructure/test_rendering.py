@@ -70,7 +70,7 @@ def test_environment_and_command_reach_the_spec_rendered() -> None:
     ("command", "words"),
     [
         ("", ()),
-        ("sh -c /root/start.sh", ("sh", "-c", "/root/start.sh")),
+        ("sh -c /opt/start.sh", ("sh", "-c", "/opt/start.sh")),
         ("sh -c 'echo {{variables.words}} && exec sleep 1'", ("sh", "-c", "echo two words && exec sleep 1")),
         ((), ()),
         (("a b", "$c"), ("a b", "$c")),
