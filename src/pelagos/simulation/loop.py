@@ -48,6 +48,10 @@ class Livelock(SimulationError):
     """The clock stands still while callbacks run on and on."""
 
 
+_CLOSINGS = 1000
+"""How often a coroutine is told to end, each time that its clean-up waits for something."""
+
+
 class Forbidden(SimulationError, RuntimeError):
     """Something asked for a socket, a thread or a child process."""
 
@@ -333,8 +337,11 @@ def _make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) 
 def _close(task: Any) -> None:
     task._log_destroy_pending = False
     coroutine = task.get_coro()
-    if coroutine is not None:
-        # Its clean-up may say what it likes, most of all that it would wait for something.
+    # Its clean-up may say what it likes, most of all that it would wait for something: then it stands there, and is
+    # told again. One left standing would be told by the garbage collector, in the middle of somebody else's work.
+    for _ in range(_CLOSINGS):
+        if getattr(coroutine, "cr_frame", None) is None:
+            break
         with contextlib.suppress(BaseException):
             coroutine.close()
 
