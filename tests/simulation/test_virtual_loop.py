@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -88,6 +89,32 @@ async def _ticks(log: list[Any]) -> None:
             group.create_task(tick(2.5), context=contextvars.Context())
     finally:
         log.append("cleaned up")
+
+
+def test_clean_up_that_waits_again_and_again_is_over_with_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left standing, the garbage collector would tell of it in the middle of whatever runs then."""
+    told: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", lambda unraisable: told.append(unraisable.object))
+
+    async def stubborn(loop: VirtualLoop) -> None:
+        try:
+            await loop.create_future()
+        finally:
+            try:
+                await loop.create_future()
+            finally:
+                await loop.create_future()
+
+    async def main(loop: VirtualLoop) -> None:
+        process = VirtualProcess(loop, "a")
+        process.start(stubborn(loop))
+        loop.create_task(stubborn(loop))
+        await asyncio.sleep(1)
+        process.kill()
+
+    run_virtual(main)
+    gc.collect()
+    assert told == []
 
 
 def test_a_paused_process_goes_on_later_and_a_killed_one_never_cleans_up() -> None:

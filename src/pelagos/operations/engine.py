@@ -58,10 +58,13 @@ _FEW = 100
 
 
 class RefreshResult(msgspec.Struct, frozen=True):
-    """Account -> wall-clock time of the listing that is in the store now; account -> why there is none."""
+    """Account -> wall-clock time of the listing that is in the store now; account -> why there is none; and servers
+    that the listings lack without saying yet that they are gone -> when one will (of accounts that this process looks
+    after)."""
 
     observed_at: dict[str, float]
     errors: dict[str, ErrorPayload]
+    doubts: dict[str, float]
 
 
 class OperationsEngine:
@@ -229,7 +232,11 @@ class OperationsEngine:
         async with asyncio.TaskGroup() as group:
             for name in names:
                 group.create_task(one(name))
-        return RefreshResult({n: observed[n] for n in names if n in observed}, errors)
+        doubts: dict[str, float] = {}
+        for name in names:
+            if name in observed and not self._workers[name].elsewhere:
+                doubts |= self._workers[name].observer.doubts
+        return RefreshResult({n: observed[n] for n in names if n in observed}, errors, doubts)
 
     async def console(self, account: str, provider_id: str, max_bytes: int) -> str:
         """The end of a server's console output. Raises ServerNotFound, Unsupported, CloudUnreachable."""

@@ -124,6 +124,7 @@ _sweeps_of = select(operations.c.parameters_blob, operations.c.finished_at).wher
 _told = select(events.c.data).where(events.c.kind == "server.unknown")
 
 _DELETING_PATIENCE = 60.0
+_JUST_AFTER = 0.001
 
 _EVENTS = {
     ServerState.ACTIVE: "server.active",
@@ -140,6 +141,8 @@ class Changes(msgspec.Struct, frozen=True):
     """Server id, the ``updated_at`` it was read with, what the cloud says."""
     absent: tuple[tuple[str, float, str], ...]
     """Server id, ``updated_at``, provider id."""
+    early: tuple[tuple[str, float], ...]
+    """Absent, but for so short a time that it means nothing yet: server id, when it will."""
     unclaimed: tuple[CloudServer, ...]
 
 
@@ -170,6 +173,7 @@ def compare(
     by_id = {server.provider_id: server for server in listed}
     changed: list[tuple[str, float, CloudServer]] = []
     absent: list[tuple[str, float, str]] = []
+    early: list[tuple[str, float]] = []
     for id_, provider_id, state, addresses, private, updated_at in known:
         if provider_id is None:
             continue
@@ -179,13 +183,15 @@ def compare(
         if server is None:
             if started_at - updated_at > settle:
                 absent.append((id_, updated_at, provider_id))
+            else:
+                early.append((id_, updated_at + settle + _JUST_AFTER))
         elif (
             server.state.value != state
             or encode_addresses(server.addresses) != addresses
             or encode_addresses(server.private_addresses) != private
         ):
             changed.append((id_, updated_at, server))
-    return Changes(tuple(changed), tuple(absent), tuple(by_id.values()))
+    return Changes(tuple(changed), tuple(absent), tuple(early), tuple(by_id.values()))
 
 
 def write_changes(

@@ -251,6 +251,8 @@ class Observer:
         self._told_parts: set[tuple[str, str]] = set()
         self.observed_at: float | None = None
         """Wall-clock time of the listing that is in the store now, as far as this process knows."""
+        self.doubts: dict[str, float] = {}
+        """Servers that this listing lacks, of which it does not say yet whether they are gone -> when one will."""
 
     @property
     def asked(self) -> bool:
@@ -321,6 +323,8 @@ class Observer:
         changes = compare(known, listing.servers, started_at=listing.started_at, settle=settle, in_hand=busy)
         vanished, seen = await self._confirm(cloud, changes.absent)
         now = worker.world.now()
+        known_now = {id_ for id_, *_ in (*vanished, *seen)}
+        self.doubts = dict(changes.early) | {id_: now for id_, *_ in changes.absent if id_ not in known_now}
         if changes.changed or seen or vanished:
             await worker.write(
                 Step.OBSERVE,

@@ -133,6 +133,23 @@ async def test_one_maintenance_run_heals_without_a_daemon(site, befalls):
     assert (site.east.calls["create"], site.east.calls["delete"]) == asked
 
 
+@pytest.mark.parametrize("kind", ["maintain", "up"])
+async def test_a_run_waits_until_it_is_known_whether_a_server_is_gone(site, kind):
+    """Just after it was made its cloud may not list it yet: before ``settle`` is over, absent means nothing."""
+    program = await site.program()
+    await program.build(describe("shop", PAIR))
+    victim = (await site.provider_ids("web", await program.status()))[0]
+    site.east.vanish(victim)
+    if kind == "up":
+        await program.build(describe("shop", PAIR))
+    else:
+        assert (await program.run("maintain")).state is RunState.SUCCEEDED
+    status = await program.status()
+    assert (status.state, states(status)) == (InfrastructureState.READY, FULL)
+    assert site.alive() == ["store", "web", "web"]
+    assert victim not in await site.provider_ids("web", status)
+
+
 async def test_one_failed_check_proves_nothing_and_recovery_is_believed(site):
     daemon = await site.program(serves=True)
     await daemon.build(describe("shop", PAIR))

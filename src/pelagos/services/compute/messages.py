@@ -169,6 +169,9 @@ class Refreshed(msgspec.Struct, frozen=True):
     observed_at: dict[str, float]
     """Account -> wall-clock time of the listing that is in the store now."""
     errors: dict[str, ErrorPayload] = {}
+    doubts: dict[str, float] = {}
+    """Servers that their clouds did not list, but were made or changed so shortly before that it means nothing yet ->
+    wall-clock time at which it will. Known where this system's compute service looks after the account itself."""
 
 
 class ConsoleRequest(msgspec.Struct, frozen=True, kw_only=True):

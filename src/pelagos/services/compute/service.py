@@ -161,7 +161,7 @@ class ComputeService(ServiceProcess):
     async def refresh(self, request: RefreshAccounts) -> Refreshed:
         """Write what the clouds say now. Never raises for a cloud's sake: see ``errors`` of the answer."""
         result = await self._engine.refresh(request.accounts, request.max_age)
-        return Refreshed(observed_at=result.observed_at, errors=result.errors)
+        return Refreshed(observed_at=result.observed_at, errors=result.errors, doubts=result.doubts)
 
     @operation
     async def console(self, request: ConsoleRequest) -> ConsoleOutput:

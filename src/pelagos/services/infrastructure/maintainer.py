@@ -114,6 +114,8 @@ class Maintainer:
         self.reload = False
         """What is remembered no longer fits what the step in progress writes."""
         self._next_pass = 0.0
+        self.doubt: float | None = None
+        """When it will be known whether a server is gone that its cloud did not list; None if none is in doubt."""
 
     # -- from outside ----------------------------------------------------------------------------------------------
 
@@ -252,6 +254,8 @@ class Maintainer:
         now = self.world.now()
         if self.running.current is None and self.mode is Mode.BUILD and now >= self._next_pass:
             await self._pass(now)
+        elif self.running.doubts(now) and now >= (self.doubt or 0.0):
+            await self.refresh(max_age=0.0)
         self.reality.end_back_offs(now)
         await self.candidates.prepare()
         run = self.running.current
@@ -300,6 +304,7 @@ class Maintainer:
             self.tracking.next_due(),
             self.commanding.resend_at,
             self.running.next_look(now),
+            self.doubt if self.running.doubts(now) else None,
         ]
         if self.mode is Mode.BUILD:
             times.append(self.reality.next_retry(now))
@@ -321,6 +326,7 @@ class Maintainer:
 
     async def refresh(self, max_age: float | None = None) -> Refreshed | None:
         """Have the accounts in use listed, and take in what changed. What cannot be listed keeps its last state."""
+        self.doubt = None
         accounts = sorted({i.row.account for i in self.reality.instances.values()})
         if not accounts:
             return None
@@ -331,6 +337,8 @@ class Maintainer:
             _log.warning("accounts not listed", infrastructure=self.id, error=str(error))
             return None
         self.mending.listed(answer.errors, self.world.now())
+        ours = {id_ for id_, instance in self.reality.by_server.items() if not instance.leaving}
+        self.doubt = min((at for id_, at in answer.doubts.items() if id_ in ours), default=None)
         for fact in await self.store.read(lambda connection: server_facts_of(connection, self.id)):
             instance = self.reality.by_server.get(fact.id)
             if instance is not None and (

@@ -403,6 +403,8 @@ class Running:
             self._taking_back.failed(run, self.fatal)
         elif run.kind == "down":
             self._see_to_down(run, now)
+        elif self.doubts(now):
+            return
         elif run.kind == "maintain":
             self._see_to_maintenance(run, now)
         elif self._maintainer.reality.done(run.id):
@@ -527,6 +529,13 @@ class Running:
         """One pass is over when each instance was looked at and nothing moves that could settle by itself."""
         if not self._maintainer.health.unchecked and not self.settling(now):
             self.end(run, RunState.SUCCEEDED, None)
+
+    def doubts(self, now: float) -> bool:
+        """Whether the run waits to learn if a server is gone that its cloud did not list: soon that will be known."""
+        run, known_at = self.current, self._maintainer.doubt
+        if run is None or run.kind == "down" or run.state is not RunState.RUNNING or known_at is None:
+            return False
+        return known_at - now <= self._maintainer.settings.retry_patience
 
     @property
     def holds(self) -> bool:
