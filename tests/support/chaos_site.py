@@ -52,7 +52,7 @@ class Site:
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PELAGOS_")},
             "PELAGOS_HOME": str(self.home),
-            "PELAGOS_LOG_LEVEL": "warning",
+            "PELAGOS_LOG_LEVEL": "info",
             "PYTHONPATH": str(TESTS),
             "HOME": str(place),
         }
@@ -121,6 +121,14 @@ class Site:
     def log(self, name: str) -> str:
         return (self.place / f"{name}.log").read_text(errors="replace")
 
+    def last_words(self) -> str:
+        """For who reads of a failure: which containers run, and the ends of their logs."""
+        return "\n".join(
+            f"-- container {name}, {'running' if self.runs(name) else f'ended with {process.returncode}'}:\n"
+            f"{self.log(name)[-3000:]}"
+            for name, process in self.processes.items()
+        )
+
     def memory(self, name: str) -> int:
         """Bytes that its process has in memory."""
         fields = Path(f"/proc/{self.processes[name].pid}/status").read_text().split()
@@ -160,6 +168,13 @@ class Site:
             return set(report.by) >= set(names)
 
         await until(all_answer)
+
+    async def knows(self, *names: str) -> bool:
+        """Whether a container, whichever is asked, knows all these, as it does a moment after they came; it may never
+        know others."""
+        known = {node["id"] for node in await self.run("nodes")}
+        assert known <= set(names), known
+        return known == set(names)
 
     async def make(self, load: LoadRequest, name: str = "front") -> Report:
         """Make load that ends by itself."""
@@ -225,5 +240,8 @@ async def chaos_site(url: str) -> AsyncIterator[Site]:
         site = Site(Path(name), url)
         try:
             yield site
+        except BaseException as error:
+            error.add_note(site.last_words())
+            raise
         finally:
             await site.end()

@@ -155,7 +155,9 @@ async def host(
             on_change=events.app_changed,
         )
         info = partial(program.info, apps, tuple(root.path for root in catalogue.roots))
-        await container.spawn(ControlProcess(container, settings.home, info), name="control")
+        # Its socket is there early, since it says that a container of this id lives; it answers once the agent does.
+        control = ControlProcess(container, settings.home, info, held=True)
+        await container.spawn(control, name="control")
         await program.watch(container)
         if program.owners is not None:
             await container.spawn(program.owners, name="owners")
@@ -170,6 +172,7 @@ async def host(
             settle=0.0 if program.place == "memory" else _SETTLE,
         )
         await container.spawn(agent, name="agent")
+        await control.open()
         stack.push_async_callback(apps.stop_all)
         stack.callback(agent.leave)
         if guards is not None:

@@ -163,6 +163,21 @@ async def test_its_own_agent_is_reached_while_the_broker_is_silent(tmp_path: Pat
                 await control.call(agent_of("two"), "nodes")
 
 
+async def test_who_comes_before_all_is_there_waits_until_it_is(tmp_path: Path) -> None:
+    async with Container(SystemWorld(), ContainerConfig(id="one", system="demo", shutdown=0.2)) as container:
+        info = ContainerInfo("one", "demo", os.getpid(), "1", "memory", 0.0)
+        control = ControlProcess(container, tmp_path, lambda: info, held=True)
+        await container.spawn(control)
+        early = asyncio.ensure_future(connect_control(tmp_path, "demo", "one"))
+        done, _ = await asyncio.wait([early], timeout=0.05)
+        assert not done
+        await container.spawn(AgentProcess(container))
+        await control.open()
+        connection = await early
+        assert (await connection.call(agent_of("one"), "info", result=NodeInfo)).id == "one"
+        await connection.close()
+
+
 async def test_the_socket_is_for_this_user_alone_and_goes_with_the_container(tmp_path: Path) -> None:
     async with running(tmp_path) as scene:
         assert stat.S_IMODE(scene.path.stat().st_mode) == 0o600

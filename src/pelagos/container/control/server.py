@@ -65,7 +65,8 @@ _WRITE_AHEAD = 256 * 1024
 class ControlProcess(Process):
     """Serves ``<home>/control/<system>/<container id>.sock`` as long as it lives.
 
-    ``info`` is asked anew for each connection. ``context`` is what calls run in: it names who the edge acts for."""
+    ``info`` is asked anew for each connection. ``context`` is what calls run in: it names who the edge acts for. If it
+    is ``held``, whoever connects waits until :meth:`open`: then all that may be asked for is there."""
 
     def __init__(
         self,
@@ -74,8 +75,10 @@ class ControlProcess(Process):
         info: Callable[[], ContainerInfo],
         *,
         context: Callable[[], Context] | None = None,
+        held: bool = False,
     ) -> None:
         super().__init__()
+        self._held = held
         self._resident = container
         self._home = home
         self._info = info
@@ -101,8 +104,13 @@ class ControlProcess(Process):
         self._listener = await loop.create_unix_server(lambda: _Peer(self), sock=bound, start_serving=False)
 
     async def on_activate(self) -> None:
-        assert self._listener is not None
-        await self._listener.start_serving()
+        if not self._held:
+            await self.open()
+
+    async def open(self) -> None:
+        """Accept connections, those first that were made before."""
+        if self._listener is not None:
+            await self._listener.start_serving()
 
     async def on_deactivate(self) -> None:
         self._close_all()
