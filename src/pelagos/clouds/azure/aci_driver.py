@@ -13,13 +13,12 @@ from typing import Any
 from pelagos.clouds.azure.arm import Arm
 from pelagos.clouds.azure.containers import CONTAINER, document, needs_view, resource_of, server
 from pelagos.clouds.azure.names import group_and_name, provider_id, resource_name, token_of
-from pelagos.clouds.azure.networks import NETWORK, Networks, subnet_of
+from pelagos.clouds.azure.networks import NETWORK, Networks, OwnNetworks, subnet_of
 from pelagos.clouds.azure.options import AzureAccount
 from pelagos.clouds.errors import CloudBusy, CloudRejected, ServerNotFound
 from pelagos.clouds.port import DriverContext, ForeignReader
 from pelagos.clouds.values import (
     Capabilities,
-    CloudPart,
     CloudServer,
     CommandResult,
     PartSpec,
@@ -37,7 +36,7 @@ _CALLS = 8
 _CONSOLE_LINES = 10_000
 
 
-class AzureAciDriver(ForeignReader):
+class AzureAciDriver(OwnNetworks, ForeignReader):
     """Opened for one subscription."""
 
     def __init__(self, context: DriverContext, account: AzureAccount, arm: Arm) -> None:
@@ -160,19 +159,6 @@ class AzureAciDriver(ForeignReader):
         if resource.public or resource.vnet_name:
             return ()
         return [self._networks.spec(spec.name, resource.resource_group, resource.location)]
-
-    async def create_part(self, part: PartSpec, *, token: str, timeout: float) -> CloudPart:
-        return await self._networks.create(part, token=token, timeout=timeout)
-
-    async def list_parts(self, *, timeout: float) -> Sequence[CloudPart]:
-        return await self._networks.list(timeout=timeout)
-
-    async def delete_part(self, part: CloudPart, *, timeout: float) -> None:
-        await self._networks.delete(part, timeout=timeout)
-
-    async def finish_server(self, provider_id: str, spec: ServerSpec, *, timeout: float) -> CloudServer:
-        """Nothing is left to do."""
-        return await self.get_server(provider_id, timeout=timeout)
 
     # -- the rest --------------------------------------------------------------------------------------------------
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from pelagos.clouds.azure.arm import Arm
 from pelagos.clouds.azure.names import NAME, group_and_name, provider_id, resource_name, tags, token_of
 from pelagos.clouds.errors import CloudBusy, CloudRejected, ServerNotFound
-from pelagos.clouds.values import CloudPart, PartKind, PartSpec
+from pelagos.clouds.values import CloudPart, CloudServer, PartKind, PartSpec, ServerSpec
 from pelagos.model.world import World
 
-__all__ = ["NETWORK", "Networks", "subnet_of"]
+__all__ = ["NETWORK", "Networks", "OwnNetworks", "subnet_of"]
 
 NETWORK = "network"
 """The key of the part."""
@@ -97,6 +97,26 @@ class Networks:
             ready=state == "Succeeded",
             failed="Azure could not make the network" if state == "Failed" else "",
         )
+
+
+class OwnNetworks(Protocol):
+    """Of a driver: its servers' networks as parts, and nothing to finish, since all else comes with the server."""
+
+    _networks: Networks
+
+    async def create_part(self, part: PartSpec, *, token: str, timeout: float) -> CloudPart:
+        return await self._networks.create(part, token=token, timeout=timeout)
+
+    async def list_parts(self, *, timeout: float) -> Sequence[CloudPart]:
+        return await self._networks.list(timeout=timeout)
+
+    async def delete_part(self, part: CloudPart, *, timeout: float) -> None:
+        await self._networks.delete(part, timeout=timeout)
+
+    async def finish_server(self, provider_id: str, spec: ServerSpec, *, timeout: float) -> CloudServer:
+        return await self.get_server(provider_id, timeout=timeout)
+
+    async def get_server(self, provider_id: str, *, timeout: float) -> CloudServer: ...
 
 
 def subnet_of(arm: Arm, group: str, vnet: str, subnet: str, part: str) -> str:
