@@ -9,14 +9,15 @@ from functools import partial
 import pytest
 from sqlalchemy import Connection, insert, select
 
-from pelagos.container import Container, ContainerConfig
+from pelagos.container import Container
 from pelagos.model.scope import DEFAULT_SCOPE
 from pelagos.services.events import BusinessState, PublishedEvent, append_event, follow
-from pelagos.simulation import SimulatedWorld, VirtualLoop, VirtualProcess, run_virtual
+from pelagos.simulation import SimulatedWorld, VirtualLoop, run_virtual
 from pelagos.store import LeaseKeeper, Store, open_simulated_store
 from pelagos.store.container_schema import attributes
 from pelagos.store.simulated import SimulatedDatabase
-from support.services_world import Crash, Facts, Follower
+from support.mortal_program import MortalProgram
+from support.services_world import Follower
 
 EVENTS = 40
 
@@ -27,8 +28,8 @@ def count(connection: Connection, event: PublishedEvent) -> None:
     connection.execute(insert(attributes).values(**row))
 
 
-class Program:
-    """A reader in a program of its own, which dies at an edge of its transactions, counted from its start."""
+class Program(MortalProgram):
+    """A reader, in two ways."""
 
     def __init__(
         self,
@@ -39,55 +40,28 @@ class Program:
         edge: int,
         seen: list[str],
     ):
-        self._world = world
-        self._left = edge
         self._seen = seen
-        self.name = name
-        self.process = VirtualProcess(loop, name)
-        self.store = open_simulated_store(
-            world, database=database, hooks=self, before=(0.0, 0.02), after=(0.0, 0.02), name=name
-        )
-        self.process.start(self._live())
+        super().__init__(loop, world, database, name, edge)
 
-    def before_commit(self) -> None:
-        self._step()
-
-    def after_commit(self) -> None:
-        self._step()
-
-    def _step(self) -> None:
-        self._left -= 1
-        if self._left == 0:
-            crash = Crash(self.name)
-            self.process.kill()
-            self.store.kill(crash)
-            raise crash
-
-    async def _live(self) -> None:
-        await self.store.start()
-        keeper = LeaseKeeper(self.store, self._world, Facts(), holder_id=self.name)
-        config = ContainerConfig(id=self.name, system=self.name)
-
+    async def serve(self, container: Container, keeper: LeaseKeeper) -> None:
         async def handle(event: PublishedEvent) -> None:
             await asyncio.sleep(0.05)
             self._seen.append(event.data["state"])
 
-        async with keeper.running(), Container(self._world, config) as container:
-            for name, options in (("once", {"apply": count}), ("least", {"handler": handle})):
-                await container.spawn(
-                    Follower(
-                        partial(
-                            follow,
-                            store=self.store,
-                            keeper=keeper,
-                            name=name,
-                            patterns="business_state",
-                            position=0,
-                            **options,
-                        )
+        for name, options in (("once", {"apply": count}), ("least", {"handler": handle})):
+            await container.spawn(
+                Follower(
+                    partial(
+                        follow,
+                        store=self.store,
+                        keeper=keeper,
+                        name=name,
+                        patterns="business_state",
+                        position=0,
+                        **options,
                     )
                 )
-            await container.wait()
+            )
 
 
 async def story(loop: VirtualLoop, edges: list[int]) -> None:
@@ -110,7 +84,7 @@ async def story(loop: VirtualLoop, edges: list[int]) -> None:
         await store.run(event)
         await asyncio.sleep(1)
         for index, program in enumerate(programs):
-            if program.process.state == "dead":
+            if program.dead:
                 dead.append(program)
                 programs[index] = Program(loop, world, database, f"{program.name}+", 0, seen)
     await asyncio.sleep(60)

@@ -10,60 +10,27 @@ import msgspec
 import pytest
 from sqlalchemy import select
 
-from pelagos.container import Container, ContainerConfig
+from pelagos.container import Container
 from pelagos.model.scope import DEFAULT_SCOPE
 from pelagos.services.events import ScheduledTrigger
 from pelagos.services.scheduler import CreateSchedule, Missed, SchedulerService
 from pelagos.services.scheduler.schedules import create_schedule
-from pelagos.simulation import EPOCH, SimulatedWorld, VirtualLoop, VirtualProcess, run_virtual
+from pelagos.simulation import EPOCH, SimulatedWorld, VirtualLoop, run_virtual
 from pelagos.store import LeaseKeeper, open_simulated_store
 from pelagos.store.schema import events
 from pelagos.store.simulated import SimulatedDatabase
-from support.services_world import Crash, Facts
+from support.mortal_program import MortalProgram
 
 PLANS = {"a": 3.0, "b": 7.0, "c": 1.1}
 BEGIN = 10.0
 END = 110.0
 
 
-class Program:
-    """One scheduler in a program of its own, which dies at an edge of its transactions, counted from its start."""
+class Program(MortalProgram):
+    """One scheduler."""
 
-    def __init__(self, loop: VirtualLoop, world: SimulatedWorld, database: SimulatedDatabase, name: str, edge: int):
-        self._world = world
-        self._left = edge
-        self.name = name
-        self.process = VirtualProcess(loop, name)
-        self.store = open_simulated_store(
-            world, database=database, hooks=self, before=(0.0, 0.02), after=(0.0, 0.02), name=name
-        )
-        self.process.start(self._live())
-
-    def before_commit(self) -> None:
-        self._step()
-
-    def after_commit(self) -> None:
-        self._step()
-
-    @property
-    def dead(self) -> bool:
-        return self.process.state == "dead"
-
-    def _step(self) -> None:
-        self._left -= 1
-        if self._left == 0:
-            crash = Crash(self.name)
-            self.process.kill()
-            self.store.kill(crash)
-            raise crash
-
-    async def _live(self) -> None:
-        await self.store.start()
-        keeper = LeaseKeeper(self.store, self._world, Facts(), holder_id=self.name)
-        config = ContainerConfig(id=self.name, system=self.name)
-        async with keeper.running(), Container(self._world, config) as container:
-            await container.spawn(partial(SchedulerService, self.store, keeper))
-            await container.wait()
+    async def serve(self, container: Container, keeper: LeaseKeeper) -> None:
+        await container.spawn(partial(SchedulerService, self.store, keeper))
 
 
 async def story(loop: VirtualLoop, edges: list[int], seed: int) -> int:
