@@ -404,10 +404,23 @@ def _program(command: click.Command) -> Callable[..., int]:
         try:
             code = command.main(arguments, prog_name=command.name, standalone_mode=False, obj=invocation)
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the edge, as in pelagos.cli.main
-            return int(tell(error, invocation))
+            told = tell(error, invocation)
+            return int(_of_configuration(error) or told)
         return int(code or 0)
 
     return main
+
+
+def _of_configuration(error: BaseException) -> Exit | None:
+    """The exit code for the ancestor's files, by the table of ``pelagos``; None if it is not about them."""
+    from pelagos.compat.errors import ConfigurationError, ConfigurationUnreadable
+
+    match error:
+        case ConfigurationUnreadable():
+            return Exit.USAGE
+        case ConfigurationError():
+            return Exit.DESCRIPTION
+    return None
 
 
 build = _program(_build)
