@@ -47,13 +47,14 @@ def plan_text(plan: PlanView) -> str:
             if action.instances
             for line in (_action(action, width), *_changes(action.changes))
         ]
-        return "\n".join([f"{plan.name}: nothing to do{stay}", *kept])
+        return "\n".join([f"{plan.name}: nothing to do{stay}", *kept, *_left_out(plan)])
     lines = [f"{plan.name}: {new}{join(told)}"]
     width = max(len(action.node) for action in plan.actions)
     for action in plan.actions:
         if action.action != "keep" or action.instances:
             lines.append(_action(action, width))
             lines.extend(_changes(action.changes))
+    lines.extend(_left_out(plan))
     if plan.critical_path:
         path = " -> ".join(plan.critical_path)
         estimate = plan.estimated_seconds
@@ -61,6 +62,10 @@ def plan_text(plan: PlanView) -> str:
         lines.append(f"Critical path: {path} ({time})")
     lines.extend(_spending(plan))
     return "\n".join(lines)
+
+
+def _left_out(plan: PlanView) -> list[str]:
+    return [f"Left as it is (--target, --exclude): {', '.join(plan.left_out)}"] if plan.left_out else []
 
 
 def _changes(changes: Sequence[DescriptionChange]) -> list[str]:

@@ -201,7 +201,9 @@ async def _report(invocation: Invocation, session: Session, reference: str, patt
 
 
 def _write(path: Path, lines: Sequence[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    from pelagos.cli.outputs import write_output
+
+    write_output(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 async def _keep(

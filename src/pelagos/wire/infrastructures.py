@@ -254,6 +254,8 @@ class PlanView(msgspec.Struct, frozen=True, kw_only=True):
     cost: tuple[CostEstimate, ...] = ()
     unpriced: tuple[str, ...] = ()
     """Nodes with servers of which no price is known."""
+    left_out: tuple[str, ...] = ()
+    """Nodes that stay as they are, or are not made, because of ``only`` and ``without``."""
     saved: SavedPlan | None = None
 
     @property
