@@ -115,10 +115,17 @@ def _action(action: PlanAction, width: int) -> str:
 
 
 def status_line(status: StatusView) -> str:
-    """``guestbook is ready: 4 of 4 instances``."""
+    """``guestbook is ready: 4 of 4 instances ready``, or ``guestbook is detached (nobody maintains it): …``."""
     ready = sum(one.state == "ready" for node in status.nodes.values() for one in node.instances.values())
     target = sum(node.scaling.target for node in status.nodes.values())
-    return f"{status.name} is {state(status.state)}: {ready} of {count(target, 'instance')} ready"
+    why = clean(status.reason.partition(": ")[2])
+    told = f"{_condition(status.state, status.reason)}{f' ({why})' if why else ''}"
+    return f"{status.name} is {told}: {ready} of {count(target, 'instance')} ready"
+
+
+def _condition(found: str, reason: str) -> str:
+    """The state's word. Detached is a kind of suspended in which commands still change it."""
+    return state("detached" if found == "suspended" and reason.startswith("detached") else found)
 
 
 def status_table(status: StatusView, now: float) -> str:
@@ -146,7 +153,7 @@ def infrastructures(found: Sequence[InfrastructureSummary], now: float, gone: fr
     rows = [
         [
             one.name,
-            "gone" if one.id in gone else state(one.state),
+            "gone" if one.id in gone else _condition(one.state, one.reason),
             f"{one.ready}/{one.target}",
             str(one.nodes),
             "yes" if one.maintained else "no",
