@@ -233,6 +233,8 @@ class FakeServer:
     offers: dict[str, tuple[Any, ...] | PelagosError] = field(default_factory=dict)
     """``images``, ``flavors``, ``servers`` of a cloud."""
     pool_change: PoolChangeView | PelagosError = field(default_factory=PoolChangeView)
+    clouds_hang: bool = False
+    """Whether they are asked in vain."""
     asked_of_clouds: list[tuple[Any, ...]] = field(default_factory=list)
 
 
@@ -419,6 +421,8 @@ class FakeClouds:
 
     async def check(self, cloud: str = "") -> tuple[CloudCheck, ...]:
         self._server.asked_of_clouds.append(("check", cloud))
+        if self._server.clouds_hang:
+            await asyncio.Event().wait()
         return self._server.checks
 
     async def images(self, cloud: str) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ from pelagos.wire.times import from_rfc3339
 
 if TYPE_CHECKING:
     from pelagos.cli.invocation import Invocation
+    from pelagos.cli.session import Session
     from pelagos.wire.clouds import (
         CloudCheck,
         CloudServerView,
@@ -23,18 +24,22 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "LOOK",
     "change_text",
     "check_table",
     "cloud_facts",
     "cloud_table",
     "flavor_table",
     "image_table",
+    "look_once",
     "patiently",
     "server_table",
 ]
 
 T = TypeVar("T")
 
+LOOK = 10.0
+"""Seconds for which a command that only shows clouds waits for what they say."""
 _QUIET = 1.0
 """Seconds after which a person is told what is waited for."""
 
@@ -52,6 +57,22 @@ async def patiently(invocation: Invocation, work: Coroutine[Any, Any, T], what: 
             return await work
         finally:
             telling.cancel()
+
+
+async def look_once(invocation: Invocation, session: Session, name: str = "") -> None:
+    """Ask the clouds, or one, where nobody has: services that end with the command know of none how it is.
+
+    Those that have not answered in time are named, and stay unknown. Raises NotFound."""
+    if not session.embedded:
+        return
+    try:
+        async with asyncio.timeout(LOOK):
+            await patiently(invocation, session.client.clouds.check(name), f"Asking {name or 'the clouds'}…")
+    except TimeoutError:
+        silent = [one.name for one in await session.client.clouds.list() if one.state == "unknown"]
+        if silent:
+            hint = "pelagos cloud check waits longer"
+            invocation.note(f"warning: no answer within {LOOK:.0f} s of {', '.join(silent)}: {hint}.")
 
 
 def cloud_table(clouds: Sequence[CloudView], now: float) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from pelagos.cli.texts import clean, count, table
+from pelagos.clouds.keys import check_keys
 from pelagos.model.errors import DescriptionError, InvalidInput
 from pelagos.wire.drift import DriftFinding, DriftRule, DriftView, SilentCloud
 
@@ -19,34 +20,45 @@ __all__ = ["read_rules", "show_drift", "tell_silent"]
 
 
 def read_rules(options: Iterable[str], file: Path | None) -> tuple[DriftRule, ...]:
-    """The rules of ``--ignore`` and of a file. Raises InvalidInput; OSError where the file cannot be read."""
-    rules: list[Any] = []
+    """The rules of ``--ignore`` and of a file.
+
+    Raises InvalidInput for a mistake in an option, DescriptionError with all mistakes of the file, OSError where that
+    cannot be read."""
+    rules: list[DriftRule] = []
     for text in options:
         pairs = [part.partition("=") for part in text.split(",")]
         if not all(key and sign for key, sign, _ in pairs):
             raise InvalidInput(f"{text!r} is no rule", advice="A rule is KEY=TEXT,…, for example kind=changed,node=db.")
-        rules.append({key.strip(): value.strip() for key, _, value in pairs})
-    if file is not None:
-        rules += _rules_of(file)
-    try:
-        return msgspec.convert(rules, tuple[DriftRule, ...])
-    except msgspec.ValidationError as error:
-        known = ", ".join(DriftRule.__struct_fields__)
-        raise InvalidInput(f"a rule is wrong: {error}", advice=f"A rule has some of the keys {known}.") from error
+        given = {key.strip(): value.strip() for key, _, value in pairs}
+        wrong = check_keys(DriftRule, given)[1]
+        if wrong:
+            key, problem = wrong[0]
+            raise InvalidInput(f"--ignore {text}: {key!r} {problem}")
+        rules.append(msgspec.convert(given, DriftRule))
+    return (*rules, *(_rules_of(file) if file is not None else ()))
 
 
-def _rules_of(file: Path) -> list[Any]:
+def _rules_of(file: Path) -> list[DriftRule]:
     from pelagos.model.diagnostics import Diagnostic
     from pelagos.model.yaml_layer import parse_layer, read_bounded
 
     mistakes: list[Diagnostic] = []
     layer = parse_layer(str(file), read_bounded(file), mistakes, what="the rules", list_key="ignore")
-    if mistakes:
-        raise DescriptionError("the rules have mistakes", diagnostics=tuple(mistakes))
     loaded = layer.data.get("ignore", [])
-    if set(layer.data) - {"ignore"} or not isinstance(loaded, list):
-        raise InvalidInput(f"{file} does not hold a list", advice="Write a rule an item: - {kind: changed, node: db}.")
-    return loaded
+    if not mistakes and (set(layer.data) - {"ignore"} or not isinstance(loaded, list)):
+        advice = "Write a rule an item: - {kind: changed, node: db}."
+        mistakes.append(layer.diagnostic(("ignore",), f"{file} does not hold a list", advice))
+    for number, rule in enumerate(loaded if isinstance(loaded, list) else ()):
+        if not isinstance(rule, dict):
+            advice = "Write a rule an item: - {kind: changed, node: db}."
+            mistakes.append(layer.diagnostic(("ignore", number), "a rule is a mapping", advice))
+            continue
+        for key, problem in check_keys(DriftRule, rule)[1]:
+            mistakes.append(layer.diagnostic(("ignore", number, key or ""), f"{key!r} {problem}"))
+    if mistakes:
+        more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
+        raise DescriptionError(f"{mistakes[0]}{more}", advice=mistakes[0].advice, diagnostics=tuple(mistakes))
+    return [msgspec.convert(rule, DriftRule, strict=False) for rule in loaded]
 
 
 def show_drift(invocation: Invocation, view: DriftView) -> None:

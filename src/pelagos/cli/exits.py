@@ -68,6 +68,7 @@ _BY_CODE = {
     "internal": Exit.INTERNAL,
     "quota_exceeded": Exit.QUOTA,
     "store_unavailable": Exit.STORE,
+    "output_failed": Exit.STORE,
     "lease_held": Exit.BUSY,
     "lease_lost": Exit.BUSY,
     "deadline_exceeded": Exit.BUSY,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pelagos.cli.outputs import write_output
 from pelagos.model.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -17,18 +17,10 @@ _LARGEST = 256 << 20
 
 
 def write_plan(plan: SavedPlan, path: Path) -> None:
-    """Write it, in place of what is there, all or nothing. Raises OSError."""
+    """Write it, in place of what is there, all or nothing. Raises OutputFailed."""
     from pelagos.wire.plans import written
 
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(written(plan))
-        new.replace(path)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
+    write_output(path, written(plan), mode=0o600)
 
 
 def load_plan(path: Path) -> SavedPlan:

@@ -102,6 +102,8 @@ def outcome(trail: Trail, seconds: float) -> str:
     parts = []
     if trail.created:
         parts.append(f"{count(trail.created, 'instance')} made")
+    if trail.adopted:
+        parts.append(f"{count(trail.adopted, 'instance')} adopted" if not parts else f"{trail.adopted} adopted")
     if trail.destroyed:
         parts.append(f"{count(trail.destroyed, 'instance')} destroyed" if not parts else f"{trail.destroyed} destroyed")
     return f"{', '.join(parts) or 'nothing changed'} in {duration(seconds)}"

@@ -27,6 +27,7 @@ _COLORS = {
     "degraded": "yellow",
     "destroying": "magenta",
     "suspended": "blue",
+    "detached": "blue",
     "shutdown": "blue",
     "failed": "red",
     "ok": "green",

@@ -93,6 +93,7 @@ class Trail:
         self.note = ""
         self.needed: set[str] = set()
         self.created = 0
+        self.adopted = 0
         self.destroyed = 0
         self.failed: list[str] = []
         self.begun = False
@@ -152,6 +153,8 @@ class Trail:
             known = node.instances[event.instance_id or ""] = InstanceTrail(state)
             if event.kind in ("instance.pending", "instance.building"):
                 self.created += 1
+            elif event.kind == "instance.adopting":
+                self.adopted += 1
             elif node.kept and event.instance_id not in self._uncounted:
                 node.kept -= 1
         node.waiting_on = ()

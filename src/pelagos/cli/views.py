@@ -47,13 +47,14 @@ def plan_text(plan: PlanView) -> str:
             if action.instances
             for line in (_action(action, width), *_changes(action.changes))
         ]
-        return "\n".join([f"{plan.name}: nothing to do{stay}", *kept])
+        return "\n".join([f"{plan.name}: nothing to do{stay}", *kept, *_left_out(plan)])
     lines = [f"{plan.name}: {new}{join(told)}"]
     width = max(len(action.node) for action in plan.actions)
     for action in plan.actions:
         if action.action != "keep" or action.instances:
             lines.append(_action(action, width))
             lines.extend(_changes(action.changes))
+    lines.extend(_left_out(plan))
     if plan.critical_path:
         path = " -> ".join(plan.critical_path)
         estimate = plan.estimated_seconds
@@ -61,6 +62,10 @@ def plan_text(plan: PlanView) -> str:
         lines.append(f"Critical path: {path} ({time})")
     lines.extend(_spending(plan))
     return "\n".join(lines)
+
+
+def _left_out(plan: PlanView) -> list[str]:
+    return [f"Left as it is (--target, --exclude): {', '.join(plan.left_out)}"] if plan.left_out else []
 
 
 def _changes(changes: Sequence[DescriptionChange]) -> list[str]:
@@ -110,10 +115,17 @@ def _action(action: PlanAction, width: int) -> str:
 
 
 def status_line(status: StatusView) -> str:
-    """``guestbook is ready: 4 of 4 instances``."""
+    """``guestbook is ready: 4 of 4 instances ready``, or ``guestbook is detached (nobody maintains it): …``."""
     ready = sum(one.state == "ready" for node in status.nodes.values() for one in node.instances.values())
     target = sum(node.scaling.target for node in status.nodes.values())
-    return f"{status.name} is {state(status.state)}: {ready} of {count(target, 'instance')} ready"
+    why = clean(status.reason.partition(": ")[2])
+    told = f"{_condition(status.state, status.reason)}{f' ({why})' if why else ''}"
+    return f"{status.name} is {told}: {ready} of {count(target, 'instance')} ready"
+
+
+def _condition(found: str, reason: str) -> str:
+    """The state's word. Detached is a kind of suspended in which commands still change it."""
+    return state("detached" if found == "suspended" and reason.startswith("detached") else found)
 
 
 def status_table(status: StatusView, now: float) -> str:
@@ -141,7 +153,7 @@ def infrastructures(found: Sequence[InfrastructureSummary], now: float, gone: fr
     rows = [
         [
             one.name,
-            "gone" if one.id in gone else state(one.state),
+            "gone" if one.id in gone else _condition(one.state, one.reason),
             f"{one.ready}/{one.target}",
             str(one.nodes),
             "yes" if one.maintained else "no",

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol, cast
 
-from pelagos.clouds.port import DriverPlugin
+from pelagos.clouds.port import DriverPlugin, LibraryUser
 from pelagos.model.errors import NotFound, Unsupported
 
 if TYPE_CHECKING:
@@ -69,6 +70,24 @@ class Plugins:
         plugin = self._loaded[type] = _load(entry)
         return plugin
 
+    def lacking(self, type: str) -> Unsupported | None:
+        """Why no account of a type can be opened here although there is such a type: its plug-in cannot be loaded, or a
+        library of its driver is not installed; says what to install. Imports nothing but the package around a library.
+        Raises NotFound as :meth:`get` does."""
+        try:
+            plugin = self.get(type)
+        except Unsupported as error:
+            return error
+        if not isinstance(plugin, LibraryUser) or _is_there(plugin.library.package):
+            return None
+        entry = self._entries().get(type)
+        package, extra = plugin.library
+        return Unsupported(
+            f"the cloud driver {type!r} needs the Python package {package!r}, which is not installed",
+            advice=f"pip install '{'pelagos' if entry is None else _distribution(entry)}[{extra}]'",
+            details={"package": package, "extra": extra},
+        )
+
     def same(self, one: str, other: str) -> bool:
         """Whether two types are one driver (``nova`` and ``openstack``). Loads nothing."""
         if one == other:
@@ -113,6 +132,13 @@ def _load(entry: EntryPoint) -> DriverPlugin:
             f"the cloud driver {entry.name!r} cannot be loaded from {entry.value}: {error}",
             advice=f"Install {_distribution(entry)} again.",
         ) from error
+
+
+def _is_there(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _distribution(entry: EntryPoint) -> str:

@@ -147,6 +147,24 @@ class Pool:
         given = {option_names(plugin)["endpoint"]: "http://localhost"}
         return not check_keys(plugin.account_options, given)[1]
 
+    def unusable(self, type: str) -> PelagosError | None:
+        """Why no server of a type can be made here, with what to do about it: there is no such driver (NotFound), what
+        its driver needs is not installed (Unsupported), or no account is of it (NotFound)."""
+        try:
+            lacking = self._plugins.lacking(type)
+        except NotFound as error:
+            return error
+        same = self._plugins.same
+        there = any(not one.described and same(one.config.driver, type) for one in self._accounts.values())
+        if there or self.can_describe(type):
+            return lacking
+        advice = f"add an account of driver {type} to the clouds of the configuration"
+        if self._auth is not None:
+            advice += ", or an entry for it to the authentication file"
+        if lacking is not None:
+            return Unsupported(lacking.message, advice=f"{lacking.advice}, and {advice}", details=lacking.details)
+        return NotFound(f"the pool has no account of driver {type!r}", advice=advice, details={"type": type})
+
     def stand_in(self, name: str) -> str:
         """Name of the account that descriptions are built on in place of their own clouds: of that name, or the one of
         that driver. Raises NotFound, Ambiguous, and Unsupported where it can stand in for nothing."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -38,6 +38,8 @@ __all__ = [
     "DriverContext",
     "DriverPlugin",
     "ForeignReader",
+    "Library",
+    "LibraryUser",
     "ListenerOracle",
     "PartsDriver",
     "ServerAdopter",
@@ -259,6 +261,25 @@ class AccountDescriber(Protocol):
         of the account each is, and may do so for keys of ``auth_data``, too: ``{"regionname": "region", "accesskey":
         "access_key"}``; otherwise options are recognised by their names."""
         ...
+
+
+class Library(NamedTuple):
+    """What a driver is made with, and need not be installed."""
+
+    package: str
+    """The package to import."""
+    extra: str
+    """The extra of Pelagos that brings it."""
+
+
+@runtime_checkable
+class LibraryUser(Protocol):
+    """What a plug-in is besides if its accounts can be opened only with a library that is an extra.
+
+    The plug-in itself is loaded without: what a description says is checked wherever Pelagos is."""
+
+    @property
+    def library(self) -> Library: ...
 
 
 @runtime_checkable

@@ -201,7 +201,9 @@ async def _report(invocation: Invocation, session: Session, reference: str, patt
 
 
 def _write(path: Path, lines: Sequence[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    from pelagos.cli.outputs import write_output
+
+    write_output(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 async def _keep(
@@ -404,10 +406,23 @@ def _program(command: click.Command) -> Callable[..., int]:
         try:
             code = command.main(arguments, prog_name=command.name, standalone_mode=False, obj=invocation)
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the edge, as in pelagos.cli.main
-            return int(tell(error, invocation))
+            told = tell(error, invocation)
+            return int(_of_configuration(error) or told)
         return int(code or 0)
 
     return main
+
+
+def _of_configuration(error: BaseException) -> Exit | None:
+    """The exit code for the ancestor's files, by the table of ``pelagos``; None if it is not about them."""
+    from pelagos.compat.errors import ConfigurationError, ConfigurationUnreadable
+
+    match error:
+        case ConfigurationUnreadable():
+            return Exit.USAGE
+        case ConfigurationError():
+            return Exit.DESCRIPTION
+    return None
 
 
 build = _program(_build)

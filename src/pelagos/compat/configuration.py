@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pelagos.compat.errors import ConfigurationError
+from pelagos.compat.errors import ConfigurationError, ConfigurationUnreadable
 from pelagos.model.diagnostics import Diagnostic
 from pelagos.model.yaml_layer import MAX_BYTES, Tag, read_bounded, read_layer
 
@@ -35,14 +35,14 @@ def find_file(named: str | Path | None, variable: str, usual: str, environ: Mapp
     """The file that is named, else the one of the environment ``variable``, else ``~/.occopus/<usual>``; None if there
     is none. The working directory is not looked into: whoever enters one would take its settings.
 
-    Raises ConfigurationError for one that is named and is not there."""
+    Raises ConfigurationUnreadable for one that is named and is not there."""
     home = Path(environ.get("HOME") or Path.home())
     given = named or environ.get(variable)
     path = Path(given).expanduser() if given else home / ".occopus" / usual
     if path.is_file():
         return path
     if given:
-        raise ConfigurationError(
+        raise ConfigurationUnreadable(
             f"there is no file {str(path)!r}",
             advice=f"Name another one, set {variable}, or write ~/.occopus/{usual}.",
         )
@@ -50,7 +50,8 @@ def find_file(named: str | Path | None, variable: str, usual: str, environ: Mapp
 
 
 def read_configuration(path: Path) -> dict[str, Any]:
-    """The file's data. Raises ConfigurationError with every mistake and its place."""
+    """The file's data. Raises ConfigurationError with every mistake and its place, ConfigurationUnreadable if it cannot
+    be read."""
     mistakes: list[Diagnostic] = []
     data = _read(path, mistakes, ())
     if mistakes:
@@ -86,7 +87,7 @@ def _read(path: Path, mistakes: list[Diagnostic], above: tuple[Path, ...]) -> di
     try:
         return read_layer(path, mistakes, tags=_tags(path, mistakes, (*above, path.resolve()))).data
     except OSError as error:
-        raise ConfigurationError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
+        raise ConfigurationUnreadable(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
 
 
 def _tags(path: Path, mistakes: list[Diagnostic], above: tuple[Path, ...]) -> dict[str, Tag]:

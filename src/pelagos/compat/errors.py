@@ -13,6 +13,7 @@ from pelagos.model.errors import DescriptionError, Gone, NotFound, PelagosError
 
 __all__ = [
     "ConfigurationError",
+    "ConfigurationUnreadable",
     "InfrastructureIDNotFoundException",
     "InfrastructureIDTakenException",
     "InfrastructureManaged",
@@ -26,6 +27,12 @@ class ConfigurationError(PelagosError):
 
     code = "ancestor_configuration"
     status = 422
+
+
+class ConfigurationUnreadable(ConfigurationError):
+    """It is not there, or cannot be read: nothing is known of its contents."""
+
+    code = "ancestor_configuration_unreadable"
 
 
 class SchemaError(PelagosError):

@@ -26,9 +26,10 @@ DriftKind = Literal["vanished", "stopped", "changed", "unknown"]
 
 
 class DriftRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What is not to be reported: findings that fit every field that is given. ``*`` and ``?`` stand for any text."""
+    """What is not to be reported: findings that fit every field that is given. ``*`` and ``?`` stand for any text, but
+    in ``kind``, which is one of those there are or ``*``."""
 
-    kind: str = "*"
+    kind: Literal["vanished", "stopped", "changed", "unknown", "*"] = "*"
     infrastructure: str = "*"
     node: str = "*"
     cloud: str = "*"

@@ -254,6 +254,8 @@ class PlanView(msgspec.Struct, frozen=True, kw_only=True):
     cost: tuple[CostEstimate, ...] = ()
     unpriced: tuple[str, ...] = ()
     """Nodes with servers of which no price is known."""
+    left_out: tuple[str, ...] = ()
+    """Nodes that stay as they are, or are not made, because of ``only`` and ``without``."""
     saved: SavedPlan | None = None
 
     @property
@@ -374,7 +376,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     breaker: str = ""
 
 
-class StatusView(msgspec.Struct, frozen=True, kw_only=True):
+class StatusView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A contract for scripts: these keys, no others."""
 
     name: str
@@ -382,6 +384,8 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     state: InfrastructureState
     observed_at: str
     nodes: dict[str, NodeStatus]
+    reason: str = ""
+    """Of one that is suspended: ``detached: …`` if only the daemon leaves it alone, ``suspended: …`` if all do."""
 
 
 class InfrastructureSummary(msgspec.Struct, frozen=True, kw_only=True):

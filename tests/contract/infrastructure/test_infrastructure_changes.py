@@ -97,6 +97,9 @@ async def test_attaching_looks_before_it_calls_anything_ready(site):
     await program.ask("refresh_live", RefreshLive(infrastructure="shop"))
     view = await program.ask("set_maintained", SetMaintained(infrastructure="shop", maintained=False))
     assert view.state == "suspended"
+    status = await program.status()
+    assert (status.state, status.reason) == ("suspended", "detached: nobody maintains it")
+    assert (await program.explain()).summary.startswith("detached: nobody maintains it")
     view = await program.ask("set_maintained", SetMaintained(infrastructure="shop", maintained=True))
     assert (view.state, view.reason) == ("degraded", "not as many ready instances as wanted: b")
 

@@ -145,6 +145,7 @@ async def test_a_server_becomes_an_instance(site):
     await program.build(SHOP)
     foreign = site.east.add_foreign("old-web", flavor="large")
     done = await adopt(program, "old-web")
+    assert await site.kinds(run_id=done.id, node="web") == ["instance.adopting", "instance.checking", "instance.ready"]
     assert done.state is RunState.SUCCEEDED, done
     status = await program.status()
     web = status.nodes["web"]

@@ -351,6 +351,7 @@ async def test_some_nodes_only(site):
     before = {node: await ids(program, node) for node in ("store", "web", "lb")}
     plan = await program.plan(sources=shop("large", new={}), only=("store",))
     assert {a.node for a in plan.actions if a.action not in ("keep",)} == {"store"}
+    assert plan.left_out == ("web", "lb", "new"), "in the order of the description"
     await program.build(shop("large", new={}), only=("store",))
     assert (await program.status()).state is InfrastructureState.READY
     assert (await ids(program, "web"), await ids(program, "lb")) == (before["web"], before["lb"])
@@ -387,6 +388,12 @@ async def test_what_depends_on_an_excluded_node_that_is_not_there_is_not_made(si
     sources = describe("shop", {"store": {}, "web": {"after": ["store"]}, "lb": {"after": ["web"]}, "apart": {}})
     await program.build(sources, without=("store",))
     assert site.alive() == ["apart"]
+    plan = await program.plan(sources=sources, without=("store",))
+    assert plan.left_out == ("store", "web", "lb"), "what depends on it, too"
+    with pytest.raises(InvalidInput, match="cannot be both wanted"):
+        await program.plan(sources=sources, only=("store",), without=("store",))
+    with pytest.raises(InvalidInput, match="cannot be both wanted"):
+        await program.up(sources, only=("store",), without=("store",))
     with pytest.raises(InvalidInput, match="depends on store, which is not there"):
         await program.plan(sources=sources, only=("web",), without=("store",))
     await program.build(sources, only=("web",))

@@ -21,6 +21,35 @@ def account(name: str) -> AccountConfig:
     return AccountConfig(name=name, driver="simulated")
 
 
+async def test_a_cloud_that_went_is_told_also_while_all_is_ready(make_site):
+    site = await make_site({"east": {}, "west": {}})
+    program = await site.program()
+    await program.build(SHOP)
+    pool = program.service._pool
+
+    async def told(node=None):
+        return await site.read(
+            lambda c: explain(c, DEFAULT_SCOPE, "shop", node, known=lambda name: pool.find(name) is not None)
+        )
+
+    assert "removed" not in str(await told())
+    pool.reload([account("east")])
+
+    async def noticed():
+        view = await told()
+        return view if view.summary != "ready: every node has as many ready instances as wanted" else None
+
+    view = await site.until(noticed, "explain says that the cloud is gone")
+    assert view.summary == "ready when last seen; the pool has no cloud west now"
+    [cloud] = [step for step in view.steps if step.state == "removed"]
+    assert cloud.subject == "cloud west"
+    assert "an instance there: nobody looks at" in cloud.why
+    assert [step.subject for step in (await told("web")).steps if step.state == "removed"] == ["cloud west"]
+    assert [step for step in (await told("store")).steps if step.state == "removed"] == []
+    pool.reload([account("east"), account("west")])
+    assert (await told()).summary == "ready: every node has as many ready instances as wanted"
+
+
 async def test_what_is_asked_of_a_cloud_that_went_waits_and_is_told(make_site):
     site = await make_site({"east": {}, "west": {}})
     program = await site.program()

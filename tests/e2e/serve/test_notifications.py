@@ -126,6 +126,7 @@ def test_sinks_are_told_of_a_build_and_a_failing_one_holds_up_nothing(hooks: Hoo
             assert known["page"]["delivered"] == 1 and known["dead"]["lag"] > 0
             assert "none" in known["dead"]["last_error"]
             assert "s3cr3t" not in json.dumps(known)
+            assert "TOLD SINCE START" in run("sinks", "list").stdout
             assert run("sinks", "test", "ops").stdout.startswith("ops was told in ")
             assert json.loads(hooks.got[-1][2])["type"] == "test"
             assert "could not be told" in run("sinks", "test", "dead", code=1).stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pelagos.cli import clouds as clouds_shown
 from pelagos.model.diagnostics import Diagnostic, Position
 from pelagos.model.errors import DescriptionError, ErrorPayload, Unavailable, Unsupported
 from pelagos.model.states import ServerState
@@ -47,6 +48,27 @@ class TestList:
         assert "2 pending, 1 uncertain" in pelagos("cloud", "list").out
         assert lab[:3] == ["lab", "openstack", "unreachable"]
         assert " ".join(lab).endswith("lab does not answer")
+
+    def test_each_is_asked_once_where_nobody_has(self, pelagos: Terminal, server: FakeServer) -> None:
+        for output in ("table", "json"):
+            assert pelagos("cloud", "list", "-o", output).err == ""
+        assert pelagos("cloud", "show", "lab").code == 0
+        assert server.asked_of_clouds == [("check", ""), ("check", ""), ("check", "lab")]
+
+    def test_a_daemon_knows_and_asks_none(self, pelagos: Terminal, server: FakeServer) -> None:
+        pelagos.embedded = False
+        assert pelagos("cloud", "list").code == pelagos("cloud", "show", "lab").code == 0
+        assert server.asked_of_clouds == []
+
+    def test_who_does_not_answer_in_time_is_named(
+        self, pelagos: Terminal, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(clouds_shown, "LOOK", 0.0)
+        server.clouds = (EAST, CloudView(name="far", driver="ec2", state="unknown"))
+        server.clouds_hang = True
+        result = pelagos("cloud", "list")
+        assert result.code == 0 and rows(result.out)[2][:3] == ["far", "ec2", "unknown"]
+        assert "no answer within 0 s of far: pelagos cloud check waits longer" in result.err
 
     def test_json_is_the_views(self, pelagos: Terminal) -> None:
         found = pelagos("cloud", "list", "-o", "json").json

@@ -18,6 +18,7 @@ from support.fake_client import (
     FakeServer,
     Terminal,
     drift_view,
+    event,
     instance,
     run_view,
     shop,
@@ -111,15 +112,30 @@ class TestDrift:
         )
 
     @pytest.mark.parametrize(
-        ("rules", "code"),
-        [("- {kind: [x]}", 64), ("- {colour: red}", 64), ("ignore: {}", 64), ("- {kind", 65)],
+        ("rules", "place"),
+        [
+            ("- {kind: [x]}", "1:4"),
+            ("- {node: web}\n- {kind: vanish}", "2:4"),
+            ("- {node: web}\n- kind: '*'\n  colour: red", "3:3"),
+            ("- web", "1:3"),
+            ("ignore: {}", "1:1"),
+            ("- {kind", "1:8"),
+        ],
     )
-    def test_wrong_rules(self, pelagos: Terminal, tmp_path: Path, rules: str, code: int) -> None:
+    def test_wrong_rules_of_a_file_have_places(
+        self, pelagos: Terminal, server: FakeServer, tmp_path: Path, rules: str, place: str
+    ) -> None:
         file = tmp_path / "rules.yaml"
         file.write_text(rules)
         result = pelagos("drift", "shop", "--ignore-file", str(file))
-        assert result.code == code, result.err
-        assert pelagos("drift", "shop", "--ignore", "vanished").code == 64
+        assert (result.code, server.drifted) == (65, []), result.err
+        assert f"{file}:{place}" in result.err
+
+    @pytest.mark.parametrize("rule", ["vanished", "kind=vanish", "kind=van*", "colour=red"])
+    def test_wrong_rules_on_the_command_line(self, pelagos: Terminal, server: FakeServer, rule: str) -> None:
+        result = pelagos("drift", "shop", "--ignore", rule)
+        assert (result.code, server.drifted) == (64, [])
+        assert "kind=changed" in result.err or rule in result.err
 
     def test_one_or_all_and_never_neither(self, pelagos: Terminal, server: FakeServer) -> None:
         assert pelagos("drift").code == 64
@@ -132,7 +148,15 @@ class TestDrift:
 class TestImport:
     def test_is_a_run_of_its_own_kind(self, pelagos: Terminal, server: FakeServer) -> None:
         server.final = run_view(RunState.SUCCEEDED, kind="adopt")
-        assert pelagos("import", "shop", "web", "east", "i-9").code == 0
+        server.run_events = (
+            event(11, "run.started"),
+            event(12, "instance.adopting", "web", WEB_1, cloud="east", server="i-9"),
+            event(13, "instance.ready", "web", WEB_1),
+            event(14, "run.succeeded"),
+        )
+        told = pelagos("import", "shop", "web", "east", "i-9")
+        assert told.code == 0
+        assert "1 instance adopted in" in told.err and "nothing changed" not in told.err
         assert pelagos("orphans", "adopt", "shop", "web", "east", "i-9", "--unprotected").code == 0
         assert [request.adopt for request in server.started] == [
             AdoptRequest(node="web", cloud="east", server="i-9"),

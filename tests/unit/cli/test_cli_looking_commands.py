@@ -66,6 +66,21 @@ class TestStatus:
         assert "\x1b" not in result.out
         assert "none of 1" in result.out
 
+    @pytest.mark.parametrize(
+        ("reason", "told"),
+        [
+            ("detached: nobody maintains it", "shop is detached (nobody maintains it): 3 of 3 instances ready"),
+            ("suspended: the cloud is moved", "shop is suspended (the cloud is moved): 3 of 3 instances ready"),
+            ("suspended", "shop is suspended: 3 of 3 instances ready"),
+        ],
+    )
+    def test_detached_is_not_suspended(self, pelagos: Terminal, server: FakeServer, reason: str, told: str) -> None:
+        server.status = msgspec.structs.replace(shop(InfrastructureState.SUSPENDED), reason=reason)
+        assert pelagos("status", "shop").out.splitlines()[0] == told
+        assert pelagos("status", "shop", "-o", "json").json["reason"] == reason
+        server.known = (summary(state=InfrastructureState.SUSPENDED, reason=reason),)
+        assert pelagos("list").out.splitlines()[1].split()[1] == reason.partition(":")[0]
+
     def test_not_found_is_66_with_advice(self, pelagos: Terminal, server: FakeServer) -> None:
         server.status = NotFound("there is no infrastructure 'shp'")
         server.known = (summary(),)

@@ -118,6 +118,39 @@ class TestPlan:
         assert result.json["saved"] is None, "it is in the file"
         assert [path.name for path in tmp_path.iterdir() if "plan" in path.name] == ["shop.plan"]
 
+    def test_out_into_a_directory_that_is_not_there_names_the_path_as_given(
+        self, pelagos: Terminal, server: FakeServer, files: list[str], tmp_path: Path
+    ) -> None:
+        server.plan = plan_view(REPLACE, id=SHOP, saved=saved(REPLACE))
+        out = tmp_path / "none" / "shop.plan"
+        result = pelagos("plan", *files, "--out", str(out))
+        assert (result.code, result.out) == (74, "")
+        assert f"error: {out} cannot be written: No such file or directory" in result.err
+        assert f"There is no directory {out.parent}" in result.err
+        assert not out.parent.exists() and ".shop.plan" not in result.err
+
+    def test_out_that_cannot_be_written_leaves_what_was_there(
+        self, pelagos: Terminal, server: FakeServer, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        server.plan = plan_view(REPLACE, id=SHOP, saved=saved(REPLACE))
+        out = tmp_path / "shop.plan"
+        out.write_text("old")
+
+        def full(self: Path, target: Path) -> None:
+            raise OSError(28, "No space left on device", str(self))
+
+        monkeypatch.setattr(Path, "replace", full)
+        result = pelagos("plan", *files, "--out", str(out))
+        assert result.code == 74 and f"{out} cannot be written: No space left on device" in result.err
+        assert out.read_text() == "old"
+        assert [path.name for path in tmp_path.iterdir() if "plan" in path.name] == ["shop.plan"]
+
+    def test_says_what_is_left_out(self, pelagos: Terminal, server: FakeServer, files: list[str]) -> None:
+        server.plan = plan_view(REPLACE, id=SHOP, left_out=("db", "lb"))
+        assert "Left as it is (--target, --exclude): db, lb" in pelagos("plan", *files, "--exclude", "db").out
+        server.plan = msgspec.structs.replace(KEEP_PLAN, left_out=("web",))
+        assert "Left as it is (--target, --exclude): web" in pelagos("plan", *files, "--exclude", "web").out
+
 
 class TestApply:
     @pytest.fixture
@@ -232,6 +265,18 @@ class TestGraph:
         titles = [title.text for title in root.iter("{http://www.w3.org/2000/svg}title")]
         assert {"web depends on db", "lb depends on web", "lb depends on db"} <= set(titles)
         assert 'web: a "b" <c>, 1 of 2 ready' in titles and "lb: t, 1 to 2" in titles
+
+    @pytest.mark.parametrize("forms", [("--svg", "--dot"), ("--mermaid", "--svg"), ("--svg", "--mermaid", "--dot")])
+    def test_two_forms_at_once_are_refused(self, pelagos: Terminal, tmp_path: Path, forms: tuple[str, ...]) -> None:
+        out = tmp_path / "shop.out"
+        result = pelagos("graph", "shop", *forms, "--out", str(out))
+        assert (result.code, result.out, out.exists()) == (64, "", False)
+        assert "exclude each other" in result.err
+
+    def test_out_that_cannot_be_written_is_named(self, pelagos: Terminal, tmp_path: Path) -> None:
+        out = tmp_path / "none" / "shop.svg"
+        result = pelagos("graph", "shop", "--svg", "--out", str(out))
+        assert result.code == 74 and f"{out} cannot be written" in result.err
 
     def test_files_need_not_be_built(self, pelagos: Terminal, files: list[str]) -> None:
         assert pelagos("graph", *files, "-o", "json").json["id"] is None

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
-from pelagos.clouds import Plugins
+from pelagos.clouds import LibraryUser, Plugins
 from pelagos.clouds.simulated import DRIVER
 from pelagos.model.errors import NotFound, Unsupported
 
 GROUP = "pelagos.clouds"
+ROOT = Path(__file__).parents[3]
 
 
 def plugins(*entries: tuple[str, str]) -> Plugins:
@@ -56,6 +58,39 @@ def test_a_missing_sdk_says_which_extra_to_install(tmp_path: Path, monkeypatch: 
             plugins(("needy", value)).get("needy")
         assert "'no_such_sdk'" in caught.value.message
         assert caught.value.advice == f"pip install 'pelagos[{extra}]'"
+
+
+def test_what_a_driver_lacks_is_known_without_opening_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    installed = Plugins()
+    users = {name for name in installed.names() if isinstance(installed.get(name), LibraryUser)}
+    assert {"docker", "nova", "openstack", "azure_vm", "azure_aci", "ec2", "libcloud"} <= users
+    assert not users & {"local", "simulated", "pelagos", "cloudbroker"}
+    monkeypatch.setattr("pelagos.clouds.plugins.find_spec", lambda package: None)
+    for name in installed.names():
+        lacking = installed.lacking(name)
+        assert (lacking is not None) is (name in users)
+        if lacking is not None:
+            assert lacking.details["extra"] in extras
+            assert lacking.advice == f"pip install 'pelagos[{lacking.details['extra']}]'"
+    with pytest.raises(NotFound):
+        installed.lacking("dokcer")
+
+
+def test_all_plugins_load_and_check_without_any_sdk() -> None:
+    code = """
+import sys
+for name in ("docker", "azure", "openstack", "libcloud", "aiohttp", "requests"):
+    sys.modules[name] = None
+from pelagos.clouds import Plugins
+from pelagos.clouds.keys import check_presence
+plugins = Plugins()
+for name in plugins.names():
+    assert [key for key, _ in check_presence(plugins.get(name).resource, ["hue"])][0] == "hue", name
+print(sorted(name for name in plugins.names() if plugins.lacking(name) is None))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['cloudbroker', 'local', 'pelagos', 'simulated']"
 
 
 @pytest.mark.parametrize("value", ["no_such_module:DRIVER", "pelagos.clouds:NO_SUCH", "pelagos.clouds.none:DRIVER"])

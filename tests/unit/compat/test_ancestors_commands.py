@@ -14,7 +14,7 @@ import pytest
 from pelagos.cli.invocation import Invocation
 from pelagos.cli.session import Session
 from pelagos.clients import Client
-from pelagos.compat import commands
+from pelagos.compat import commands, configuration
 from pelagos.model.errors import NotFound
 from pelagos.model.states import RunState, ServerState
 from pelagos.wire.infrastructures import ServerView
@@ -193,9 +193,52 @@ def test_destroy_takes_down(run: Run, server: FakeServer) -> None:
 
 
 def test_files_of_the_ancestor_that_are_not_there_are_told(run: Run, server: FakeServer, description: str) -> None:
-    assert run(commands.build, "--cfg", "/nonexistent/cfg", description)[0] == 1
-    assert run(commands.build, "--auth_data_path", "/nonexistent/auth", description)[0] == 1
+    assert run(commands.build, "--cfg", "/nonexistent/cfg", description)[0] == 64
+    assert run(commands.build, "--auth_data_path", "/nonexistent/auth", description)[0] == 64
     assert server.started == []
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("a: [\n", "cfg.yaml:2:1"),
+        ("- a\n", "cfg.yaml:1:1"),
+        ("components:\n  rest: !exec 5\n", "cfg.yaml:2:9"),
+        ("components: !yaml_import {url: 'file://no.yaml'}\n", "cfg.yaml:1:13"),
+        (b"\xff\xfe\x00", "cfg.yaml:1:1"),
+    ],
+)
+def test_a_configuration_with_mistakes_ends_as_one_of_pelagos(
+    run: Run, server: FakeServer, tmp_path: Path, description: str, text: str | bytes, place: str
+) -> None:
+    file = tmp_path / "cfg.yaml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    code, out, err = run(commands.build, "--cfg", str(file), description)
+    assert (code, out, server.started) == (65, "", [])
+    assert place in err
+
+
+def test_a_configuration_that_cannot_be_read_is_no_use(
+    run: Run, server: FakeServer, tmp_path: Path, description: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cfg.yaml"
+    file.write_text("components: {}\n")
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(configuration, "read_layer", refused)
+    code, _, err = run(commands.build, "--cfg", str(file), description)
+    assert (code, server.started) == (64, [])
+    assert "Permission denied" in err
+
+
+def test_a_service_without_an_address_ends_as_a_mistake(run: Run, server: FakeServer, tmp_path: Path) -> None:
+    file = tmp_path / "cfg.yaml"
+    file.write_text("components:\n  rest: {port: many}\n")
+    code, _, err = run(commands.rest_service, "--cfg", str(file))
+    assert code == 65
+    assert "components.rest is no address" in err
 
 
 def test_every_console_script_is_there() -> None:

@@ -20,6 +20,7 @@ from pelagos.services.infrastructure.templates import (
     render_health_check,
     render_implementation,
 )
+from support.usable_types import only
 
 CORPUS = Path(
     os.environ.get("PELAGOS_TEST_OCCOPUS", Path(__file__).parents[4] / "shared" / "corpus" / "occopus")
@@ -50,7 +51,7 @@ def bundle(name: str) -> tuple[dict[str, str], list[str]]:
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_compiles_without_a_warning_of_ours(name: str) -> None:
     sources, entries = bundle(name)
-    result = compile_description(sources, entries, known_types=TYPES)
+    result = compile_description(sources, entries, unusable=only(*TYPES))
     assert result.compiled.nodes
     assert all(node.implementations == (0,) for node in result.compiled.nodes)
     assert [item.summary for item in result.warnings] == []
@@ -58,7 +59,7 @@ def test_an_example_compiles_without_a_warning_of_ours(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_renders(name: str) -> None:
-    compiled = compile_description(*bundle(name), known_types=TYPES).compiled
+    compiled = compile_description(*bundle(name), unusable=only(*TYPES)).compiled
     instances = {
         node.name: [
             InstanceInfo(node_id=f"{node.name}-{index}", addresses=[f"192.0.2.{10 * place + index}"])
@@ -82,7 +83,7 @@ def test_an_example_renders(name: str) -> None:
 
 
 def test_what_some_of_them_say() -> None:
-    compiled = compile_description(*bundle("nova-ping"), known_types=TYPES).compiled
+    compiled = compile_description(*bundle("nova-ping"), unusable=only(*TYPES)).compiled
     sender = compiled.nodes[1]
     data = TemplateData.for_node(
         sender,
@@ -102,7 +103,7 @@ def test_what_some_of_them_say() -> None:
         }
     ]
 
-    compiled = compile_description(*bundle("flowbster-autodock-vina"), known_types=TYPES).compiled
+    compiled = compile_description(*bundle("flowbster-autodock-vina"), unusable=only(*TYPES)).compiled
     assert [(node.name, node.min, node.max) for node in compiled.nodes] == [
         ("GENERATOR", 1, 1),
         ("VINA", 5, 5),
@@ -116,7 +117,7 @@ def test_what_some_of_them_say() -> None:
 def test_without_the_definitions_each_node_is_named() -> None:
     (infra,) = (CORPUS / "nova-ping").glob("infra*.yaml")
     with pytest.raises(DescriptionError) as caught:
-        compile_description(*read_bundle([infra]), known_types=TYPES)
+        compile_description(*read_bundle([infra]), unusable=only(*TYPES))
     assert [item.position.line for item in caught.value.diagnostics if item.position] == [7, 12]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pelagos.clouds import AuthFile
+from pelagos.clouds import AuthFile, plugins
 from pelagos.clouds.plugins import Plugins
 from pelagos.clouds.pool import AccountConfig, Pool
 from pelagos.clouds.simulated import SimulatedPlugin
@@ -15,7 +15,6 @@ from pelagos.model import SystemWorld
 from pelagos.model.diagnostics import Severity
 from pelagos.model.errors import DescriptionError, NotFound
 from pelagos.services.infrastructure.compiling import Compiler
-from pelagos.services.infrastructure.description import compile_description, resources
 from pelagos.services.infrastructure.values import StoredDefinition
 
 pytestmark = pytest.mark.anyio
@@ -43,8 +42,8 @@ def world():
 
 @pytest.fixture
 def compiler(world):
-    plugins = Plugins({"simulated": SimulatedPlugin()}, source=lambda *, group: ())
-    pool = Pool([AccountConfig(name="east", driver="simulated")], plugins, world, Path("/nowhere"))
+    drivers = Plugins({"simulated": SimulatedPlugin()}, source=lambda *, group: ())
+    pool = Pool([AccountConfig(name="east", driver="simulated")], drivers, world, Path("/nowhere"))
     return Compiler(pool, world)
 
 
@@ -104,13 +103,13 @@ FAR = """\
 
 
 def far_pool(world, auth=None):
-    plugins = Plugins({"simulated": SimulatedPlugin(), "far": Far()}, source=lambda *, group: ())
-    return Pool([AccountConfig(name="east", driver="simulated")], plugins, world, Path("/nowhere"), auth=auth)
+    drivers = Plugins({"simulated": SimulatedPlugin(), "far": Far()}, source=lambda *, group: ())
+    return Pool([AccountConfig(name="east", driver="simulated")], drivers, world, Path("/nowhere"), auth=auth)
 
 
 async def test_a_cloud_that_is_described_needs_credentials(world, tmp_path):
     sources = {"a.yaml": INFRA, "b.yaml": FAR.replace("many", "2")}
-    with pytest.raises(DescriptionError, match="no cloud of the pool is of type 'far'"):
+    with pytest.raises(DescriptionError, match="the pool has no account of driver 'far'"):
         await Compiler(far_pool(world), world).description(sources, ["a.yaml", "b.yaml"], {})
     file = tmp_path / "auth.yaml"
     file.write_text(
@@ -153,20 +152,92 @@ async def test_the_pools_changes_are_seen(world):
     sources = {"a.yaml": INFRA, "b.yaml": DEFINITION}
     assert await compiler.description(sources, ["a.yaml", "b.yaml"], {})
     pool.reload([])
-    with pytest.raises(DescriptionError, match="no cloud of the pool"):
+    with pytest.raises(DescriptionError, match="the pool has no account of driver 'simulated'"):
         await compiler.description(sources, ["a.yaml", "b.yaml"], {})
 
 
-def test_a_missing_library_names_its_extra(monkeypatch):
-    monkeypatch.setattr(resources, "find_spec", lambda package: None)
-    assert resources.missing_extra("nova") == "openstack"
-    assert resources.missing_extra("local") == ""
-    definition = (
-        "'node_def:web':\n  - resource: {type: nova, endpoint: e, project_id: p, image_id: i, flavor_name: f}\n"
-    )
+CORRECT = {
+    "azure_aci": "{resource_group: r, location: l, cpu_cores: 1, memory: 1.5, image: nginx, os_type: Linux, "
+    "network_type: Public, ports: [80]}",
+    "azure_vm": "{resource_group: r, location: l, vm_size: s, publisher: p, offer: o, sku: k, version: v, username: u, "
+    "ssh_key_data: ssh-rsa AAAA}",
+    "cloudbroker": "{endpoint: 'https://c', description: {deployment_id: d, instance_type_id: i}}",
+    "docker": "{image: nginx, ports: ['8080:80']}",
+    "dummy": "{size: '2'}",
+    "ec2": "{regionname: r, image_id: i, instance_type: t}",
+    "eucalyptus": "{regionname: r, image_id: i, instance_type: t}",
+    "libcloud": "{size: s, image: i, extra: {a: 1}}",
+    "local": "{}",
+    "openstack": "{flavor: f, image: i}",
+    "rackspace": "{flavor: f, image: i}",
+    "simulated": "{}",
+}
+"""Resources as their drivers take them, with as few keys as may be."""
+
+
+def of_type(type_: str, keys: str) -> str:
+    return f"'node_def:web':\n  - resource:\n      {{type: {type_}, {keys.removeprefix('{')}\n".replace(", }", "}")
+
+
+@pytest.fixture
+def laptop(world):
+    """The pool of a laptop: no account but ``local``, and all drivers there are."""
+    return Compiler(Pool([], Plugins(), world, Path("/nowhere")), world)
+
+
+@pytest.mark.parametrize("type_", CORRECT)
+async def test_the_driver_itself_checks_what_is_imported_whether_or_not_it_can_be_used(laptop, type_):
+    correct = of_type(type_, CORRECT[type_])
+    [implementation] = (await laptop.definitions({"d": correct}, ["d"]))["web"]
+    assert implementation.resource_type == type_
     with pytest.raises(DescriptionError) as caught:
-        compile_description({"a": INFRA, "b": definition}, ["a", "b"], known_types=["local"])
-    assert caught.value.diagnostics[0].advice.startswith("pip install 'pelagos[openstack]'")
-    both = definition + "  - resource: {type: local}\n"
-    result = compile_description({"a": INFRA, "b": both}, ["a", "b"], known_types=["local"])
-    assert [one.advice for one in result.warnings] == ["pip install 'pelagos[openstack]'"]
+        await laptop.definitions({"d": correct.replace("{type:", "{hue: x, type:")}, ["d"])
+    assert [str(one).partition(";")[0] for one in caught.value.diagnostics] == ["d:3:8: 'hue' is not known"]
+
+
+async def test_a_type_that_there_is_not_is_a_mistake_with_its_place(laptop):
+    sources = {"a.yaml": INFRA, "b.yaml": of_type("dokcer", "{image: nginx}")}
+    for compiling in (laptop.definitions(sources, ["b.yaml"]), laptop.description(sources, ["a.yaml", "b.yaml"], {})):
+        with pytest.raises(DescriptionError) as caught:
+            await compiling
+        [mistake] = caught.value.diagnostics
+        assert str(mistake).startswith("b.yaml:3:8: there is no cloud driver of type 'dokcer'")
+        assert mistake.advice.startswith("Did you mean 'docker'?")
+
+
+async def test_a_stand_in_is_built_whatever_the_type(compiler):
+    sources = {"a.yaml": INFRA, "b.yaml": of_type("dokcer", "{image: nginx}")}
+    found = await compiler.description(sources, ["a.yaml", "b.yaml"], {}, "east")
+    [warning] = found.warnings
+    assert (str(warning.position), warning.severity) == ("b.yaml:3:8", Severity.WARNING)
+    assert found.compiled.nodes[0].implementations == (0,)
+
+
+async def test_what_is_missing_is_told_apart_extra_or_account(world, monkeypatch):
+    sources = {"a.yaml": INFRA, "b.yaml": of_type("openstack", CORRECT["openstack"])}
+
+    async def told(*accounts):
+        compiler = Compiler(Pool(accounts, Plugins(), world, Path("/nowhere")), world)
+        with pytest.raises(DescriptionError) as caught:
+            await compiler.description(sources, ["a.yaml", "b.yaml"], {})
+        [mistake] = caught.value.diagnostics
+        assert str(mistake.position) == "a.yaml:5:11"
+        return mistake
+
+    account = AccountConfig(name="site", driver="openstack", options={"cloud": "site"})
+    missing = await told()
+    assert missing.summary == "node 'web' cannot be made here: the pool has no account of driver 'openstack'"
+    assert missing.advice == "add an account of driver openstack to the clouds of the configuration"
+
+    monkeypatch.setattr(plugins, "find_spec", lambda package: None)
+    missing = await told(account)
+    assert "needs the Python package 'openstack', which is not installed" in missing.summary
+    assert missing.advice == "pip install 'pelagos[openstack]'"
+    missing = await told()
+    assert missing.advice.startswith("pip install 'pelagos[openstack]', and add an account of driver openstack")
+
+    both = {**sources, "b.yaml": sources["b.yaml"] + "  - resource: {type: local}\n"}
+    pool = Pool([account], Plugins(), world, Path("/nowhere"))
+    found = await Compiler(pool, world).description(both, ["a.yaml", "b.yaml"], {})
+    assert [one.advice for one in found.warnings] == ["pip install 'pelagos[openstack]'"]
+    assert found.compiled.nodes[0].implementations == (1,)

@@ -10,6 +10,7 @@ from pelagos.model.errors import DescriptionError
 from pelagos.services.infrastructure.description import compile_description
 from pelagos.services.infrastructure.templates import TemplateData, render_implementation
 from pelagos.services.infrastructure.templates.dump import dump
+from support.usable_types import only
 
 FRAGMENTS = [
     *("infra_name", "nodes", "name", "type", "scaling", "min", "max", "filter", "variables", "dependencies"),
@@ -59,7 +60,7 @@ TREES = st.recursive(
 
 def attempt(sources: dict[str, str], entries: list[str]) -> None:
     try:
-        result = compile_description(sources, entries, known_types=["local"])
+        result = compile_description(sources, entries, unusable=only("local"))
     except DescriptionError as error:
         assert error.diagnostics
         for item in error.diagnostics:
@@ -170,7 +171,7 @@ def test_any_template(text: str) -> None:
     definition = dump({"node_def:t": [{"resource": {"type": "local"}, "contextualisation": _context(text)}]})
     try:
         result = compile_description(
-            {"i": "infra_name: a\nnodes: [{name: n, type: t}]\n", "d": definition}, ["i", "d"], known_types=["local"]
+            {"i": "infra_name: a\nnodes: [{name: n, type: t}]\n", "d": definition}, ["i", "d"], unusable=only("local")
         ).compiled
         data = TemplateData.for_node(result.nodes[0], infra_id="i", infra_name="a", node_id="1")
         render_implementation(result.definitions["t"][0], data)

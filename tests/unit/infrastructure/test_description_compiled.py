@@ -7,6 +7,7 @@ import pytest
 
 from pelagos.services.infrastructure.description import compile_definitions, compile_description
 from pelagos.services.infrastructure.values import AttributeMapping, CompiledInfrastructure
+from support.usable_types import only
 
 DEFINITIONS = """
 'node_def:web_node':
@@ -50,7 +51,7 @@ ENTRIES = ["shop.yaml", "defs/nodes.yaml"]
 
 def compiled(infra: str = INFRA, definitions: str = DEFINITIONS) -> CompiledInfrastructure:
     sources = {**SOURCES, "shop.yaml": infra, "defs/nodes.yaml": definitions}
-    return compile_description(sources, ENTRIES, known_types=["local", "simulated"]).compiled
+    return compile_description(sources, ENTRIES, unusable=only("local", "simulated")).compiled
 
 
 def test_the_whole() -> None:
@@ -82,7 +83,7 @@ def test_the_whole() -> None:
 
 
 def test_implementations_of_unknown_types_are_passed_over_with_a_warning() -> None:
-    result = compile_description(SOURCES, ENTRIES, known_types=["local", "simulated"])
+    result = compile_description(SOURCES, ENTRIES, unusable=only("local", "simulated"))
     assert result.compiled.nodes[1].implementations == (0, 1)
     (warning,) = result.warnings
     assert str(warning.position) == "defs/nodes.yaml:16:5"
@@ -177,7 +178,7 @@ def test_the_fingerprint_changes_with_what_instances_are_made_from_and_with_noth
         assert other.nodes[1].fingerprint != before[1]
     text = {**SOURCES, "defs/web.sh": "#!/bin/sh\ntrue\n"}
     assert (
-        compile_description(text, ENTRIES, known_types=["local", "simulated"]).compiled.nodes[1].fingerprint
+        compile_description(text, ENTRIES, unusable=only("local", "simulated")).compiled.nodes[1].fingerprint
         != before[1]
     )
 
@@ -188,11 +189,11 @@ def test_a_node_asked_for_without_a_dependency_is_a_warning_and_an_indirect_one_
         for name, kind in (("web", "web_node"), ("mid", "db_node"), ("db", "db_node"))
     )
     sources = {**SOURCES, "shop.yaml": nodes}
-    found = compile_description(sources, ENTRIES, known_types=["local", "simulated", "ec2"]).warnings
+    found = compile_description(sources, ENTRIES, unusable=only("local", "simulated", "ec2")).warnings
     assert [str(item.position) for item in found] == ["defs/web.sh:2:9"]
     assert "does not depend on 'db'" in found[0].summary
     sources["shop.yaml"] += "dependencies: [[web, mid], [mid, db]]\n"
-    assert compile_description(sources, ENTRIES, known_types=["local", "simulated", "ec2"]).warnings == ()
+    assert compile_description(sources, ENTRIES, unusable=only("local", "simulated", "ec2")).warnings == ()
 
 
 def test_a_variable_that_names_no_node_is_named_with_the_function() -> None:
@@ -200,7 +201,7 @@ def test_a_variable_that_names_no_node_is_named_with_the_function() -> None:
 
     sources = {**SOURCES, "defs/web.sh": "echo {{ getip(variables.tier) }}\n"}
     with pytest.raises(DescriptionError) as caught:
-        compile_description(sources, ENTRIES, known_types=["local", "simulated"])
+        compile_description(sources, ENTRIES, unusable=only("local", "simulated"))
     errors = [item for item in caught.value.diagnostics if item.severity == "error"]
     assert [str(item) for item in errors] == [
         "defs/web.sh:1:9: getip('front') of node 'web': there is no node of that name"
@@ -242,13 +243,13 @@ def test_config_management_is_kept_and_warned_about_where_it_cannot_be_carried_o
     text = "node_def:t:\n- resource: {type: local}\n  config_management: {type: chef, endpoint: e, run_list: [a]}\n"
     docker = f"{text}  contextualisation: {{type: docker, env: [A=b]}}\n"
     result = compile_description(
-        {"i": "infra_name: a\nnodes: [{name: n, type: t}]\n", "d": text}, ["i", "d"], known_types=["local"]
+        {"i": "infra_name: a\nnodes: [{name: n, type: t}]\n", "d": text}, ["i", "d"], unusable=only("local")
     )
     (implementation,) = result.compiled.definitions["t"]
     assert implementation.config_management == {"type": "chef", "endpoint": "e", "run_list": ["a"]}
     assert result.warnings == ()
     result = compile_description(
-        {"i": "infra_name: a\nnodes: [{name: n, type: t}]\n", "d": docker}, ["i", "d"], known_types=["local"]
+        {"i": "infra_name: a\nnodes: [{name: n, type: t}]\n", "d": docker}, ["i", "d"], unusable=only("local")
     )
     assert [str(item.position) for item in result.warnings] == ["d:2:3"]
 
@@ -260,5 +261,5 @@ def test_definitions_alone() -> None:
 
 def test_one_file_may_hold_everything() -> None:
     both = INFRA + DEFINITIONS.replace("!text_import {url: 'file://web.sh'}", "echo")
-    result = compile_description({"all.yaml": both}, ["all.yaml"], known_types=["local"])
+    result = compile_description({"all.yaml": both}, ["all.yaml"], unusable=only("local"))
     assert len(result.compiled.nodes) == 2

@@ -9,6 +9,7 @@ from pelagos.model.errors import DescriptionError
 from pelagos.services.infrastructure.description import compile_definitions, compile_description
 from pelagos.services.infrastructure.source.problems import Problems
 from pelagos.services.infrastructure.values import ResourceProblem, StoredDefinition
+from support.usable_types import only
 
 DEFINITION = "node_def:t:\n- resource: {type: local, image: host}\n"
 GOOD = "infra_name: a\nnodes:\n- {name: n, type: t}\n"
@@ -22,7 +23,7 @@ def mistakes(infra: str, definition: str = DEFINITION, **more: str) -> list[Diag
         **{name.replace("__", "."): t for name, t in more.items()},
     }
     with pytest.raises(DescriptionError) as caught:
-        compile_description(sources, ["infra.yaml", "nodes.yaml"], known_types=["local", "simulated"])
+        compile_description(sources, ["infra.yaml", "nodes.yaml"], unusable=only("local", "simulated"))
     return [item for item in caught.value.diagnostics if item.severity is Severity.ERROR]
 
 
@@ -254,17 +255,6 @@ DEFINITION_MISTAKES = {
         "has no 'pass'",
     ),
     "health type": (RESOURCE + "health_check: {type: deep}\n", "nodes.yaml:3:24", "no health check of type 'deep'"),
-    "ec2 keys": (
-        "node_def:t:\n- resource: {type: ec2, endpoint: x, regionname: r, image_id: i}\n- resource: {type: local}\n",
-        "nodes.yaml:2:13",
-        "has no 'instance_type'",
-    ),
-    "aci knows no vm_size": (
-        "node_def:t:\n- resource: {type: local}\n- resource:\n    type: docker\n    endpoint: e\n    origin: local\n"
-        "    image: i\n    tag: t\n    ports: [1]\n",
-        "nodes.yaml:9:5",
-        "no key 'ports'",
-    ),
 }
 
 
@@ -309,7 +299,7 @@ def test_what_a_template_asks_for_conditionally_is_no_mistake() -> None:
         "      - '{% for k, v in variables.items() %}{{ k }}={{ v }}{% endfor %}'\n"
         "      - '{% set own = 5 %}{{ own }}'\n"
     )
-    result = compile_description({"i": GOOD, "n": text}, ["i", "n"], known_types=["local"])
+    result = compile_description({"i": GOOD, "n": text}, ["i", "n"], unusable=only("local"))
     assert result.warnings == ()
 
 
@@ -324,7 +314,7 @@ def test_a_mistake_in_an_imported_text_is_named_in_that_file() -> None:
         "defs/boot/c.sh": "#!/bin/sh\necho {{ name }}\n  echo {{ variables.port }}\n",
     }
     with pytest.raises(DescriptionError) as caught:
-        compile_description(sources, ["infra.yaml", "defs/nodes.yaml"], known_types=["local"])
+        compile_description(sources, ["infra.yaml", "defs/nodes.yaml"], unusable=only("local"))
     (item,) = caught.value.diagnostics
     assert str(item.position) == "defs/boot/c.sh:3:21"
     assert item.source == "  echo {{ variables.port }}"
@@ -338,7 +328,7 @@ def test_a_mistake_in_an_imported_mapping_is_named_in_that_file() -> None:
         "nodes.yaml": DEFINITION,
     }
     with pytest.raises(DescriptionError) as caught:
-        compile_description(sources, ["infra.yaml", "nodes.yaml"], known_types=["local"])
+        compile_description(sources, ["infra.yaml", "nodes.yaml"], unusable=only("local"))
     assert [str(item) for item in caught.value.diagnostics] == [
         "sub/v.yaml:2:1: the key 'a' is given twice; first at sub/v.yaml:1:1"
     ]
@@ -352,7 +342,7 @@ def test_imports_in_a_circle_are_named_with_the_path() -> None:
         "nodes.yaml": DEFINITION,
     }
     with pytest.raises(DescriptionError) as caught:
-        compile_description(sources, ["infra.yaml", "nodes.yaml"], known_types=["local"])
+        compile_description(sources, ["infra.yaml", "nodes.yaml"], unusable=only("local"))
     assert [str(item) for item in caught.value.diagnostics] == [
         "b.yaml:1:23: the imports run in a circle: a.yaml -> b.yaml -> a.yaml"
     ]
@@ -392,11 +382,11 @@ def test_all_mistakes_are_reported_at_once_in_order_of_their_places() -> None:
     ]
 
 
-def test_a_type_that_no_cloud_has_names_what_there_is() -> None:
+def test_a_type_that_no_cloud_has_is_told_where_a_node_uses_it() -> None:
     found = mistakes(GOOD, "node_def:t:\n- resource: {type: ec3, endpoint: x}\n")
     assert places(found) == ["infra.yaml:3:19"]
-    assert "no cloud of the pool is of type 'ec3'" in found[0].summary
-    assert "'local' and 'simulated'" in found[0].advice
+    assert found[0].summary == "node 'n' cannot be made here: the pool has no account of driver 'ec3'"
+    assert found[0].advice == "add a ec3"
 
 
 def test_the_drivers_check_is_asked_and_its_problems_have_places() -> None:
@@ -415,7 +405,7 @@ def test_the_drivers_check_is_asked_and_its_problems_have_places() -> None:
         "    memory: '{{ variables.m }}'\n"
     )
     with pytest.raises(DescriptionError) as caught:
-        compile_definitions({"d": definition}, ["d"], check_resource=check, known_types=["local"])
+        compile_definitions({"d": definition}, ["d"], check_resource=check)
     section = {"type": "local", "name": "here", "endpoint": "e", "image": "x", "memory": "{{ variables.m }}"}
     assert asked == [("local", section)]
     assert [str(item) for item in caught.value.diagnostics] == ["d:3:5: 'size' is missing", "d:6:5: 'image' is unknown"]
@@ -436,10 +426,10 @@ def test_stored_definitions_are_used_where_the_bundle_has_none() -> None:
             "lib/x": "#!/bin/sh\n",
         },
     )
-    result = compile_description({"i": GOOD}, ["i"], stored={"t": stored}, known_types=["local"])
+    result = compile_description({"i": GOOD}, ["i"], stored={"t": stored}, unusable=only("local"))
     (implementation,) = result.compiled.definitions["t"]
     assert implementation.contextualisation.context_template == "#!/bin/sh\n"
-    own = compile_description({"i": GOOD, "d": DEFINITION}, ["i", "d"], stored={"t": stored}, known_types=["local"])
+    own = compile_description({"i": GOOD, "d": DEFINITION}, ["i", "d"], stored={"t": stored}, unusable=only("local"))
     assert own.compiled.definitions["t"][0].contextualisation.context_template == ""
 
 

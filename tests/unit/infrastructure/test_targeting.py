@@ -10,7 +10,7 @@ from pelagos.model.errors import Ambiguous, InvalidInput, NotFound
 from pelagos.model.states import InstanceState
 from pelagos.services.infrastructure.graph import topological_order
 from pelagos.services.infrastructure.observed import ObservedInstance
-from pelagos.services.infrastructure.targeting import instances_meant, moves_made, narrowed
+from pelagos.services.infrastructure.targeting import instances_meant, left_out, moves_made, narrowed
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode, Implementation
 
 NAMES = "abcdef"
@@ -88,6 +88,24 @@ def test_without_a_choice_it_is_the_new_description(before, after):
 def test_an_unknown_name_is_told():
     with pytest.raises(NotFound, match="no node 'z'"):
         narrowed(infrastructure({"a": []}), None, only=("z",))
+
+
+def test_what_is_wanted_cannot_be_excluded():
+    with pytest.raises(InvalidInput, match="'b' cannot be both wanted"):
+        narrowed(infrastructure({"a": [], "b": []}), None, only=("a", "b"), without=("b",))
+
+
+def test_what_is_left_out_is_known():
+    new, old = infrastructure({"a": [], "b": ["a"], "c": ["b"], "d": []}), infrastructure({"a": [], "x": []})
+    first = narrowed(new, None, without=("b",))
+    assert [node.name for node in first.compiled.nodes] == ["a", "d"]
+    assert left_out(new, None, first) == ("b", "c"), "c depends on b"
+    assert left_out(new, old, narrowed(new, old, without=("a", "x"))) == ("a", "x")
+    assert left_out(new, old, narrowed(new, old, only=("d",))) == ("a", "b", "c", "x")
+    moved = infrastructure({"b": []}, moved={"a": "b"})
+    assert left_out(moved, infrastructure({"a": []}), narrowed(moved, infrastructure({"a": []}), without=("b",))) == (
+        "a",
+    )
 
 
 def test_a_circle_over_both_descriptions_is_refused():

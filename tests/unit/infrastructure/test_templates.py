@@ -20,6 +20,7 @@ from pelagos.services.infrastructure.templates import (
 from pelagos.services.infrastructure.templates.dump import dump
 from pelagos.services.infrastructure.templates.environment import Runaway, run
 from pelagos.services.infrastructure.values import Contextualisation, Implementation
+from support.usable_types import only
 
 INSTANCES = {
     "db": [
@@ -159,7 +160,7 @@ def rendered(definition: str, variables: str = "{}", **sources: str) -> Rendered
         "infra_name: a\nnodes: [{name: web, type: t}, {name: db, type: t}]\n"
         f"dependencies: [[web, db]]\nvariables: {variables}\n"
     )
-    result = compile_description({"i": infra, "d": definition, **sources}, ["i", "d"], known_types=["local"]).compiled
+    result = compile_description({"i": infra, "d": definition, **sources}, ["i", "d"], unusable=only("local")).compiled
     node = result.nodes[0]
     made = TemplateData.for_node(node, infra_id="ID", infra_name="a", node_id="0123456789", instances=INSTANCES)
     return render_implementation(result.definitions["t"][0], made)
@@ -275,7 +276,7 @@ node_def:t:
     timeout: 5
 """
     infra = "infra_name: a\nnodes:\n- {name: web, type: t, variables: {port: 8, db: x}}\n"
-    result = compile_description({"i": infra, "d": definition}, ["i", "d"], known_types=["local"]).compiled
+    result = compile_description({"i": infra, "d": definition}, ["i", "d"], unusable=only("local")).compiled
     implementation = result.definitions["t"][0]
     made = TemplateData.for_node(result.nodes[0], infra_id="ID", infra_name="a", node_id="N")
     check = render_health_check(implementation.health_check, "192.0.2.9", made, implementation)
@@ -291,7 +292,7 @@ def test_mappings_are_there() -> None:
         "dependencies: [{connection: [web, db], mappings: [[ip, db.host]]}]\n"
     )
     definition = "node_def:t:\n- resource: {type: local}\n"
-    result = compile_description({"i": infra, "d": definition}, ["i", "d"], known_types=["local"]).compiled
+    result = compile_description({"i": infra, "d": definition}, ["i", "d"], unusable=only("local")).compiled
     made = TemplateData.for_node(result.nodes[0], infra_id="ID", infra_name="a", node_id="N")
     assert made.mappings == {"inbound": {"db": [{"attributes": ["ip", "db.host"], "synch": False}]}, "outbound": {}}
 

@@ -46,12 +46,14 @@ _name = click.argument("name", metavar="NAME")
 def listing(invocation: Invocation) -> int:
     """List the clouds of the pool, with what their last calls said.
 
-    STATE is unknown before anything was asked of a cloud. WORK counts operations that are not finished. A cloud that
-    the pool has no more is shown as long as it has servers, or work is journaled for it: that waits until it is back.
+    Without a daemon each is asked once, for at most ten seconds. STATE is unknown before a cloud was asked. WORK counts
+    operations that are not finished. A cloud that the pool has no more is shown as long as it has servers, or work is
+    journaled for it: that waits until it is back.
     """
-    from pelagos.cli.clouds import cloud_table
+    from pelagos.cli.clouds import cloud_table, look_once
 
     async def work(session: Session) -> int:
+        await look_once(invocation, session)
         found = await session.client.clouds.list()
         if invocation.plain:
             invocation.say(cloud_table(found, invocation.world.now()))
@@ -70,11 +72,17 @@ def listing(invocation: Invocation) -> int:
 @_name
 @pass_invocation
 def show(invocation: Invocation, name: str) -> int:
-    """Show a cloud: where it is, how it is, what is on it, and what its driver can do once that is open."""
-    from pelagos.cli.clouds import cloud_facts
+    """Show a cloud: where it is, how it is, what is on it, and what its driver can do once that is open.
+
+    Without a daemon it is asked once, for at most ten seconds.
+    """
+    from pelagos.cli.clouds import cloud_facts, look_once
 
     async def work(session: Session) -> int:
         found = await session.client.clouds.get(name)
+        if found.state != "removed":
+            await look_once(invocation, session, name)
+            found = await session.client.clouds.get(name)
         if invocation.plain:
             invocation.say(cloud_facts(found, invocation.world.now()))
         else:

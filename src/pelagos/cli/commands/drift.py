@@ -32,7 +32,8 @@ __all__ = ["drift"]
     "--ignore",
     metavar="KEY=TEXT,…",
     multiple=True,
-    help="Do not report what fits: kind, infrastructure, node, cloud, field, server; * and ? stand for any text.",
+    help="Do not report what fits: kind, infrastructure, node, cloud, field, server; * and ? stand for any text. "
+    "A kind is one of those that drift tells.",
 )
 @click.option(
     "--ignore-file",

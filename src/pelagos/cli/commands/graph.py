@@ -28,12 +28,12 @@ __all__ = ["graph"]
     exits=(Exit.DESCRIPTION, Exit.MISSING, *COMMON),
 )
 @click.argument("what", nargs=-1, required=True, metavar="INFRA|FILE…")
-@click.option("--svg", "form", flag_value="svg", help="A picture; no other program is needed.")
-@click.option("--mermaid", "form", flag_value="mermaid", default=True, help="Text for Mermaid (default).")
-@click.option("--dot", "form", flag_value="dot", help="Text for Graphviz.")
+@click.option("--svg", is_flag=True, help="A picture; no other program is needed.")
+@click.option("--mermaid", is_flag=True, help="Text for Mermaid (default).")
+@click.option("--dot", is_flag=True, help="Text for Graphviz.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write it to this file.")
 @pass_invocation
-def graph(invocation: Invocation, what: tuple[str, ...], form: str, out: Path | None) -> int:
+def graph(invocation: Invocation, what: tuple[str, ...], svg: bool, mermaid: bool, dot: bool, out: Path | None) -> int:
     """Draw who depends on whom.
 
     Of an infrastructure, by name or id, with how many instances are ready; or of a description in files, which need
@@ -41,6 +41,10 @@ def graph(invocation: Invocation, what: tuple[str, ...], form: str, out: Path | 
     """
     from pelagos.cli.finding import suggesting
 
+    forms = [name for name, given in (("svg", svg), ("mermaid", mermaid), ("dot", dot)) if given]
+    if len(forms) > 1:
+        raise click.UsageError(f"--{' and --'.join(forms)} exclude each other: give one.")
+    form = forms[0] if forms else "mermaid"
     files = [Path(one) for one in what] if _are_files(what) else []
     if not files and len(what) > 1:
         raise click.UsageError("Name one infrastructure, or files that exist.")
@@ -68,6 +72,7 @@ def _are_files(what: tuple[str, ...]) -> bool:
 
 def _show(invocation: Invocation, found: GraphView, form: str, out: Path | None) -> None:
     from pelagos.cli import graphs
+    from pelagos.cli.outputs import write_output
 
     if not invocation.plain and out is None:
         invocation.document(found)
@@ -76,5 +81,5 @@ def _show(invocation: Invocation, found: GraphView, form: str, out: Path | None)
     if out is None:
         invocation.say(drawn, end="")
     else:
-        out.write_text(drawn, encoding="utf-8")
+        write_output(out, drawn.encode())
         invocation.note(f"The graph of {found.name} is in {out}.")

@@ -129,6 +129,7 @@ def _show(invocation: Invocation, stream: Stream, rows: list[Row]) -> None:
 
 
 def _draw(invocation: Invocation, stream: Stream, mermaid: Path | None, svg: Path | None) -> None:
+    from pelagos.cli.outputs import write_output
     from pelagos.cli.texts import count
     from pelagos.exchange import charts
 
@@ -137,5 +138,5 @@ def _draw(invocation: Invocation, stream: Stream, mermaid: Path | None, svg: Pat
         invocation.note(f"Not as its protocol says: {note}")
     for path, draw in ((mermaid, charts.mermaid), (svg, charts.svg)):
         if path is not None:
-            path.write_text(draw(sequence, title=stream.title), encoding="utf-8")
+            write_output(path, draw(sequence, title=stream.title).encode())
             invocation.note(f"{path}: {count(len(sequence.rows), 'message')}")

@@ -42,7 +42,11 @@ sinks = LazyGroup(
 @of_system
 @pass_invocation
 def listing(invocation: Invocation, system: str | None, container: str | None) -> int:
-    """List the sinks of the running daemon: their targets, how many events wait, and the last error."""
+    """List the sinks of the running daemon: their targets, how many events wait, and the last error.
+
+    TOLD SINCE START counts what this container has told since it started; who else tells a sink counts by itself.
+    WAITING is of the store.
+    """
     from pelagos.cli.controlling import run_with_system
     from pelagos.services.notifications import SinkInfo
 
@@ -54,7 +58,7 @@ def listing(invocation: Invocation, system: str | None, container: str | None) -
             from pelagos.cli.texts import table
 
             rows = [[one.name, one.type, one.target, str(one.delivered), str(one.lag), one.last_error] for one in known]
-            invocation.say(table(["NAME", "TYPE", "TARGET", "TOLD", "WAITING", "LAST ERROR"], rows))
+            invocation.say(table(["NAME", "TYPE", "TARGET", "TOLD SINCE START", "WAITING", "LAST ERROR"], rows))
         else:
             invocation.note("There are no sinks; the configuration names them under `sinks`.")
         return Exit.OK

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pelagos.clouds.azure.options import AzureAccount, AzureAciResource, AzureVmResource
-from pelagos.clouds.port import CloudDriver, DriverContext
+from pelagos.clouds.port import CloudDriver, DriverContext, Library
 from pelagos.model.errors import Unsupported
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class AzurePlugin:
 
     account_options: type[msgspec.Struct] = AzureAccount
     account_keys: Mapping[str, str] = {key: key for key in _KEYS}
+    library = Library("azure.identity", "azure")
 
     def __init__(self, name: str, resource: type[msgspec.Struct]) -> None:
         self.name = name

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pelagos.clouds.cloudsigma.options import CloudSigmaAccount, CloudSigmaResource
-from pelagos.clouds.libcloud.presence import needs_libcloud
+from pelagos.clouds.libcloud.presence import LIBCLOUD, needs_libcloud
 from pelagos.clouds.port import CloudDriver, DriverContext
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class CloudSigmaPlugin:
     resource: type[msgspec.Struct] = CloudSigmaResource
     account_options: type[msgspec.Struct] = CloudSigmaAccount
     account_keys: Mapping[str, str] = {"endpoint": "endpoint", "email": "email", "password": "password"}
+    library = LIBCLOUD
 
     async def open(self, context: DriverContext) -> CloudDriver:
         """A driver for one account. Nothing is sent until it is needed."""

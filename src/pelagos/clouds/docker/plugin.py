@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from pelagos.clouds.docker.options import DockerAccount, DockerResource
-from pelagos.clouds.port import CloudDriver, DriverContext
+from pelagos.clouds.port import CloudDriver, DriverContext, Library
 from pelagos.model.errors import Unsupported
 
 __all__ = ["DRIVER", "DockerPlugin"]
@@ -17,6 +17,7 @@ class DockerPlugin:
     name = "docker"
     resource: type[msgspec.Struct] = DockerResource
     account_options: type[msgspec.Struct] = DockerAccount
+    library = Library("docker", "docker")
 
     async def open(self, context: DriverContext) -> CloudDriver:
         """A driver for one account. The engine is not asked before the first call.

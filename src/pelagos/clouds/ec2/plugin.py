@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pelagos.clouds.ec2.options import Ec2Account, Ec2Resource
-from pelagos.clouds.libcloud.presence import needs_libcloud
+from pelagos.clouds.libcloud.presence import LIBCLOUD, needs_libcloud
 from pelagos.clouds.port import CloudDriver, DriverContext
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Ec2Plugin:
     resource: type[msgspec.Struct] = Ec2Resource
     account_options: type[Ec2Account] = Ec2Account
     account_keys: Mapping[str, str] = ACCOUNT_KEYS
+    library = LIBCLOUD
 
     async def open(self, context: DriverContext) -> CloudDriver:
         """A driver for one account. Nothing is sent until it is needed."""

@@ -20,7 +20,7 @@ from pelagos.clouds.libcloud.options import (
     RackspaceAccount,
     RackspaceResource,
 )
-from pelagos.clouds.libcloud.presence import needs_libcloud
+from pelagos.clouds.libcloud.presence import LIBCLOUD, needs_libcloud
 from pelagos.clouds.port import CloudDriver, DriverContext
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class LibcloudPlugin:
     name = "libcloud"
     resource: type[msgspec.Struct] = LibcloudResource
     account_options: type[msgspec.Struct] = LibcloudAccount
+    library = LIBCLOUD
 
     def account_of(self, context: DriverContext) -> LibcloudAccount:
         """The account's options as those of ``libcloud``."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from pelagos.clouds.port import Library
 from pelagos.model.errors import Unsupported
 
-__all__ = ["needs_libcloud"]
+__all__ = ["LIBCLOUD", "needs_libcloud"]
+
+LIBCLOUD = Library("libcloud", "libcloud")
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from pelagos.clouds.openstack.options import NovaResource, OpenStackAccount, OpenStackResource
-from pelagos.clouds.port import CloudDriver, DriverContext
+from pelagos.clouds.port import CloudDriver, DriverContext, Library
 from pelagos.model.errors import Unsupported
 
 __all__ = ["DRIVER", "NOVA", "OpenStackPlugin"]
@@ -17,6 +17,7 @@ class OpenStackPlugin:
     """Opens accounts of OpenStack clouds; openstacksdk is imported only then."""
 
     account_options: type[msgspec.Struct] = OpenStackAccount
+    library = Library("openstack", "openstack")
 
     def __init__(
         self, name: str, resource: type[OpenStackResource] | type[NovaResource], account_keys: Mapping[str, str]

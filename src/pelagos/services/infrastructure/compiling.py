@@ -9,19 +9,19 @@ Values that the described cloud would not take are odd and no mistake: descripti
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pelagos.clouds.pool import Pool
-from pelagos.model.errors import PelagosError
+from pelagos.model.errors import NotFound, PelagosError, Unsupported
 from pelagos.model.world import World
 from pelagos.services.infrastructure.values import (
     RESOURCE_COMMON,
     Implementation,
-    ResourceChecker,
     ResourceProblem,
     StoredDefinition,
+    Unusable,
 )
 
 if TYPE_CHECKING:  # the compiler brings parsers that most commands do not need
@@ -59,8 +59,8 @@ class Compiler:
                 sources,
                 tuple(entries),
                 stored=stored,
-                check_resource=self._checker(built_on),
-                known_types=None if built_on else _PoolTypes(self._pool),
+                check_resource=self._check_keys if built_on else self._check_resource,
+                unusable=None if built_on else self._unusable,
                 built_on=built_on,
             )
         )
@@ -70,7 +70,8 @@ class Compiler:
     async def definitions(
         self, sources: Mapping[str, str], entries: Sequence[str], map_clouds: str = ""
     ) -> dict[str, tuple[Implementation, ...]]:
-        """The node definitions of a bundle that holds nothing else. Raises as :meth:`description`."""
+        """The node definitions of a bundle that holds nothing else; which account each means is asked when it is used.
+        Raises as :meth:`description`."""
         from pelagos.services.infrastructure.description import compile_definitions
 
         built_on = self._pool.stand_in(map_clouds) if map_clouds else ""
@@ -79,17 +80,28 @@ class Compiler:
                 compile_definitions,
                 sources,
                 entries,
-                check_resource=self._checker(built_on),
-                known_types=None if built_on else _PoolTypes(self._pool),
+                check_resource=self._check_keys if built_on else self._check_values,
             )
         )
 
-    def _checker(self, built_on: str) -> ResourceChecker:
-        return self._check_keys if built_on else self._check_resource
+    def _unusable(self, type_: str) -> Unusable | None:
+        error = self._pool.unusable(type_)
+        return None if error is None else Unusable(error.message, error.advice)
+
+    def _check_values(self, type_: str, section: dict[str, Any]) -> list[ResourceProblem]:
+        """Keys and values, by the type's driver, whether or not it can be used here."""
+        try:
+            return [_told(key, problem) for key, problem in self._validate(type_, section)]
+        except NotFound as error:
+            return [ResourceProblem("type", error.message, error.advice)]
+        except Unsupported:  # the plug-in is broken: the driver cannot say, and no node can use it either
+            return []
 
     def _check_resource(self, type_: str, section: dict[str, Any]) -> list[ResourceProblem]:
-        """Of a type of the pool: keys, values, and which account it means."""
-        problems = [_told(key, problem) for key, problem in self._validate(type_, section)]
+        """Keys and values; of a type that can be used, which account is meant."""
+        problems = self._check_values(type_, section)
+        if self._pool.unusable(type_) is not None:
+            return problems  # told where a node uses it
         label = section.get("name") or None
         try:
             self._pool.means(
@@ -103,43 +115,20 @@ class Compiler:
             problems.append(ResourceProblem(key, error.message, error.advice))
         return problems
 
-    def _check_keys(self, type_: str, section: dict[str, Any]) -> list[ResourceProblem] | None:
-        """Of any type that is installed: its keys; what is odd about the values."""
+    def _check_keys(self, type_: str, section: dict[str, Any]) -> list[ResourceProblem]:
+        """What is wrong with the keys; what is odd about the values. A type that is not known here is odd as well."""
         options = _options(section)
         try:
             wrong = self._pool.missing_keys(type_, options)
             odd = [problem for problem in self._validate(type_, section) if problem not in wrong]
-        except PelagosError:
-            return None
+        except PelagosError as error:
+            return [ResourceProblem("type", error.message, error.advice, error=False)]
         return [_told(*problem) for problem in wrong] + [_told(*problem, error=False) for problem in odd]
 
     def _validate(self, type_: str, section: Mapping[str, Any]) -> list[tuple[str | None, str]]:
         options = _options(section)
         unrendered = [key for key, value in options.items() if isinstance(value, str) and "{" in value]
         return self._pool.validate_resource(type_, options, unrendered=unrendered)[1]
-
-
-class _PoolTypes(Collection[str]):
-    """The types whose clouds can be used: those of the pool's accounts, and those that descriptions may enter by
-    themselves; none whose library is not installed. What is so is found out when it is asked for."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self._accounts = {account.config.driver for account in pool.accounts() if not account.described}
-
-    def __contains__(self, type_: object) -> bool:
-        from pelagos.services.infrastructure.description.resources import missing_extra
-
-        if not isinstance(type_, str) or missing_extra(type_):
-            return False
-        same = self._pool.plugins.same
-        return any(same(driver, type_) for driver in self._accounts) or self._pool.can_describe(type_)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._accounts))
-
-    def __len__(self) -> int:
-        return len(self._accounts)
 
 
 def _options(section: Mapping[str, Any]) -> dict[str, Any]:

@@ -188,7 +188,7 @@ def explain(
             f"infrastructure {facts.row.name!r} has no node {node!r}",
             advice=f"Its nodes are: {', '.join(facts.nodes)}.",
         )
-    steps = list(_who_works(facts))
+    steps = [*_who_works(facts), *_clouds_gone(facts, node)]
     seen: set[str] = set()
     for compiled in facts.nodes.values():
         if node is None and (facts.satisfied(compiled) and not _moving(facts, compiled)):
@@ -212,8 +212,12 @@ def _summary(facts: _Facts) -> str:
     row = facts.row
     lacking = [node.name for node in facts.nodes.values() if not facts.satisfied(node)]
     if row.state is InfrastructureState.READY and not lacking:
+        if facts.unserved:
+            return f"ready when last seen; the pool has no cloud {', '.join(sorted(facts.unserved))} now"
         return "ready: every node has as many ready instances as wanted"
     parts = [f"{row.state.value}: {row.reason}" if row.reason else row.state.value]
+    if row.state is InfrastructureState.SUSPENDED and row.reason:
+        parts = [row.reason]  # it says whether it is suspended or detached
     if facts.going:
         parts += [facts.going] if row.state is not InfrastructureState.DESTROYING else []
     elif lacking and row.state is not InfrastructureState.FAILED and row.reason != lacking_reason(lacking):
@@ -235,6 +239,26 @@ def _who_works(facts: _Facts) -> Iterator[ExplainStep]:
         )
     for run in facts.runs:
         yield ExplainStep(depth=0, subject=f"run {run.kind}", state=run.state.value, why=_run_why(facts, run))
+
+
+def _clouds_gone(facts: _Facts, node: str | None) -> Iterator[ExplainStep]:
+    """The clouds that instances are on and the pool has no more. Told also while all is ready: it is as it was last
+    seen, and nobody looks."""
+    for account in sorted(facts.unserved):
+        there = [
+            instance
+            for name, instances in facts.by_node.items()
+            for instance in instances
+            if instance.account == account and node in (None, name)
+        ]
+        if there:
+            told = f"{len(there)} instances" if len(there) > 1 else "an instance"
+            yield ExplainStep(
+                depth=0,
+                subject=f"cloud {account}",
+                state="removed",
+                why=f"{why_unserved(account)}; {told} there: nobody looks at their state, it is the last that was seen",
+            )
 
 
 def _run_why(facts: _Facts, run: RunRow) -> str:

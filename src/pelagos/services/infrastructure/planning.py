@@ -18,7 +18,7 @@ from pelagos.services.infrastructure.plan_diff import foresee, sources_needed, t
 from pelagos.services.infrastructure.plan_file import saved_plan
 from pelagos.services.infrastructure.records import InfrastructureRow
 from pelagos.services.infrastructure.spending import quota_needs
-from pelagos.services.infrastructure.targeting import narrowed
+from pelagos.services.infrastructure.targeting import left_out, narrowed
 from pelagos.services.infrastructure.values import CompiledInfrastructure, StoredBundle
 from pelagos.services.infrastructure.views import observed_instance
 from pelagos.store import events
@@ -57,7 +57,8 @@ def plan_of(
     wanted = compiled.compiled if compiled is not None else (row.compiled if row else None)
     assert wanted is not None
     previous = row.compiled if row is not None else None
-    desired, held = narrowed(wanted, previous, request.only, request.without)
+    chosen = narrowed(wanted, previous, request.only, request.without)
+    desired, held = chosen
     nodes = records.node_rows(connection, row.id) if row is not None else {}
     known = {name: node.target for name, node in nodes.items()}
     observed = observed_instances(connection, row.id) if row is not None else []
@@ -108,6 +109,7 @@ def plan_of(
         view,
         warnings=tuple(compiled.warnings) if compiled is not None else (),
         quota=quota_needs(connection, scope, desired, view.actions),
+        left_out=left_out(wanted, previous, chosen) if request.only or request.without else (),
     )
     if request.save and compiled is not None and bundle is not None:
         saved = saved_plan(

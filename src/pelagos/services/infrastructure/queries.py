@@ -216,6 +216,7 @@ def status(connection: Connection, scope: Scope, name_or_id: str, *, known: Know
         state=state,
         observed_at=rfc3339(observed_at if observed_at is not None else row.updated_at),
         nodes=nodes,
+        reason=row.reason if state is InfrastructureState.SUSPENDED else "",
     )
 
 

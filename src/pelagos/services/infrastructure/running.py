@@ -183,6 +183,7 @@ class Running:
             maintainer.note_row(maintained=parameters.maintained)
         desired = parameters.desired
         protecting: set[str] = set()
+        adopted: InstanceRow | None = None
         self.fatal = None
         if run.kind == "up" and desired is not None:
             wanted = await self._wanted(run, desired.compiled)
@@ -199,7 +200,7 @@ class Running:
         elif run.kind == "scale":
             self._scale(parameters.scale, old_targets)
         elif parameters.adopt is not None:
-            self._adopt(run, parameters.adopt)
+            adopted = self._adopt(run, parameters.adopt)
             # What is adopted cannot be taken back: to destroy it would do harm.
             parameters = msgspec.structs.replace(parameters, committed=True)
         if not (parameters.creates_infrastructure or parameters.inherited) and run.kind in ("up", "scale"):
@@ -208,6 +209,9 @@ class Running:
         self.current = msgspec.structs.replace(run, state=RunState.RUNNING, started_at=now, parameters=parameters)
         maintainer.changes.run(run.id, state=RunState.RUNNING, started_at=now, parameters=parameters)
         maintainer.event("run.started", run_kind=run.kind)
+        if adopted is not None and adopted.adoption is not None:
+            told = {"server": adopted.adoption.name, "protected": adopted.protected}
+            maintainer.event("instance.adopting", adopted, cloud=adopted.account, **told)
         maintainer.mending.start_anew(parameters.reset)
         self._protect(protecting)
         self._remove(parameters.remove)
@@ -322,12 +326,12 @@ class Running:
             node.record.start_anew()
             self._maintainer.changes.node(node.record)
 
-    def _adopt(self, run: RunRow, adopt: Adopt) -> None:
+    def _adopt(self, run: RunRow, adopt: Adopt) -> InstanceRow | None:
         """The instance of a server that is there already; it is asked for when this is written."""
         maintainer = self._maintainer
         node = maintainer.reality.nodes.get(adopt.node)
         if node is None or node.compiled.retired:
-            return  # a newer description, begun before this run, no longer has it
+            return None  # a newer description, begun before this run, no longer has it
         now = maintainer.world.now()
         if adopt.grows:
             node.record.target = min(node.record.target + 1, node.compiled.max)
@@ -348,9 +352,7 @@ class Running:
             adoption=adopt.server,
         )
         maintainer.changes.new(row)
-        maintainer.event(
-            "instance.adopting", row, cloud=adopt.account, server=adopt.server.name, protected=adopt.protected
-        )
+        return row
 
     def not_adopted(self, instance: Instance, error: ErrorPayload) -> None:
         """Its server could not be adopted: it is no instance, and the node's number is as it was."""

@@ -18,7 +18,7 @@ from pelagos.services.infrastructure.graph import topological_order
 from pelagos.services.infrastructure.observed import ObservedInstance
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode, Implementation
 
-__all__ = ["Narrowed", "instances_meant", "moves_made", "narrowed"]
+__all__ = ["Narrowed", "instances_meant", "left_out", "moves_made", "narrowed"]
 
 
 class Narrowed(NamedTuple):
@@ -65,10 +65,29 @@ def narrowed(
 ) -> Narrowed:
     """``new`` where it may be changed, ``old`` elsewhere.
 
-    Raises NotFound for names that are in neither, and InvalidInput where what is left would be unsound."""
+    Raises NotFound for names that are in neither, and InvalidInput for one that is wanted and excluded, and where what
+    is left would be unsound."""
     if not only and not without:
         return Narrowed(new)
+    both = sorted({*only} & {*without})
+    if both:
+        raise InvalidInput(
+            f"{', '.join(repr(name) for name in both)} cannot be both wanted (--target) and left out (--exclude)",
+            advice="Give one of them for each node.",
+        )
     return _Narrowing(new, old, only, without).result()
+
+
+def left_out(new: CompiledInfrastructure, old: CompiledInfrastructure | None, found: Narrowed) -> tuple[str, ...]:
+    """The nodes that ``found`` leaves as they are, or does not make, in the order of the descriptions.
+
+    One that is to be renamed, and is not, has its former name."""
+    here = {node.name for node in found.compiled.nodes}
+    unmade = {now for before, now in moves_made(new, old).items() if before in found.held}
+    names = [node.name for node in new.nodes] + [node.name for node in (old.nodes if old is not None else ())]
+    return tuple(
+        name for name in dict.fromkeys(names) if name in found.held or (name not in here and name not in unmade)
+    )
 
 
 class _Narrowing:

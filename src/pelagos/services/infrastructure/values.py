@@ -37,6 +37,8 @@ __all__ = [
     "StoredBundle",
     "StoredDefinition",
     "TemplatePlace",
+    "Unusable",
+    "UsableTypes",
 ]
 
 
@@ -54,8 +56,19 @@ class ResourceProblem(NamedTuple):
     """False: it is odd, and can be lived with."""
 
 
-ResourceChecker = Callable[[str, dict[str, Any]], Sequence[ResourceProblem] | None]
-"""(type, the whole section) -> what is wrong with it; None: there is no driver that could say."""
+ResourceChecker = Callable[[str, dict[str, Any]], Sequence[ResourceProblem]]
+"""(type, the whole section) -> what is wrong with it. An error of the key ``type``: there is no such type."""
+
+
+class Unusable(NamedTuple):
+    """Why no server of a type can be made here, and what to do about it."""
+
+    message: str
+    advice: str
+
+
+UsableTypes = Callable[[str], Unusable | None]
+"""A type -> None if servers of it can be made here, else why not."""
 
 
 class TemplatePlace(msgspec.Struct, frozen=True):

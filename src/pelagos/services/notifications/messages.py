@@ -40,7 +40,8 @@ class SetRoutes(msgspec.Struct, frozen=True):
 
 
 class SinkInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A sink as it is now. ``lag``: events that wait for it, counted up to 10,000. Counts are this container's."""
+    """A sink as it is now. ``lag``: events that wait for it, counted up to 10,000. ``delivered``, ``repeated`` and
+    ``refused`` are this container's since it started; ``position`` and ``lag`` are the store's."""
 
     name: str
     type: Literal["webhook", "email", "command"]

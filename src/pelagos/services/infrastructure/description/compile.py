@@ -7,7 +7,7 @@ could make of the input, so that one run shows all there is to mend; nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import msgspec
@@ -24,6 +24,7 @@ from pelagos.services.infrastructure.values import (
     Implementation,
     ResourceChecker,
     StoredDefinition,
+    UsableTypes,
 )
 
 __all__ = ["CompileOptions", "CompileResult", "compile_definitions", "compile_description"]
@@ -43,7 +44,7 @@ class CompileOptions(TypedDict, total=False):
 
     stored: Mapping[str, StoredDefinition]
     check_resource: ResourceChecker | None
-    known_types: Collection[str] | None
+    unusable: UsableTypes | None
     built_on: str
 
 
@@ -53,19 +54,20 @@ def compile_description(
     *,
     stored: Mapping[str, StoredDefinition] | None = None,
     check_resource: ResourceChecker | None = None,
-    known_types: Collection[str] | None = None,
+    unusable: UsableTypes | None = None,
     built_on: str = "",
 ) -> CompileResult:
     """Check and compile the description that is in ``entries``, names of texts in ``sources``.
 
     Exactly one entry holds the description; node definitions may be in any of them, and those of ``stored`` are used
-    for types that none has. ``check_resource`` checks resources of the ``known_types``, the driver types of the pool
-    (None: types are not checked). ``built_on`` is the account that stands in for all clouds, if one does.
+    for types that none has. ``check_resource`` checks resources (None: nothing does). ``unusable`` says of which
+    types no server can be made here (None: of any it can). ``built_on`` is the account that stands in for all clouds,
+    if one does.
 
     Raises :class:`DescriptionError` with all errors and warnings, by file and place."""
     problems = Problems()
     texts = _Texts(sources, entries, problems)
-    reader = DefinitionReader(problems, check_resource, known_types, built_on)
+    reader = DefinitionReader(problems, check_resource, built_on)
     definitions = texts.definitions(reader)
     root = texts.description()
     draft = InfrastructureReader(problems).read(root) if root is not None else None
@@ -78,7 +80,7 @@ def compile_description(
         problems.raise_if_failed()
         raise AssertionError("a description that cannot be read has errors")
     used = _add_stored(draft.nodes, definitions, stored or {}, reader, problems)
-    compiled = Resolver(draft, definitions, texts.broken, known_types, problems).compiled()
+    compiled = Resolver(draft, definitions, texts.broken, unusable, problems).compiled()
     problems.raise_if_failed()
     return CompileResult(compiled, problems.sorted(), used)
 
@@ -88,14 +90,13 @@ def compile_definitions(
     entries: Sequence[str],
     *,
     check_resource: ResourceChecker | None = None,
-    known_types: Collection[str] | None = None,
 ) -> dict[str, tuple[Implementation, ...]]:
     """The node definitions that are in ``entries``, for importing them alone; a description beside them is an error.
 
     Raises :class:`DescriptionError` as :func:`compile_description` does."""
     problems = Problems()
     texts = _Texts(sources, entries, problems)
-    definitions = texts.definitions(DefinitionReader(problems, check_resource, known_types))
+    definitions = texts.definitions(DefinitionReader(problems, check_resource))
     for key, key_node in texts.description_keys():
         problems.error(
             f"only node definitions can be imported; {key!r} does not begin with {PREFIX!r}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pelagos.model.diagnostics import Position
 from pelagos.services.infrastructure.description.fields import (
@@ -16,12 +16,6 @@ from pelagos.services.infrastructure.description.fields import (
     require,
     text_at,
     texts_of,
-)
-from pelagos.services.infrastructure.description.resources import (
-    CONFIG_MANAGEMENT,
-    INNER,
-    RESOURCES,
-    Keys,
 )
 from pelagos.services.infrastructure.source.nodes import MAPPING, SCALAR, SEQUENCE, Node, kind_of
 from pelagos.services.infrastructure.source.problems import Problems, did_you_mean, listing
@@ -40,10 +34,24 @@ __all__ = ["PREFIX", "DefinitionReader"]
 
 PREFIX = "node_def:"
 _SECTIONS = ("resource", "contextualisation", "config_management", "health_check")
+
+
+class Keys(NamedTuple):
+    """The keys of a section, beside ``type``."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+
 _CONTEXT_KEYS: dict[str, Keys] = {
     "basic": Keys((), ("attributes",)),
     "cloudinit": Keys(("context_template",), ("attributes",)),
     "docker": Keys(("env",), ("command", "context_variables", "attributes")),
+}
+_CONFIG_KEYS: dict[str, Keys] = {
+    "chef": Keys(("endpoint", "run_list"), ("name",)),
+    "puppet_solo": Keys(("manifests",), ("endpoint", "name", "modules", "attributes")),
+    "dummy": Keys((), ("endpoint", "name")),
 }
 _HEALTH_KEYS = (
     *("type", "ping", "ports", "urls", "mysqldbs", "command"),
@@ -53,19 +61,17 @@ _MAX_SECONDS = 10_000_000
 
 
 class DefinitionReader:
-    """Reads definitions; ``check_resource`` is asked for the types in ``known_types``. ``built_on`` is the account that
-    stands in for all clouds, if one does."""
+    """Reads definitions; ``check_resource`` is asked about each resource. ``built_on`` is the account that stands in
+    for all clouds, if one does."""
 
     def __init__(
         self,
         problems: Problems,
         check_resource: ResourceChecker | None,
-        known_types: Collection[str] | None,
         built_on: str = "",
     ) -> None:
         self._problems = problems
         self._check_resource = check_resource
-        self._known_types = known_types
         self._built_on = built_on
 
     def read(self, key: str, node: Node) -> tuple[Implementation, ...]:
@@ -114,7 +120,11 @@ class DefinitionReader:
         label = text_at(name_node, "'name'", self._problems) if name_node is not None else ""
         endpoint = text_at(endpoint_node, "'endpoint'", self._problems) if endpoint_node is not None else ""
         values = resource.plain()
-        self._check_keys_of(kind, resource, values)
+        if self._check_resource is not None:
+            found_wrong = self._check_resource(kind, values)
+            self._tell(resource, found_wrong)
+            if any(problem.key == "type" and problem.error for problem in found_wrong):
+                return None
         _collect(resource, "resource", places)
         return Implementation(
             resource_type=kind,
@@ -129,22 +139,6 @@ class DefinitionReader:
             places=places,
         )
 
-    def _check_keys_of(self, kind: str, resource: Node, values: dict[str, Any]) -> None:
-        if self._check_resource is not None and (self._known_types is None or kind in self._known_types):
-            found = self._check_resource(kind, values)
-            if found is not None:
-                self._tell(resource, found)
-                return
-        keys = RESOURCES.get(kind)
-        if keys is None:
-            return  # whether a cloud of that type is there is asked where a node uses it
-        self._check_table(f"a resource of type {kind!r}", resource, keys)
-        needed = INNER.get(kind, ())
-        inner = mapping_at(resource.get("description"), "'description'", self._problems) if needed else None
-        if inner is not None:
-            for key in needed:
-                require(inner, key, f"'description' of type {kind!r}", self._problems)
-
     def _tell(self, resource: Node, found: Sequence[ResourceProblem]) -> None:
         for problem in found:
             entry = resource.value.get(problem.key) if problem.key is not None else None
@@ -155,12 +149,9 @@ class DefinitionReader:
             tell(problem.message, position, problem.advice)
 
     def _check_table(self, what: str, node: Node, keys: Keys) -> None:
-        check_keys(node, ("type", *keys.known), what, self._problems)
+        check_keys(node, ("type", *keys.required, *keys.optional), what, self._problems)
         for key in keys.required:
             require(node, key, what, self._problems)
-        for group in keys.one_of:
-            if not any(key in node.value for key in group):
-                self._problems.error(f"{what} needs one of {listing(group)}", node.position)
 
     def _type_of(self, what: str, node: Node, known: Collection[str]) -> str:
         found = require(node, "type", what, self._problems)
@@ -249,10 +240,10 @@ class DefinitionReader:
         node = mapping_at(found, "'config_management'", self._problems)
         if node is None:
             return {}
-        kind = self._type_of("config_management", node, tuple(CONFIG_MANAGEMENT))
+        kind = self._type_of("config_management", node, tuple(_CONFIG_KEYS))
         if not kind:
             return {}
-        self._check_table(f"a config_management of type {kind!r}", node, CONFIG_MANAGEMENT[kind])
+        self._check_table(f"a config_management of type {kind!r}", node, _CONFIG_KEYS[kind])
         _collect(node, "config_management", places)
         values: dict[str, Any] = node.plain()
         return values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +12,6 @@ from pelagos.model.diagnostics import Position
 from pelagos.services.infrastructure.attributes import managed
 from pelagos.services.infrastructure.description.graph import cycles, dependents_of, reverse
 from pelagos.services.infrastructure.description.infrastructure import Draft, Edge, NodeDraft
-from pelagos.services.infrastructure.description.resources import missing_extra
 from pelagos.services.infrastructure.source.problems import Problems, did_you_mean, listing
 from pelagos.services.infrastructure.templates.environment import FUNCTIONS
 from pelagos.services.infrastructure.templates.facts import Facts, column_of, facts_of, uses_of
@@ -22,6 +21,8 @@ from pelagos.services.infrastructure.values import (
     CompiledNode,
     Implementation,
     TemplatePlace,
+    Unusable,
+    UsableTypes,
 )
 
 __all__ = ["Resolver"]
@@ -63,13 +64,14 @@ class Resolver:
         draft: Draft,
         definitions: Mapping[str, tuple[Implementation, ...]],
         broken: Collection[str],
-        known_types: Collection[str] | None,
+        unusable: UsableTypes | None,
         problems: Problems,
     ) -> None:
         self._draft = draft
         self._definitions = definitions
         self._broken = broken
-        self._known_types = known_types
+        self._unusable = unusable
+        self._reasons: dict[str, Unusable | None] = {}
         self._problems = problems
         self._templates: dict[tuple[str, int], list[_Template]] = {}
         self._hashes: dict[tuple[str, int], bytes] = {}
@@ -183,30 +185,31 @@ class Resolver:
                 _filter_advice(node.filter, implementations),
             )
             return ()
-        if self._known_types is None:
-            return tuple(matching)
-        possible = [index for index in matching if implementations[index].resource_type in self._known_types]
+        types = dict.fromkeys(implementations[index].resource_type for index in matching)
+        reasons = {type_: reason for type_ in types if (reason := self._why_unusable(type_)) is not None}
+        possible = [index for index in matching if implementations[index].resource_type not in reasons]
         if not possible:
-            types = dict.fromkeys(implementations[index].resource_type for index in matching)
-            wanted = listing(repr(type_) for type_ in types)
-            there = listing(repr(name) for name in sorted(self._known_types)) or "no type at all"
-            install = _install(types)
             problems.error(
-                f"no cloud of the pool is of type {wanted}, which node {node.name!r} needs",
+                f"node {node.name!r} cannot be made here: {'; '.join(reason.message for reason in reasons.values())}",
                 node.type_position,
-                f"{install}there are clouds of {there}; add a cloud to the pool, or an implementation for one of these",
+                "; or ".join(reason.advice for reason in reasons.values()),
             )
             return ()
         for index in matching:
             if index not in possible:
                 item = implementations[index]
+                reason = reasons[item.resource_type]
                 problems.warning(
-                    f"no cloud of the pool is of type {item.resource_type!r}; this implementation of {node.type!r} is"
-                    " passed over",
+                    f"{reason.message}; this implementation of {node.type!r} is passed over",
                     item.position,
-                    _install((item.resource_type,)).removesuffix("; "),
+                    reason.advice,
                 )
         return tuple(possible)
+
+    def _why_unusable(self, type_: str) -> Unusable | None:
+        if type_ not in self._reasons:
+            self._reasons[type_] = self._unusable(type_) if self._unusable is not None else None
+        return self._reasons[type_]
 
     def _fingerprint(self, node: NodeDraft, choice: tuple[int, ...], mappings: Sequence[AttributeMapping]) -> str:
         hashes = [self._hashes[node.type, index] for index in choice]
@@ -341,12 +344,6 @@ class Resolver:
                 at,
                 f"add the dependency [{node.name}, {name}]",
             )
-
-
-def _install(types: Iterable[str]) -> str:
-    """What to install for these types, as the beginning of an advice; empty if nothing is missing."""
-    extras = dict.fromkeys(extra for type_ in types if (extra := missing_extra(type_)))
-    return f"pip install 'pelagos[{','.join(extras)}]'; " if extras else ""
 
 
 def _matches(item: Implementation, wanted: Mapping[str, Any]) -> bool:
