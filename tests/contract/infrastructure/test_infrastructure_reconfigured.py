@@ -9,6 +9,7 @@ from contract.infrastructure.test_infrastructure_builds import ON_SQLITE
 from pelagos.model.errors import Conflict, InvalidInput, NotFound
 from pelagos.model.states import InfrastructureState, InstanceState, RunState, ServerState
 from pelagos.services.infrastructure.messages import RefreshLive
+from pelagos.store.schema import events as event_rows
 from pelagos.store.schema import instances as instance_rows
 from support.infrastructure_world import describe
 
@@ -215,7 +216,9 @@ async def test_a_node_is_renamed_and_its_instances_stay(site):
     sources["infra.yaml"] = sources["infra.yaml"].replace("db_node", "store_node")
     plan = await program.plan(sources=sources)
     assert [(a.action, a.node) for a in plan.actions] == [("update", "db"), ("update", "web")]
-    await program.build(sources)
+    run = await program.build(sources)
+    (told,) = await site.rows(event_rows, kind="node.moved")
+    assert told.run_id == run.id, "whoever follows the run hears it"
     assert (await ids(program, "db"), await ids(program, "web")) == (store, webs)
     assert set((await program.status()).nodes) == {"db", "web"}
     assert not (await program.plan(sources=sources)).changes, "a move that was made may stay in the description"

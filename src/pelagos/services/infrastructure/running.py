@@ -183,6 +183,7 @@ class Running:
             maintainer.note_row(maintained=parameters.maintained)
         desired = parameters.desired
         protecting: set[str] = set()
+        moved: dict[str, str] = {}
         adopted: InstanceRow | None = None
         self.fatal = None
         if run.kind == "up" and desired is not None:
@@ -209,6 +210,7 @@ class Running:
         self.current = msgspec.structs.replace(run, state=RunState.RUNNING, started_at=now, parameters=parameters)
         maintainer.changes.run(run.id, state=RunState.RUNNING, started_at=now, parameters=parameters)
         maintainer.event("run.started", run_kind=run.kind)
+        self.tell_moved(moved)
         if adopted is not None and adopted.adoption is not None:
             told = {"server": adopted.adoption.name, "protected": adopted.protected}
             maintainer.event("instance.adopting", adopted, cloud=adopted.account, **told)
@@ -314,7 +316,10 @@ class Running:
             for instance in node.instances.values() if node is not None else ():
                 instance.row.node = new
                 maintainer.changes.instance(instance.row)
-            maintainer.event("node.moved", was=old, name=new)
+
+    def tell_moved(self, moved: dict[str, str]) -> None:
+        for old, new in moved.items():
+            self._maintainer.event("node.moved", was=old, name=new)
 
     def _scale(self, scale: dict[str, str], targets: dict[str, int]) -> None:
         for name, text in scale.items():

@@ -85,6 +85,7 @@ class TakingBack:
         back = {new: old for old, new in run.parameters.moved.items()}
         alive = {back.get(name, name) for name, node in maintainer.reality.nodes.items() if node.instances}
         self._running.rename(back)
+        self._running.tell_moved(back)
         described = {node.name for node in previous.compiled.nodes}
         compiled = with_retired(previous.compiled, maintainer.row.compiled, alive - described)
         maintainer.note_row(compiled=compiled)
