@@ -96,7 +96,13 @@ def _spending(plan: PlanView) -> list[str]:
         lines.append(click.style(f"{told}; it will be exceeded", fg="red") if over else told)
     for cost in plan.cost:
         told = f"Cost: {cost.before:.4g} -> {cost.after:.4g} {cost.currency} an hour".rstrip()
+        if cost.after_least is not None and cost.after_most is not None:
+            told += f", between {cost.after_least:.4g} and {cost.after_most:.4g}"
         lines.append(told + (f" (no price known of {join(list(plan.unpriced))})" if plan.unpriced else ""))
+    if plan.cost:
+        lines += [f"      {clean(doubt.node)}: {clean(doubt.why)}" for doubt in plan.cost_doubts[:_KEYS]]
+        if len(plan.cost_doubts) > _KEYS:
+            lines.append(f"      and {count(len(plan.cost_doubts) - _KEYS, 'more node')} with several prices")
     return lines
 
 

@@ -16,7 +16,7 @@ from pelagos.model.errors import Conflict, ErrorPayload, PelagosError, Retry
 from pelagos.model.states import InfrastructureState, InstanceState, RunState, ServerState
 from pelagos.services.infrastructure import records, revisions
 from pelagos.services.infrastructure.desiring import scaled_target, with_retired
-from pelagos.services.infrastructure.plan_diff import newly_protected, targets_wanted
+from pelagos.services.infrastructure.plan_diff import kept_to, newly_protected, targets_wanted
 from pelagos.services.infrastructure.reality import Instance
 from pelagos.services.infrastructure.reconfiguring import composed, stale_plan, superseded_by
 from pelagos.services.infrastructure.records import InstanceRow, NodeRow, RunRow
@@ -288,15 +288,8 @@ class Running:
         wanted = targets_wanted(new, targets, moved)
         for node in new.nodes:
             old = known.get(former.get(node.name, node.name))
-            target = wanted[node.name]
-            changed = old is None or old.compiled.fingerprint != node.fingerprint
-            rows.append(
-                NodeRow(
-                    name=node.name,
-                    target=target,
-                    implementation=None if changed or old is None else old.record.implementation,
-                )
-            )
+            kept = kept_to(node, old.compiled, old.record.implementation) if old is not None else None
+            rows.append(NodeRow(name=node.name, target=wanted[node.name], implementation=kept))
         described = {node.name for node in new.nodes}
         rows += [NodeRow(name=name, target=0) for name in targets if name not in described]
         maintainer.changes.nodes(rows)
