@@ -359,3 +359,8 @@ async def test_a_number_below_the_protected_ones_is_refused_at_once(site):
     await protect(program)
     with pytest.raises(Conflict, match="3 protected instances, more than 2"):
         await program.start_run("scale", infrastructure="shop", scale={"web": "2"})
+    for number in ("2", "-1"):
+        with pytest.raises(Conflict, match="3 protected instances, more than 2"):
+            await program.plan(infrastructure="shop", scale={"web": number})
+    assert site.alive() == ["web"] * 3
+    assert (await program.status()).nodes["web"].scaling.target == 3

@@ -11,7 +11,7 @@ from pelagos.model.scope import Scope
 from pelagos.model.states import ServerState
 from pelagos.services.compute.facts import server_facts_of, servers_by_account
 from pelagos.services.infrastructure import queries, records
-from pelagos.services.infrastructure.accepting import check_scale, owner_of_name, to_be_removed
+from pelagos.services.infrastructure.accepting import check_scale, owner_of_name, refuse_below_protected, to_be_removed
 from pelagos.services.infrastructure.choosing import size_in, size_of
 from pelagos.services.infrastructure.costing import Standing
 from pelagos.services.infrastructure.made_from import Source
@@ -81,7 +81,9 @@ def plan_of(
     else:
         targets = targets_wanted(desired, known, {})
     if row is not None and request.scale:
-        targets.update(check_scale(row, nodes, request.scale))
+        wanted_targets = check_scale(row, nodes, request.scale)
+        refuse_below_protected(connection, row, wanted_targets)
+        targets.update(wanted_targets)
     removed: tuple[str, ...] = ()
     if row is not None and request.remove:
         removed = to_be_removed(connection, row, nodes, request.remove)
