@@ -38,6 +38,7 @@ def plan_text(plan: PlanView) -> str:
         totals[action.action] += action.count
     told = [f"{number} {_MARKS[action][2]}" for action, number in totals.items() if number]
     new = "a new infrastructure, " if plan.id is None else ""
+    closing = [f"Closes the breaker of {join([clean(name) for name in plan.closes])}"] if plan.closes else []
     if not plan.changes:
         stay = f" ({count(totals['keep'], 'instance')} stay)" if totals["keep"] else ""
         width = max((len(action.node) for action in plan.actions), default=0)
@@ -47,13 +48,14 @@ def plan_text(plan: PlanView) -> str:
             if action.instances
             for line in (_action(action, width), *_changes(action.changes))
         ]
-        return "\n".join([f"{plan.name}: nothing to do{stay}", *kept])
+        return "\n".join([f"{plan.name}: nothing to do{stay}", *kept, *closing])
     lines = [f"{plan.name}: {new}{join(told)}"]
     width = max(len(action.node) for action in plan.actions)
     for action in plan.actions:
         if action.action != "keep" or action.instances:
             lines.append(_action(action, width))
             lines.extend(_changes(action.changes))
+    lines.extend(closing)
     if plan.critical_path:
         path = " -> ".join(plan.critical_path)
         estimate = plan.estimated_seconds

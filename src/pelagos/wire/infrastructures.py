@@ -270,6 +270,8 @@ class PlanView(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes with servers of which no price is known."""
     cost_doubts: tuple[CostDoubt, ...] = ()
     """Nodes because of which the cost is not certain."""
+    closes: tuple[str, ...] = ()
+    """Nodes whose breakers are open, and are closed: what is not well of them is healed, as ``actions`` say."""
     saved: SavedPlan | None = None
 
     @property

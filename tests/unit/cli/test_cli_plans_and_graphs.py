@@ -103,6 +103,12 @@ class TestPlan:
         document = pelagos("plan", *files, "-o", "json").json
         assert document["cost"][0]["after_most"] == 0.9 and document["cost_doubts"][0]["node"] == "web"
 
+    def test_tells_which_breakers_are_closed(self, pelagos: Terminal, server: FakeServer, files: list[str]) -> None:
+        server.plan = plan_view(REPLACE, id=SHOP, closes=("web", "db"))
+        assert "\nCloses the breaker of web and db\n" in pelagos("plan", *files).out
+        server.plan = msgspec.structs.replace(KEEP_PLAN, closes=("web",))
+        assert "Closes the breaker of web\n" in pelagos("plan", *files).out
+
     def test_shows_what_is_kept_although_it_is_not_as_described(
         self, pelagos: Terminal, server: FakeServer, files: list[str]
     ) -> None:

@@ -93,7 +93,11 @@ def plan_of(
         if instance.id in removed:
             targets[instance.node] = max(0, targets.get(instance.node, 0) - 1)
     # A new description closes the breakers, as a new number does of its nodes.
-    broken = [name for name, node in nodes.items() if node.broken and compiled is None and name not in request.scale]
+    open_ones = [name for name, node in nodes.items() if node.broken]
+    broken = [name for name in open_ones if compiled is None and name not in request.scale]
+    moved = moves_made(desired, previous) if compiled is not None else {}
+    described = {node.name for node in desired.nodes if not node.retired}
+    closes = tuple(new for name in open_ones if name not in broken and (new := moved.get(name, name)) in described)
     fingerprints = {node.name: node.fingerprint for node in desired.nodes if not node.retired}
     view = make_plan(
         name=desired.name,
@@ -113,6 +117,7 @@ def plan_of(
     view = msgspec.structs.replace(
         view,
         warnings=tuple(compiled.warnings) if compiled is not None else (),
+        closes=closes,
         quota=quota_needs(connection, scope, desired, view.actions),
     )
     if request.save and compiled is not None and bundle is not None:

@@ -183,6 +183,8 @@ class Running:
             maintainer.note_row(maintained=parameters.maintained)
         desired = parameters.desired
         protecting: set[str] = set()
+        broken = [name for name, node in maintainer.reality.nodes.items() if node.record.broken]
+        closed: list[str] = []
         self.fatal = None
         if run.kind == "up" and desired is not None:
             wanted = await self._wanted(run, desired.compiled)
@@ -191,6 +193,7 @@ class Running:
             moved = moves_made(wanted.compiled, row.compiled)
             self._want(wanted.compiled, old_targets, moved)
             protecting = newly_protected(wanted.compiled, row.compiled, moved)
+            closed = [moved.get(name, name) for name in broken]
             parameters = msgspec.structs.replace(
                 parameters, moved=composed(parameters.moved, moved), held=tuple(sorted(wanted.held))
             )
@@ -198,6 +201,7 @@ class Running:
             maintainer.changes.want(run.scope, desired, f"{what}, run {run.id}", now)
         elif run.kind == "scale":
             self._scale(parameters.scale, old_targets)
+            closed = [name for name in broken if name in parameters.scale]
         elif parameters.adopt is not None:
             self._adopt(run, parameters.adopt)
             # What is adopted cannot be taken back: to destroy it would do harm.
@@ -208,6 +212,8 @@ class Running:
         self.current = msgspec.structs.replace(run, state=RunState.RUNNING, started_at=now, parameters=parameters)
         maintainer.changes.run(run.id, state=RunState.RUNNING, started_at=now, parameters=parameters)
         maintainer.event("run.started", run_kind=run.kind)
+        for name in closed:
+            maintainer.mending.tell_closed(name)
         maintainer.mending.start_anew(parameters.reset)
         self._protect(protecting)
         self._remove(parameters.remove)
