@@ -397,7 +397,8 @@ class Maintainer:
                     self.event("instance.shutdown", row, reason=row.reason)
             case ServerState.ERROR | ServerState.DELETED | ServerState.DELETING:
                 if row.state is not InstanceState.FAILED:
-                    self.fail(instance, fact.reason or f"its server is {fact.state.value}", fact.create_error)
+                    reason = fact.reason or f"its server is {fact.state.value}"
+                    self.fail(instance, reason, fact.create_error, made=fact.made)
             case _ if fact.uncertain and row.state is InstanceState.PENDING:
                 self.set_state(instance, InstanceState.UNCERTAIN, "the cloud has not said whether its server exists")
                 self.event("instance.uncertain", row)
@@ -476,9 +477,18 @@ class Maintainer:
             return []
         return list(self.health.check_of(instance).urls)
 
-    def fail(self, instance: Instance, reason: str, error: ErrorPayload | None, *, hopeless: bool = False) -> None:
+    def fail(
+        self,
+        instance: Instance,
+        reason: str,
+        error: ErrorPayload | None,
+        *,
+        hopeless: bool = False,
+        made: bool = True,
+    ) -> None:
         """An instance is to be replaced. ``error``: why it could not be created, if that is it; then the node falls
-        back to another implementation, and where all are refused, or it is ``hopeless``, a building run gives up."""
+        back to another implementation, and where all are refused, or it is ``hopeless``, a building run gives up.
+        ``made``: its cloud has made something of it; what was refused is told apart for those who count."""
         row = instance.row
         if row.adoption is not None and row.ready_at is None and error is not None:
             self.running.not_adopted(instance, error)
@@ -498,7 +508,8 @@ class Maintainer:
         record.error = payload
         self.changes.node(record)
         self.set_state(instance, InstanceState.FAILED, reason)
-        self.event("instance.failed", row, reason=reason, error=error or payload)
+        told = {} if made else {"made": False}
+        self.event("instance.failed", row, reason=reason, error=error or payload, **told)
         self.health.forget(row.id)
         if elsewhere:
             record.retry_at = None
