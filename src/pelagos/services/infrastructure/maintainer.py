@@ -26,13 +26,13 @@ from pelagos.model.world import World
 from pelagos.services.compute.facts import ServerFacts, server_facts, server_facts_of
 from pelagos.services.compute.messages import RefreshAccounts, Refreshed
 from pelagos.services.infrastructure import records
-from pelagos.services.infrastructure.attributes import FILE, reported_by
 from pelagos.services.infrastructure.candidates import Candidates, Prices, no_prices
 from pelagos.services.infrastructure.changes import Changes, ProtectedMeanwhile
 from pelagos.services.infrastructure.commanding import Commanding, Compute
 from pelagos.services.infrastructure.desiring import lacking, not_as_described
 from pelagos.services.infrastructure.healing import Pauses
 from pelagos.services.infrastructure.health import Execute, Prober
+from pelagos.services.infrastructure.learning import Learning
 from pelagos.services.infrastructure.made_from import Sources
 from pelagos.services.infrastructure.mending import Mending
 from pelagos.services.infrastructure.metrics import MetricReader
@@ -99,7 +99,7 @@ class Maintainer:
         self.commanding = Commanding(self, compute)
         self.mending = Mending(self)
         self.renderer = renderer
-        self._execute = execute
+        self.learning = Learning(self, execute)
         self.candidates = Candidates(self, accounts, prices)
         self._wake = asyncio.Event()
         self._stop = False
@@ -338,24 +338,6 @@ class Maintainer:
             ):
                 self._take_in(fact)
         return answer
-
-    async def learn_attributes(self, creates: Iterable[Instance]) -> None:
-        """Ask instances for what those to be made are told of them. What cannot be learned is missing when their
-        templates are rendered, which says so."""
-        if self._execute is None:
-            return
-        asked: set[str] = set()
-        for node in {instance.row.node: self.reality.nodes[instance.row.node] for instance in creates}.values():
-            for source in self.renderer.unreported(self.reality, node):
-                if source.row.id in asked:
-                    continue
-                asked.add(source.row.id)
-                try:
-                    result = await self._execute(source.row.server_id, ("cat", FILE), self.settings.command_patience)
-                    if result.exit_code == 0:
-                        source.attributes = reported_by(result.output)
-                except (PelagosError, ValueError) as error:
-                    _log.warning("attributes not read", instance=source.row.id, error=str(error))
 
     # -- taking in what happened -----------------------------------------------------------------------------------
 
