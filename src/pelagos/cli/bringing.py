@@ -87,7 +87,8 @@ def carry(invocation: Invocation, request: RunRequest, plan: PlanRequest | PlanV
     async def work(session: Session) -> int:
         view = plan if isinstance(plan, PlanView) else await session.client.plan(plan)
         show_plan(view, invocation)
-        if view.id is not None and not view.changes and view.state is InfrastructureState.READY:
+        nothing = not view.changes and not view.closes
+        if view.id is not None and nothing and view.state is InfrastructureState.READY:
             await show_success(invocation, session, await session.client.infrastructures.status(view.id), None)
             return Exit.OK
         if not await agreed(view, invocation, yes=yes):

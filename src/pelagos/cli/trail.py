@@ -92,7 +92,6 @@ class Trail:
         self.position = 0
         self.note = ""
         self.needed: set[str] = set()
-        self.created = 0
         self.adopted = 0
         self.destroyed = 0
         self.failed: list[str] = []
@@ -100,6 +99,10 @@ class Trail:
         """Something but its acceptance was told of the run: it began, ended, or said what it waits for."""
         self.rolled_back = False
         self._estimate = plan.estimated_seconds if plan is not None else None
+        self._counted: set[str] = set()
+        """Instances that were made, or are being made."""
+        self._never_made: set[str] = set()
+        """Instances that their clouds have refused: nothing of them was there, and nothing is destroyed."""
         self._uncounted: set[str] = set()
         """Instances that were there before and are not among a node's ``kept``."""
         for action in plan.actions if plan is not None else ():
@@ -110,6 +113,11 @@ class Trail:
             elif action.action in ("keep", "update"):
                 node.target += action.count
                 node.kept += action.count
+
+    @property
+    def created(self) -> int:
+        """Instances that were made; those that a cloud refused are not among them."""
+        return len(self._counted)
 
     @property
     def estimate(self) -> float | None:
@@ -152,7 +160,7 @@ class Trail:
         if known is None:
             known = node.instances[event.instance_id or ""] = InstanceTrail(state)
             if event.kind in ("instance.pending", "instance.building"):
-                self.created += 1
+                self._counted.add(event.instance_id or "")
             elif event.kind == "instance.adopting":
                 self.adopted += 1
             elif node.kept and event.instance_id not in self._uncounted:
@@ -164,8 +172,11 @@ class Trail:
             node.ready_position = node.ready_position or event.position
             known.urls = tuple(str(url) for url in event.data.get("urls", ()))
         elif event.kind == "instance.destroyed":
-            self.destroyed += 1
+            self.destroyed += event.instance_id not in self._never_made
         elif event.kind == "instance.failed":
+            if event.data.get("made") is False and event.instance_id and event.instance_id in self._counted:
+                self._never_made.add(event.instance_id)
+                self._counted.discard(event.instance_id)
             self.failed.append(f"{node.name}/{(event.instance_id or '')[:8]}: {known.note}")
 
     def urls(self) -> list[str]:

@@ -38,6 +38,7 @@ def plan_text(plan: PlanView) -> str:
         totals[action.action] += action.count
     told = [f"{number} {_MARKS[action][2]}" for action, number in totals.items() if number]
     new = "a new infrastructure, " if plan.id is None else ""
+    closing = [f"Closes the breaker of {join([clean(name) for name in plan.closes])}"] if plan.closes else []
     if not plan.changes:
         stay = f" ({count(totals['keep'], 'instance')} stay)" if totals["keep"] else ""
         width = max((len(action.node) for action in plan.actions), default=0)
@@ -47,7 +48,7 @@ def plan_text(plan: PlanView) -> str:
             if action.instances
             for line in (_action(action, width), *_changes(action.changes))
         ]
-        return "\n".join([f"{plan.name}: nothing to do{stay}", *kept, *_left_out(plan)])
+        return "\n".join([f"{plan.name}: nothing to do{stay}", *kept, *_left_out(plan), *closing])
     lines = [f"{plan.name}: {new}{join(told)}"]
     width = max(len(action.node) for action in plan.actions)
     for action in plan.actions:
@@ -55,6 +56,7 @@ def plan_text(plan: PlanView) -> str:
             lines.append(_action(action, width))
             lines.extend(_changes(action.changes))
     lines.extend(_left_out(plan))
+    lines.extend(closing)
     if plan.critical_path:
         path = " -> ".join(plan.critical_path)
         estimate = plan.estimated_seconds
@@ -101,7 +103,13 @@ def _spending(plan: PlanView) -> list[str]:
         lines.append(click.style(f"{told}; it will be exceeded", fg="red") if over else told)
     for cost in plan.cost:
         told = f"Cost: {cost.before:.4g} -> {cost.after:.4g} {cost.currency} an hour".rstrip()
+        if cost.after_least is not None and cost.after_most is not None:
+            told += f", between {cost.after_least:.4g} and {cost.after_most:.4g}"
         lines.append(told + (f" (no price known of {join(list(plan.unpriced))})" if plan.unpriced else ""))
+    if plan.cost:
+        lines += [f"      {clean(doubt.node)}: {clean(doubt.why)}" for doubt in plan.cost_doubts[:_KEYS]]
+        if len(plan.cost_doubts) > _KEYS:
+            lines.append(f"      and {count(len(plan.cost_doubts) - _KEYS, 'more node')} with several prices")
     return lines
 
 

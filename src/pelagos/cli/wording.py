@@ -71,6 +71,9 @@ _SENTENCES: dict[str, Callable[[Data], str]] = {
         "infrastructure is kept alive" if data.get("maintained") else "infrastructure is left alone"
     ),
     "infrastructure.state": lambda data: _with(f"infrastructure is {data.get('state', 'unknown')}", data.get("reason")),
+    "instance.attributes_changed": lambda data: (
+        f"reports other values now: {', '.join(map(str, data.get('names', ())))}"
+    ),
     "instance.unprobed": lambda data: f"not probed by every means here: {data.get('reason', '')}",
     "node.waiting": lambda data: f"waits for {_names(data.get('on'))}",
     "node.refused": lambda data: _with(f"cannot be made on {data.get('cloud') or 'a cloud'}", _error(data)),

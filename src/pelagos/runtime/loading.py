@@ -17,7 +17,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -28,6 +28,7 @@ from pelagos.model.redaction import may_hold_secret
 from pelagos.model.yaml_layer import Layer, PathKey, parse_scalar, read_layer
 from pelagos.runtime.pool_loading import ancestors_auth_file, as_list, complete_pool, named_accounts
 from pelagos.runtime.settings import Settings
+from pelagos.services.notifications import SinkSettings
 
 __all__ = ["config_file", "default_home", "load_settings"]
 
@@ -229,6 +230,8 @@ def _build(kind: type[Any], layer: Layer, data: Any, path: PathKey, mistakes: li
                 continue
             built = [_build(AccountConfig, layer, item, (*here, i), mistakes) for i, item in enumerate(accounts)]
             values[key] = tuple(account for account in built if account is not None)
+        elif field.type == tuple[SinkSettings, ...]:
+            values[key] = _sinks(layer, value, here, mistakes)
         elif isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
             values[key] = _build(field.type, layer, value, here, mistakes)
         else:
@@ -236,6 +239,52 @@ def _build(kind: type[Any], layer: Layer, data: Any, path: PathKey, mistakes: li
     missing = [name for name, field in fields.items() if field.required and name not in data]
     mistakes += [layer.diagnostic(path, f"the key {name!r} is missing", "Add it.") for name in missing]
     return kind(**values) if len(mistakes) == before else None
+
+
+def _sinks(layer: Layer, data: Any, path: PathKey, mistakes: list[Diagnostic]) -> tuple[SinkSettings, ...]:
+    """Each by its own type, so that a mistake is told of the key that has it."""
+    given = parse_scalar(data) if isinstance(data, _FromText) else data
+    if not isinstance(given, list | tuple):
+        mistakes.append(
+            layer.diagnostic(path, f"{_dotted(path)} is not a list", "Give each sink as an item: - name: …")
+        )
+        return ()
+    kinds = {str(kind.__struct_config__.tag): kind for kind in get_args(SinkSettings)}
+    found: list[SinkSettings] = []
+    taken: set[str] = set()
+    for index, item in enumerate(given):
+        here = (*path, index)
+        kind = item.get("type") if isinstance(item, dict) else None
+        if not isinstance(item, dict) or "type" not in item:
+            what = "the key 'type' is missing" if isinstance(item, dict) else "it is not a mapping of keys to values"
+            mistakes.append(layer.diagnostic(here, f"{_dotted(here)}: {what}", f"Types are: {', '.join(kinds)}."))
+            continue
+        if kind not in kinds:
+            close = difflib.get_close_matches(str(kind), kinds, 1)
+            advice = f"Did you mean {close[0]!r}?" if close else f"Types are: {', '.join(kinds)}."
+            mistakes.append(layer.diagnostic((*here, "type"), f"there is no type of sinks {kind!r}", advice))
+            continue
+        name = item.get("name")
+        if isinstance(name, str) and name in taken:
+            summary = f"another sink is called {name!r}"
+            mistakes.append(layer.diagnostic((*here, "name"), summary, "Give each sink a name of its own."))
+        elif isinstance(name, str):
+            taken.add(name)
+        sink = _build(kinds[kind], layer, {k: v for k, v in item.items() if k != "type"}, here, mistakes)
+        if sink is not None:
+            found.append(sink)
+            _check_patterns(sink, layer, (*here, "events"), mistakes)
+    return tuple(found)
+
+
+def _check_patterns(sink: SinkSettings, layer: Layer, path: PathKey, mistakes: list[Diagnostic]) -> None:
+    from pelagos.services.events.topics import check_patterns  # most programs have no sinks
+
+    for index, pattern in enumerate(sink.events):
+        try:
+            check_patterns(pattern)
+        except InvalidInput as error:
+            mistakes.append(layer.diagnostic((*path, index), f"{_dotted(path)}: {error.message}", error.advice))
 
 
 def _convert(

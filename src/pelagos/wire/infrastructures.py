@@ -15,6 +15,7 @@ from pelagos.model.states import InfrastructureState, InstanceState, RunState, S
 
 __all__ = [
     "AdoptRequest",
+    "CostDoubt",
     "CostEstimate",
     "DefinitionTexts",
     "DefinitionView",
@@ -236,7 +237,20 @@ class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
 
     currency: str
     before: float
+    """What exists costs, each server by what it was really made with."""
     after: float
+    """What is to be expected as things are now; the average, where chance decides."""
+    after_least: float | None = None
+    """Where ``cost_doubts`` leave a range: its ends. None: ``after`` is certain."""
+    after_most: float | None = None
+
+
+class CostDoubt(msgspec.Struct, frozen=True, kw_only=True):
+    """A node whose instances may be made at several prices: ``count`` of them are made."""
+
+    node: str
+    count: int
+    why: str
 
 
 class PlanView(msgspec.Struct, frozen=True, kw_only=True):
@@ -256,6 +270,10 @@ class PlanView(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes with servers of which no price is known."""
     left_out: tuple[str, ...] = ()
     """Nodes that stay as they are, or are not made, because of ``only`` and ``without``."""
+    cost_doubts: tuple[CostDoubt, ...] = ()
+    """Nodes because of which the cost is not certain."""
+    closes: tuple[str, ...] = ()
+    """Nodes whose breakers are open, and are closed: what is not well of them is healed, as ``actions`` say."""
     saved: SavedPlan | None = None
 
     @property

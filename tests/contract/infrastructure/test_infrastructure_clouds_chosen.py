@@ -92,3 +92,18 @@ async def test_each_refused_candidate_is_told_with_its_reason(make_site):
     site.east.calm()
     await program.build(describe("shop", {"web": {"clouds": ["east", "west", "north"]}}))
     assert spread(site) == {"east": 1, "west": 0, "north": 0}
+
+
+async def test_who_counts_is_told_what_was_made_and_what_was_refused(make_site):
+    from pelagos.cli.trail import Trail
+    from support.infrastructure_world import event_rows
+
+    site = await make_site({"east": {"max_servers": 1}, "west": {}})
+    program = await site.program()
+    run = await program.build(describe("shop", {"web": {"clouds": ["east", "west"], "scaling": (3, 3)}}))
+    trail = Trail()
+    for event in await site.read(lambda connection: read_events(connection, after=0, limit=1000, run_id=run.id)):
+        trail.feed(event)
+    assert trail.created == len(site.alive()) == 3 and trail.destroyed == 0
+    failed = await site.rows(event_rows, kind="instance.failed")
+    assert len(failed) >= 1 and all('"made":false' in row.data for row in failed)

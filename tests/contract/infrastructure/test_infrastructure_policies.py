@@ -359,3 +359,90 @@ async def test_a_number_below_the_protected_ones_is_refused_at_once(site):
     await protect(program)
     with pytest.raises(Conflict, match="3 protected instances, more than 2"):
         await program.start_run("scale", infrastructure="shop", scale={"web": "2"})
+    for number in ("2", "-1"):
+        with pytest.raises(Conflict, match="3 protected instances, more than 2"):
+            await program.plan(infrastructure="shop", scale={"web": number})
+    assert site.alive() == ["web"] * 3
+    assert (await program.status()).nodes["web"].scaling.target == 3
+
+
+# -- plan and deed -----------------------------------------------------------------------------------------------------
+
+
+async def with_an_open_breaker(site, *, policy="{heal: {attempts: 1, window: 100000}}", befalls="kill"):
+    """Three instances of web, one of them not well, and nothing of it is healed."""
+    program = await site.program(serves=True)
+    await program.build(shop(policy, scaling=(0, 6)))
+    assert (await program.run("scale", scale={"web": "3"})).state is RunState.SUCCEEDED
+    await ready(site, program, 3)
+    getattr(site.east, befalls)((await ids(site, program))[0])
+    await site.until_event("node.breaker_opened")
+    assert (await program.status()).nodes["web"].breaker
+    return program
+
+
+async def deed(site, program, **asked):
+    """(what the plan destroys, how many it makes, what it closes) and the same of what a scaling really did."""
+    plan = await program.plan(infrastructure="shop", **asked)
+    there = {row.id: row.server_id for row in await site.rows(instance_rows, deleted_at=None)}
+    made = len(site.east.made())
+    alive = {server.provider_id for server in site.east.servers()}
+    await program.run("scale", **asked)
+    left = {row.id for row in await site.rows(instance_rows, deleted_at=None)}
+    gone = set(there) - left
+    assert len(alive - {server.provider_id for server in site.east.servers()}) <= len(gone)
+    planned = {key for a in plan.actions if a.action in ("destroy", "replace") for key in a.instances}
+    makes = sum(a.count for a in plan.actions if a.action in ("create", "replace"))
+    closed = len(await site.rows(event_rows, kind="node.breaker_closed"))
+    return (planned, makes, len(plan.closes)), (gone, len(site.east.made()) - made, closed)
+
+
+@pytest.mark.parametrize("befalls", ["kill", "stop", "vanish"])
+@pytest.mark.parametrize("number", ["+1", "-1", "3", "0"])
+async def test_a_scaling_of_a_node_with_an_open_breaker_does_what_its_plan_says(site, befalls, number):
+    program = await with_an_open_breaker(site, befalls=befalls)
+    planned, done = await deed(site, program, scale={"web": number})
+    assert planned == done and planned[2] == 1
+    assert (await program.status()).nodes["web"].breaker == ""
+    await asyncio.sleep(300.0)
+    target = (await program.status()).nodes["web"].scaling.target
+    assert site.alive() == ["web"] * target
+
+
+async def test_removing_an_instance_leaves_the_breaker_as_it_is(site):
+    program = await with_an_open_breaker(site)
+    status = await program.status()
+    well = next(key for key, i in status.nodes["web"].instances.items() if i.state is InstanceState.READY)
+    planned, done = await deed(site, program, remove=(well,))
+    assert planned == done == ({well}, 0, 0)
+    assert (await program.status()).nodes["web"].breaker
+
+
+async def test_a_plan_tells_that_a_description_closes_breakers(site):
+    program = await with_an_open_breaker(site)
+    sources = shop("{heal: {attempts: 2, window: 100000}}", scaling=(0, 6))
+    assert (await program.plan(sources=sources)).closes == ("web",)
+    await program.build(sources)
+    assert len(await site.rows(event_rows, kind="node.breaker_closed")) == 1
+    assert (await program.plan(sources=sources)).closes == ()
+
+
+@pytest.mark.parametrize("act", ["scale", "up"])
+async def test_a_command_waits_for_what_is_ill_and_heals_it_in_the_end(site, act):
+    program = await site.program()
+    sources = shop(scaling=(0, 6))
+    await program.build(sources)
+    assert (await program.run("scale", scale={"web": "3"})).state is RunState.SUCCEEDED
+    (sick, *_) = (await program.status()).nodes["web"].instances.values()
+    site.prober.down.add(sick.address)
+    assert (await program.run("maintain")).state is RunState.SUCCEEDED
+    states = [i.state for i in (await program.status()).nodes["web"].instances.values()]
+    assert states.count(InstanceState.TEMP_FAILED) == 1
+    if act == "up":
+        done = await program.finish((await program.up(sources)).id)
+    else:
+        done = await program.run("scale", scale={"web": "4"})
+    assert done.state is RunState.SUCCEEDED
+    status = await program.status()
+    assert [i.state for i in status.nodes["web"].instances.values()] == [InstanceState.READY] * (3 + (act == "scale"))
+    assert sick.address not in [i.address for i in status.nodes["web"].instances.values()]

@@ -12,6 +12,7 @@ import pytest
 from pelagos.model.errors import Conflict
 from pelagos.model.states import InfrastructureState, RunState
 from pelagos.wire.infrastructures import (
+    CostDoubt,
     CostEstimate,
     DescriptionChange,
     GraphNode,
@@ -88,6 +89,25 @@ class TestPlan:
         assert "resource.image: was " + "x" * 59 + "…" in result.out
         assert "3 more servers needed at most, 2 of 5 left; it will be exceeded" in result.out
         assert "Cost: 0.1 -> 0.25 EUR an hour (no price known of far)" in result.out
+
+    def test_tells_a_range_of_costs_and_why(self, pelagos: Terminal, server: FakeServer, files: list[str]) -> None:
+        server.plan = plan_view(
+            REPLACE,
+            id=SHOP,
+            cost=(CostEstimate(currency="EUR", before=0.1, after=0.25, after_least=0.2, after_most=0.9),),
+            cost_doubts=(CostDoubt(node="web", count=2, why="east; should that cloud refuse, another one"),),
+        )
+        result = pelagos("plan", *files)
+        assert "Cost: 0.1 -> 0.25 EUR an hour, between 0.2 and 0.9\n" in result.out
+        assert "      web: east; should that cloud refuse, another one\n" in result.out
+        document = pelagos("plan", *files, "-o", "json").json
+        assert document["cost"][0]["after_most"] == 0.9 and document["cost_doubts"][0]["node"] == "web"
+
+    def test_tells_which_breakers_are_closed(self, pelagos: Terminal, server: FakeServer, files: list[str]) -> None:
+        server.plan = plan_view(REPLACE, id=SHOP, closes=("web", "db"))
+        assert "\nCloses the breaker of web and db\n" in pelagos("plan", *files).out
+        server.plan = msgspec.structs.replace(KEEP_PLAN, closes=("web",))
+        assert "Closes the breaker of web\n" in pelagos("plan", *files).out
 
     def test_shows_what_is_kept_although_it_is_not_as_described(
         self, pelagos: Terminal, server: FakeServer, files: list[str]

@@ -135,6 +135,24 @@ class TestTrail:
         trail.feed(event(14, "instance.ready", "web", "eeeeeeee"))
         assert (web.state, web.ready, trail.created, trail.destroyed) == ("ready", 2, 1, 1)
 
+    def test_what_a_cloud_refused_was_neither_made_nor_destroyed(self) -> None:
+        trail = Trail(BUILD_PLAN)
+        for position, (kind, of, data) in enumerate(
+            [
+                ("pending", WEB_1, {}),
+                ("pending", WEB_2, {}),
+                ("failed", WEB_1, {"reason": "full", "made": False}),
+                ("failed", WEB_2, {"reason": "in error"}),
+                ("destroyed", WEB_1, {}),
+                ("destroyed", WEB_2, {}),
+                ("pending", "eeeeeeee", {}),
+                ("ready", "eeeeeeee", {}),
+            ],
+            1,
+        ):
+            trail.feed(event(position, f"instance.{kind}", "web", of, **data))
+        assert (trail.created, trail.destroyed) == (2, 1)
+
     def test_without_any_waiting_told_the_address_is_of_the_node_that_was_ready_last(self) -> None:
         trail = Trail()
         for one in BUILD_EVENTS:

@@ -11,6 +11,7 @@ from pelagos.clouds import AccountConfig
 from pelagos.model.diagnostics import Diagnostic
 from pelagos.model.errors import DescriptionError, InvalidInput
 from pelagos.runtime import HttpSettings, Settings, load_settings
+from pelagos.services.notifications import CommandSink
 
 
 def write(path: Path, text: str) -> Path:
@@ -165,3 +166,61 @@ def test_a_file_that_is_not_text(tmp_path: Path) -> None:
 def test_flags_are_named_in_mistakes() -> None:
     [only] = mistakes(environ={"HOME": "/x"}, overrides={"http": {"body_bytes": 1}})
     assert only.summary.startswith("--http-body-bytes: ")
+
+
+SINKS = """
+sinks:
+  - {name: ops, type: webhook, url: "https://ops.example/", secret: {env: KEY}}
+  - name: hook
+    type: webhook
+    url: ftp://ops.example
+    secret: none
+  - name: mail
+    type: email
+    host: mail.example
+    sendr: pelagos@example
+    recipients: [ann@example]
+    port: many
+  - name: ops
+    type: comand
+  - {name: typeless}
+  - name: ops
+    type: command
+    argv: [cat]
+  - name: page
+    type: command
+    argv: [cat]
+    events:
+      - run_failed
+      - a..b
+"""
+
+
+def test_a_mistake_of_a_sink_is_told_of_its_key(tmp_path: Path) -> None:
+    file = write(tmp_path / "p.yaml", SINKS)
+    found = mistakes(file, environ={})
+    told = [(one.position.line if one.position else 0, one.summary) for one in found]
+    assert told == [
+        (6, "sinks.1.url: expected `str` matching regex '^https?://[^\\\\s]+$'"),
+        (11, "there is no setting 'sinks.2.sendr'"),
+        (13, "sinks.2.port: expected `int | null`, got `str`"),
+        (8, "the key 'sender' is missing"),
+        (15, "there is no type of sinks 'comand'"),
+        (16, "sinks.4: the key 'type' is missing"),
+        (17, "another sink is called 'ops'"),
+        (25, "sinks.6.events: 'a..b' is not a pattern of events"),
+    ]
+    advice = {one.position.line: one.advice for one in found if one.position}
+    assert advice[11] == "Did you mean 'sender'?" and advice[15] == "Did you mean 'command'?"
+    assert all(one.position and one.position.file == str(file) for one in found)
+
+
+def test_sinks_are_given_by_a_variable_and_by_a_file(tmp_path: Path) -> None:
+    file = write(tmp_path / "p.yaml", "sinks:\n  - {name: page, type: command, argv: [cat], attempts: 3}\n")
+    assert load_settings(file, environ={}).sinks == (CommandSink(name="page", argv=("cat",), attempts=3),)
+    environ = {"PELAGOS_SINKS": "[{name: page, type: command, argv: [cat]}]"}
+    assert load_settings(environ=environ).sinks == (CommandSink(name="page", argv=("cat",)),)
+    (one,) = mistakes(environ={"PELAGOS_SINKS": "[{name: page, type: command, argv: []}]"})
+    assert one.summary.startswith("PELAGOS_SINKS: sinks.0.argv: ")
+    (one,) = mistakes(write(tmp_path / "q.yaml", "sinks: {name: page}\n"), environ={})
+    assert one.summary == "sinks is not a list"

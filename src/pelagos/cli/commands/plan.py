@@ -59,8 +59,9 @@ def plan(
     """Show what up would change, and how long it would take.
 
     It shows what is created, updated in place, destroyed and replaced, and which keys force it; the critical path and
-    an estimate of the time; what it takes of the quota, and what the servers cost where their cloud knows prices.
-    Nothing is changed. The exit code says whether there is something to do: 0 nothing, 2 changes.
+    an estimate of the time; what it takes of the quota, and what the servers cost where their cloud knows prices: a
+    range where it is open which implementation is taken, with the reason. Nothing is changed. The exit code says
+    whether there is something to do: 0 nothing, 2 changes.
     """
     import msgspec
 

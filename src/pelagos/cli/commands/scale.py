@@ -82,8 +82,8 @@ def scale(
 ) -> int:
     """Change how many instances a node has: to a number (0 too, where its min allows), or by a number with its sign.
 
-    The number stays within the node's min and max. You are asked where instances are destroyed; protected ones never
-    are. Ctrl+C as in up; the output is up's too.
+    The number stays within the node's min and max, and a number closes the node's breaker, if that is open. You are
+    asked where instances are destroyed; protected ones never are. Ctrl+C as in up; the output is up's too.
     """
     from pelagos.cli.asking import agreed, show_plan
     from pelagos.cli.changing import change
@@ -105,7 +105,7 @@ def scale(
         show_plan(plan, invocation)
         reference = plan.id or infrastructure
         status = await session.client.infrastructures.status(reference)
-        if not plan.changes and _stands(status, node, number):
+        if not plan.changes and not plan.closes and _stands(status, node, number):
             await show_success(invocation, session, status, None)
             return Exit.OK
         if not await agreed(plan, invocation, yes=yes):

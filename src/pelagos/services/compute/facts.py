@@ -30,6 +30,8 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     addresses: tuple[str, ...]
     private_addresses: tuple[str, ...]
+    made: bool = True
+    """Its cloud has made it, as far as is known; it may be gone since."""
     uncertain: bool = False
     """Its create call may or may not have had its effect."""
     create_error: ErrorPayload | None = None
@@ -67,9 +69,14 @@ def servers_by_account(connection: Connection, *, without: str) -> dict[str, int
 def _statements(which: ColumnElement[bool], which_operations: ColumnElement[bool]) -> tuple[Select[Any], Select[Any]]:
     """Their rows, and the operations on them that met trouble."""
     return (
-        select(servers.c.id, servers.c.state, servers.c.reason, servers.c.addresses, servers.c.private_addresses).where(
-            which
-        ),
+        select(
+            servers.c.id,
+            servers.c.state,
+            servers.c.reason,
+            servers.c.addresses,
+            servers.c.private_addresses,
+            servers.c.provider_id,
+        ).where(which),
         select(
             operations.c.target_id,
             operations.c.kind,
@@ -114,7 +121,7 @@ def _facts(
         (create if kind in _BEGINS else delete)[target] = (state, error)
     nothing: tuple[str, ErrorPayload | None] = ("", None)
     result = []
-    for server_id, state, reason, addresses, private in rows:
+    for server_id, state, reason, addresses, private, provider_id in rows:
         create_state, create_error = create.get(server_id, nothing)
         delete_state, delete_error = delete.get(server_id, nothing)
         power_request, power_error = power.get(server_id, nothing)
@@ -125,6 +132,7 @@ def _facts(
                 reason=reason,
                 addresses=_addresses.decode(addresses),
                 private_addresses=_addresses.decode(private),
+                made=bool(provider_id),
                 uncertain=create_state == OperationState.UNCERTAIN.value,
                 create_error=create_error
                 if create_state == OperationState.FAILED.value or (create_state and state == ServerState.ERROR.value)

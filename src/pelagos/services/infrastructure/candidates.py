@@ -29,7 +29,7 @@ from pelagos.services.infrastructure.values import Implementation
 if TYPE_CHECKING:
     from pelagos.services.infrastructure.maintainer import Accounts, Maintainer
 
-__all__ = ["Candidates", "Prices", "no_prices"]
+__all__ = ["Candidates", "Prices", "account_for", "no_prices"]
 
 _log = structlog.get_logger("pelagos.infrastructure")
 _BELIEVED = 3600.0
@@ -72,14 +72,19 @@ class Candidates:
     async def prepare(self) -> None:
         """Learn what the choices to come depend on. Raises what reading the store does."""
         maintainer = self._maintainer
-        if any(not node.satisfied for node in self._counted):
+        if any(self._may_be_made(node) for node in self._counted):
             self._elsewhere = await maintainer.store.read(
                 lambda connection: servers_by_account(connection, without=maintainer.id)
             )
-        waiting = [node for node in self._priced if not node.satisfied]
+        waiting = [node for node in self._priced if self._may_be_made(node)]
         accounts = {candidate.account for node in waiting for candidate in self.of(node)} - {""}
         for account in sorted(accounts):
             await self._learn_prices(account)
+
+    def _may_be_made(self, node: Node) -> bool:
+        """Whether instances of it may be made now: some are missing, or are to be made anew."""
+        marked = self._maintainer.reality.marked
+        return not node.satisfied or bool(marked and any(key in marked for key in node.instances))
 
     async def _learn_prices(self, account: str) -> None:
         now = self._maintainer.world.now()
@@ -197,12 +202,17 @@ class Candidates:
 
     def account_for(self, implementation: Implementation) -> str:
         """The cloud account that an implementation is built on. Raises NotFound, Ambiguous."""
-        if implementation.built_on:
-            self._accounts.account(implementation.built_on)
-            return implementation.built_on
-        return self._accounts.for_resource(
-            implementation.resource_type,
-            implementation.account_label or None,
-            endpoint=implementation.endpoint,
-            section=implementation.resource,
-        )
+        return account_for(self._accounts, implementation)
+
+
+def account_for(accounts: Accounts, implementation: Implementation) -> str:
+    """The account of a pool that an implementation is built on. Raises NotFound, Ambiguous."""
+    if implementation.built_on:
+        accounts.account(implementation.built_on)
+        return implementation.built_on
+    return accounts.for_resource(
+        implementation.resource_type,
+        implementation.account_label or None,
+        endpoint=implementation.endpoint,
+        section=implementation.resource,
+    )

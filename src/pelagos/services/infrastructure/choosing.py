@@ -21,7 +21,7 @@ from pelagos.model.errors import ErrorPayload
 from pelagos.services.infrastructure.policies import Choose
 from pelagos.services.infrastructure.values import Implementation
 
-__all__ = ["Candidate", "Price", "Refusals", "choose", "refused_all", "size_of", "weight_of"]
+__all__ = ["Candidate", "Price", "Refusals", "choose", "refused_all", "size_in", "size_of", "weight_of"]
 
 _SIZES = ("flavor", "flavor_name", "instance_type", "size", "vm_size", "flavor_id")
 """Keys of resource sections by which drivers are told the size of a server."""
@@ -169,8 +169,13 @@ def weight_of(weights: Mapping[str, float], account: str, type: str) -> float:
 
 def size_of(implementation: Implementation) -> str:
     """The size that an implementation asks for, as its cloud names it; empty where it names none, or by a template."""
+    return size_in(implementation.resource)
+
+
+def size_in(resource: Mapping[str, Any]) -> str:
+    """The size that a resource section asks for."""
     for key in _SIZES:
-        value = implementation.resource.get(key)
+        value = resource.get(key)
         if isinstance(value, str) and value and "{" not in value:
             return value
     return ""

@@ -113,7 +113,7 @@ class Commanding:
             await self._send_deletes(deletes[start : start + _BATCH])
         adopted = [instance for instance in creates if instance.row.adoption is not None]
         creates = [instance for instance in creates if instance.row.adoption is None]
-        await self._maintainer.learn_attributes(creates)
+        await self._maintainer.learning.ask(creates)
         for start in range(0, len(creates), _BATCH):
             await self._send_creates(creates[start : start + _BATCH])
         for instance in adopted:

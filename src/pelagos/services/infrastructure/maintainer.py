@@ -26,13 +26,13 @@ from pelagos.model.world import World
 from pelagos.services.compute.facts import ServerFacts, server_facts, server_facts_of
 from pelagos.services.compute.messages import RefreshAccounts, Refreshed
 from pelagos.services.infrastructure import records
-from pelagos.services.infrastructure.attributes import FILE, reported_by
 from pelagos.services.infrastructure.candidates import Candidates, Prices, no_prices
 from pelagos.services.infrastructure.changes import Changes, ProtectedMeanwhile
 from pelagos.services.infrastructure.commanding import Commanding, Compute
 from pelagos.services.infrastructure.desiring import lacking, not_as_described
 from pelagos.services.infrastructure.healing import Pauses
 from pelagos.services.infrastructure.health import Execute, Prober
+from pelagos.services.infrastructure.learning import Learning
 from pelagos.services.infrastructure.made_from import Sources
 from pelagos.services.infrastructure.mending import Mending
 from pelagos.services.infrastructure.metrics import MetricReader
@@ -99,7 +99,7 @@ class Maintainer:
         self.commanding = Commanding(self, compute)
         self.mending = Mending(self)
         self.renderer = renderer
-        self._execute = execute
+        self.learning = Learning(self, execute)
         self.candidates = Candidates(self, accounts, prices)
         self._wake = asyncio.Event()
         self._stop = False
@@ -347,24 +347,6 @@ class Maintainer:
                 self._take_in(fact)
         return answer
 
-    async def learn_attributes(self, creates: Iterable[Instance]) -> None:
-        """Ask instances for what those to be made are told of them. What cannot be learned is missing when their
-        templates are rendered, which says so."""
-        if self._execute is None:
-            return
-        asked: set[str] = set()
-        for node in {instance.row.node: self.reality.nodes[instance.row.node] for instance in creates}.values():
-            for source in self.renderer.unreported(self.reality, node):
-                if source.row.id in asked:
-                    continue
-                asked.add(source.row.id)
-                try:
-                    result = await self._execute(source.row.server_id, ("cat", FILE), self.settings.command_patience)
-                    if result.exit_code == 0:
-                        source.attributes = reported_by(result.output)
-                except (PelagosError, ValueError) as error:
-                    _log.warning("attributes not read", instance=source.row.id, error=str(error))
-
     # -- taking in what happened -----------------------------------------------------------------------------------
 
     async def _take_in_servers(self) -> None:
@@ -405,7 +387,8 @@ class Maintainer:
                     self.event("instance.shutdown", row, reason=row.reason)
             case ServerState.ERROR | ServerState.DELETED | ServerState.DELETING:
                 if row.state is not InstanceState.FAILED:
-                    self.fail(instance, fact.reason or f"its server is {fact.state.value}", fact.create_error)
+                    reason = fact.reason or f"its server is {fact.state.value}"
+                    self.fail(instance, reason, fact.create_error, made=fact.made)
             case _ if fact.uncertain and row.state is InstanceState.PENDING:
                 self.set_state(instance, InstanceState.UNCERTAIN, "the cloud has not said whether its server exists")
                 self.event("instance.uncertain", row)
@@ -484,9 +467,18 @@ class Maintainer:
             return []
         return list(self.health.check_of(instance).urls)
 
-    def fail(self, instance: Instance, reason: str, error: ErrorPayload | None, *, hopeless: bool = False) -> None:
+    def fail(
+        self,
+        instance: Instance,
+        reason: str,
+        error: ErrorPayload | None,
+        *,
+        hopeless: bool = False,
+        made: bool = True,
+    ) -> None:
         """An instance is to be replaced. ``error``: why it could not be created, if that is it; then the node falls
-        back to another implementation, and where all are refused, or it is ``hopeless``, a building run gives up."""
+        back to another implementation, and where all are refused, or it is ``hopeless``, a building run gives up.
+        ``made``: its cloud has made something of it; what was refused is told apart for those who count."""
         row = instance.row
         if row.adoption is not None and row.ready_at is None and error is not None:
             self.running.not_adopted(instance, error)
@@ -506,7 +498,8 @@ class Maintainer:
         record.error = payload
         self.changes.node(record)
         self.set_state(instance, InstanceState.FAILED, reason)
-        self.event("instance.failed", row, reason=reason, error=error or payload)
+        told = {} if made else {"made": False}
+        self.event("instance.failed", row, reason=reason, error=error or payload, **told)
         self.health.forget(row.id)
         if elsewhere:
             record.retry_at = None

@@ -99,7 +99,6 @@ class Mending:
     def start_anew(self, names: tuple[str, ...]) -> None:
         """Close the breakers of these nodes and end their back-offs, as somebody asked for."""
         maintainer = self._maintainer
-        run = maintainer.running.current
         for name in names:
             node = maintainer.reality.nodes.get(name)
             if node is None:
@@ -112,14 +111,20 @@ class Mending:
                     instance.row.restarts = 0
                     maintainer.changes.instance(instance.row)
             if was_open:
-                maintainer.changes.event(
-                    maintainer.row.scope,
-                    "node.breaker_closed",
-                    at=maintainer.world.now(),
-                    node=name,
-                    run_id=run.id if run else None,
-                )
+                self.tell_closed(name)
             maintainer.reality.mark(name)
+
+    def tell_closed(self, name: str) -> None:
+        """The breaker of this node was closed, by the run that is at work."""
+        maintainer = self._maintainer
+        run = maintainer.running.current
+        maintainer.changes.event(
+            maintainer.row.scope,
+            "node.breaker_closed",
+            at=maintainer.world.now(),
+            node=name,
+            run_id=run.id if run else None,
+        )
 
     # -- clouds that cannot be asked -----------------------------------------------------------------------------------
 

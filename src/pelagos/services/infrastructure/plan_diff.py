@@ -15,10 +15,10 @@ from pelagos.services.infrastructure.made_from import Source
 from pelagos.services.infrastructure.observed import ObservedInstance
 from pelagos.services.infrastructure.outlook import Outlook, look_ahead
 from pelagos.services.infrastructure.targeting import instances_meant, moves_made
-from pelagos.services.infrastructure.values import CompiledInfrastructure
+from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode
 from pelagos.wire.infrastructures import PlanAction
 
-__all__ = ["Foreseen", "foresee", "newly_protected", "plans_differ", "sources_needed", "targets_wanted"]
+__all__ = ["Foreseen", "foresee", "kept_to", "newly_protected", "plans_differ", "sources_needed", "targets_wanted"]
 
 
 class Foreseen(NamedTuple):
@@ -39,6 +39,11 @@ def targets_wanted(
         for node in desired.nodes
         if not node.retired
     }
+
+
+def kept_to(node: CompiledNode, was: CompiledNode | None, kept: int | None) -> int | None:
+    """The implementation that a node keeps to under its new description, which kept to ``kept`` as it ``was``."""
+    return kept if was is not None and was.fingerprint == node.fingerprint else None
 
 
 def sources_needed(desired: CompiledInfrastructure, observed: Sequence[ObservedInstance]) -> set[str]:

@@ -8,17 +8,21 @@ import msgspec
 from sqlalchemy import Connection
 
 from pelagos.model.scope import Scope
-from pelagos.services.compute.facts import server_facts_of
+from pelagos.model.states import ServerState
+from pelagos.services.compute.facts import server_facts_of, servers_by_account
 from pelagos.services.infrastructure import queries, records
-from pelagos.services.infrastructure.accepting import check_scale, owner_of_name, to_be_removed
-from pelagos.services.infrastructure.observed import ObservedInstance
+from pelagos.services.infrastructure.accepting import check_scale, owner_of_name, refuse_below_protected, to_be_removed
+from pelagos.services.infrastructure.choosing import size_in, size_of
+from pelagos.services.infrastructure.costing import Standing
+from pelagos.services.infrastructure.made_from import Source
+from pelagos.services.infrastructure.observed import ObservedInstance, Verdict, verdict
 from pelagos.services.infrastructure.outlook import Outlook
 from pelagos.services.infrastructure.plan import make_plan
-from pelagos.services.infrastructure.plan_diff import foresee, sources_needed, targets_wanted
+from pelagos.services.infrastructure.plan_diff import foresee, kept_to, sources_needed, targets_wanted
 from pelagos.services.infrastructure.plan_file import saved_plan
-from pelagos.services.infrastructure.records import InfrastructureRow
+from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow
 from pelagos.services.infrastructure.spending import quota_needs
-from pelagos.services.infrastructure.targeting import left_out, narrowed
+from pelagos.services.infrastructure.targeting import left_out, moves_made, narrowed
 from pelagos.services.infrastructure.values import CompiledInfrastructure, StoredBundle
 from pelagos.services.infrastructure.views import observed_instance
 from pelagos.store import events
@@ -27,7 +31,7 @@ from pelagos.wire.infrastructures import PlanRequest, PlanView
 if TYPE_CHECKING:  # the compiler brings parsers that most commands do not need
     from pelagos.services.infrastructure.description import CompileResult
 
-__all__ = ["Planned", "observed_instances", "plan_of"]
+__all__ = ["CostBasis", "Planned", "cost_basis", "observed_instances", "plan_of"]
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -78,7 +82,9 @@ def plan_of(
     else:
         targets = targets_wanted(desired, known, {})
     if row is not None and request.scale:
-        targets.update(check_scale(row, nodes, request.scale))
+        wanted_targets = check_scale(row, nodes, request.scale)
+        refuse_below_protected(connection, row, wanted_targets)
+        targets.update(wanted_targets)
     removed: tuple[str, ...] = ()
     if row is not None and request.remove:
         removed = to_be_removed(connection, row, nodes, request.remove)
@@ -88,7 +94,11 @@ def plan_of(
         if instance.id in removed:
             targets[instance.node] = max(0, targets.get(instance.node, 0) - 1)
     # A new description closes the breakers, as a new number does of its nodes.
-    broken = [name for name, node in nodes.items() if node.broken and compiled is None and name not in request.scale]
+    open_ones = [name for name, node in nodes.items() if node.broken]
+    broken = [name for name in open_ones if compiled is None and name not in request.scale]
+    moved = moves_made(desired, previous) if compiled is not None else {}
+    described = {node.name for node in desired.nodes if not node.retired}
+    closes = tuple(new for name in open_ones if name not in broken and (new := moved.get(name, name)) in described)
     fingerprints = {node.name: node.fingerprint for node in desired.nodes if not node.retired}
     view = make_plan(
         name=desired.name,
@@ -108,6 +118,7 @@ def plan_of(
     view = msgspec.structs.replace(
         view,
         warnings=tuple(compiled.warnings) if compiled is not None else (),
+        closes=closes,
         quota=quota_needs(connection, scope, desired, view.actions),
         left_out=left_out(wanted, previous, chosen) if request.only or request.without else (),
     )
@@ -124,6 +135,65 @@ def plan_of(
         )
         view = msgspec.structs.replace(view, saved=saved)
     return Planned(view, desired, targets, observed, previous)
+
+
+class CostBasis(msgspec.Struct, frozen=True):
+    """What the store knows of a plan's cost: servers that exist, as they were made; node -> the implementation that it
+    keeps to; account -> servers on it, of everybody."""
+
+    standing: tuple[Standing, ...]
+    kept: dict[str, int | None]
+    used: dict[str, int]
+
+
+def cost_basis(connection: Connection, planned: Planned) -> CostBasis:
+    """Of a plan that was just made."""
+    view, desired, previous = planned.view, planned.desired, planned.previous
+    if view.id is None:
+        return CostBasis((), {}, servers_by_account(connection, without=""))
+    there = [i for i in planned.observed if verdict(i.state, i.server)[0] is not Verdict.LEAVING]
+    there = [instance for instance in there if instance.server is not ServerState.DELETED]
+    going = {key for action in view.actions if action.action in ("destroy", "replace") for key in action.instances}
+    rows = {row.id: row for row in records.living_instances(connection, view.id)}
+    sources = records.sources_of(connection, view.id, {instance.source for instance in there})
+    standing = tuple(
+        Standing(
+            node=instance.node,
+            account=instance.account,
+            size=_size_of(instance, rows.get(instance.id), sources, desired, previous),
+            stays=instance.id not in going,
+        )
+        for instance in there
+    )
+    nodes = records.node_rows(connection, view.id)
+    before = {node.name: node for node in previous.nodes} if previous is not None else {}
+    former = {new: old for old, new in moves_made(desired, previous).items()}
+    kept: dict[str, int | None] = {}
+    for node in desired.nodes:
+        record = nodes.get(former.get(node.name, node.name))
+        if record is not None:
+            kept[node.name] = kept_to(node, before.get(record.name), record.implementation)
+    return CostBasis(standing, kept, servers_by_account(connection, without=""))
+
+
+def _size_of(
+    instance: ObservedInstance,
+    row: InstanceRow | None,
+    sources: dict[str, Source],
+    desired: CompiledInfrastructure,
+    previous: CompiledInfrastructure | None,
+) -> str:
+    """What it was made with; as it was found, if it was adopted; as it is described, if nothing else is known."""
+    if row is not None and row.adoption is not None:
+        return row.adoption.flavor
+    source = sources.get(instance.source)
+    if source is not None:
+        return size_in(source.get("resource", {}))
+    names = {instance.node, *(old for old, new in desired.moved.items() if new == instance.node)}
+    nodes = previous.nodes if previous is not None else ()
+    node = next((node for node in nodes if node.name in names), None)
+    choices = previous.definitions.get(node.defined_by, ()) if previous is not None and node is not None else ()
+    return size_of(choices[instance.implementation]) if instance.implementation < len(choices) else ""
 
 
 def observed_instances(connection: Connection, infrastructure_id: str) -> list[ObservedInstance]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
 
 from pelagos.clouds.pool import Pool
-from pelagos.model.errors import PelagosError, Unsupported
+from pelagos.model.errors import ErrorPayload, PelagosError, Unsupported
 from pelagos.model.world import World
-from pelagos.services.infrastructure.spending import Costs, costs_of
-from pelagos.wire.clouds import FlavorView
+from pelagos.services.infrastructure.candidates import account_for
+from pelagos.services.infrastructure.choosing import Candidate, Price, size_of, weight_of
+from pelagos.services.infrastructure.costing import Costs, Making, costs_of
+from pelagos.services.infrastructure.policies import Choose
+from pelagos.services.infrastructure.values import CompiledNode
 
 if TYPE_CHECKING:
-    from pelagos.services.infrastructure.planning import Planned
+    from pelagos.services.infrastructure.planning import CostBasis, Planned
 
 __all__ = ["Prices"]
 
@@ -22,38 +26,64 @@ _log = structlog.get_logger("pelagos.infrastructure")
 _KEPT = 3600.0
 """Seconds for which a cloud's prices are believed."""
 
-Ask = Callable[[str], Awaitable[tuple[FlavorView, ...]]]
-"""Account -> its flavors. Raises Unsupported where its cloud has no catalogue."""
+Ask = Callable[[str], Awaitable[dict[str, Price]]]
+"""Account -> size -> its price. Raises Unsupported where its cloud has no catalogue."""
+
+_Place = tuple[str, ErrorPayload | None]
+"""An account, or why the pool has none."""
 
 
 class Prices:
-    """For one pool."""
+    """For one pool. ``choose``: how implementations are chosen for nodes whose policy does not say."""
 
-    def __init__(self, pool: Pool, world: World, ask: Ask) -> None:
+    def __init__(self, pool: Pool, world: World, ask: Ask, choose: Choose) -> None:
         self._pool = pool
         self._world = world
         self._ask = ask
-        self._known: dict[str, tuple[float, tuple[FlavorView, ...]]] = {}
+        self._choose = choose
+        self._known: dict[str, tuple[float, dict[str, Price]]] = {}
 
-    async def costs(self, planned: Planned) -> Costs:
-        """What the plan costs, as far as prices are known."""
-        account_of: dict[tuple[str, str], str] = {}
-        for node in planned.desired.nodes:
-            for index in node.implementations[:1]:
-                first = planned.desired.definitions[node.defined_by][index]
-                key = (first.resource_type, first.account_label)
-                if key not in account_of:
-                    try:
-                        account_of[key] = self._pool.for_resource(first.resource_type, first.account_label or None)
-                    except PelagosError:
-                        continue  # the description's own mistake, or the node falls back to another
-        accounts = {*account_of.values(), *(i.account for i in planned.observed)} - {""}
-        catalogues = {account: await self._flavors(account) for account in sorted(accounts)}
+    async def costs(self, planned: Planned, basis: CostBasis) -> Costs:
+        """What the plan costs, as far as prices are known. Nothing is told if no cloud has prices."""
+        made: dict[str, int] = {}
+        for action in planned.view.actions:
+            if action.action in ("create", "replace"):
+                made[action.node] = made.get(action.node, 0) + action.count
+        nodes = [node for node in planned.desired.nodes if node.name in made and not node.retired]
+        places = self._places(planned, nodes)
+        accounts = sorted({*(account for account, _ in places.values()), *(s.account for s in basis.standing)} - {""})
+        found = await asyncio.gather(*(self._sizes(account) for account in accounts))
+        catalogues = dict(zip(accounts, found, strict=True))
+        if not any(catalogues.values()):
+            return Costs()
+        making = [
+            Making(
+                node=node.name,
+                count=made[node.name],
+                strategy=node.policy.choose or self._choose,
+                kept=basis.kept.get(node.name),
+                candidates=tuple(_candidates(planned, node, places, catalogues)),
+            )
+            for node in nodes
+        ]
         return costs_of(
-            planned.desired, planned.previous, planned.targets, planned.observed, catalogues, account_of
+            basis.standing, making, lambda account, size: catalogues.get(account, {}).get(size), basis.used
         )  # fmt: skip
 
-    async def _flavors(self, account: str) -> tuple[FlavorView, ...]:
+    def _places(self, planned: Planned, nodes: Sequence[CompiledNode]) -> dict[tuple[str, int], _Place]:
+        """Definition and index of all implementations of these nodes -> where they are made."""
+        found: dict[tuple[str, int], _Place] = {}
+        for node in nodes:
+            for index in node.implementations:
+                if (node.defined_by, index) not in found:
+                    try:
+                        account = account_for(self._pool, planned.desired.definitions[node.defined_by][index])
+                        found[node.defined_by, index] = account, None
+                    except PelagosError as error:  # the description's own mistake, or the node falls back to another
+                        found[node.defined_by, index] = "", error.payload()
+        return found
+
+    async def _sizes(self, account: str) -> dict[str, Price]:
         known = self._known.get(account)
         now = self._world.monotonic()
         if known is not None and now - known[0] < _KEPT:
@@ -61,9 +91,33 @@ class Prices:
         try:
             found = await self._ask(account)
         except Unsupported:
-            found = ()
+            found = {}
         except PelagosError as error:
             _log.info("no prices", account=account, error=str(error))
-            return ()
+            return {}
         self._known[account] = (now, found)
         return found
+
+
+def _candidates(
+    planned: Planned,
+    node: CompiledNode,
+    places: Mapping[tuple[str, int], _Place],
+    catalogues: Mapping[str, Mapping[str, Price]],
+) -> list[Candidate]:
+    """As the maintainer will have them; a run that begins forgets what clouds refused before."""
+    found = []
+    for index in node.implementations:
+        implementation = planned.desired.definitions[node.defined_by][index]
+        account, refused = places[node.defined_by, index]
+        found.append(
+            Candidate(
+                index=index,
+                account=account,
+                type=implementation.resource_type,
+                weight=weight_of(node.policy.weights, account, implementation.resource_type),
+                price=catalogues.get(account, {}).get(size_of(implementation)),
+                refused=refused,
+            )
+        )
+    return found

@@ -182,15 +182,15 @@ class Renderer:
         url, query = rendered.urls
         return msgspec.structs.replace(source, url=url, query=query, command=rendered.command)
 
-    def unreported(self, reality: Reality, node: Node) -> list[Instance]:
-        """The instances that must be asked for attributes before one of the node can be made."""
+    def reporters(self, reality: Reality, node: Node) -> list[Instance]:
+        """The instances that are asked for attributes before one of the node is made, also if they were asked before:
+        what they report may be another since, above all after a restart."""
         found: dict[str, Instance] = {}
         for mapping in node.compiled.mappings:
             source = _source(reality, mapping)
             if source is None or told_at_once(mapping.source, reality.implementation_of(source)):
                 continue
-            if look_up(source.attributes, mapping.source) is MISSING:
-                found[source.row.id] = source
+            found[source.row.id] = source
         return list(found.values())
 
     def _known(

@@ -16,7 +16,7 @@ from pelagos.model.errors import Conflict, ErrorPayload, PelagosError, Retry
 from pelagos.model.states import InfrastructureState, InstanceState, RunState, ServerState
 from pelagos.services.infrastructure import records, revisions
 from pelagos.services.infrastructure.desiring import scaled_target, with_retired
-from pelagos.services.infrastructure.plan_diff import newly_protected, targets_wanted
+from pelagos.services.infrastructure.plan_diff import kept_to, newly_protected, targets_wanted
 from pelagos.services.infrastructure.reality import Instance
 from pelagos.services.infrastructure.reconfiguring import composed, stale_plan, superseded_by
 from pelagos.services.infrastructure.records import InstanceRow, NodeRow, RunRow
@@ -185,6 +185,8 @@ class Running:
         protecting: set[str] = set()
         moved: dict[str, str] = {}
         adopted: InstanceRow | None = None
+        broken = [name for name, node in maintainer.reality.nodes.items() if node.record.broken]
+        closed: list[str] = []
         self.fatal = None
         if run.kind == "up" and desired is not None:
             wanted = await self._wanted(run, desired.compiled)
@@ -193,6 +195,7 @@ class Running:
             moved = moves_made(wanted.compiled, row.compiled)
             self._want(wanted.compiled, old_targets, moved)
             protecting = newly_protected(wanted.compiled, row.compiled, moved)
+            closed = [moved.get(name, name) for name in broken]
             parameters = msgspec.structs.replace(
                 parameters, moved=composed(parameters.moved, moved), held=tuple(sorted(wanted.held))
             )
@@ -200,6 +203,7 @@ class Running:
             maintainer.changes.want(run.scope, desired, f"{what}, run {run.id}", now)
         elif run.kind == "scale":
             self._scale(parameters.scale, old_targets)
+            closed = [name for name in broken if name in parameters.scale]
         elif parameters.adopt is not None:
             adopted = self._adopt(run, parameters.adopt)
             # What is adopted cannot be taken back: to destroy it would do harm.
@@ -214,6 +218,8 @@ class Running:
         if adopted is not None and adopted.adoption is not None:
             told = {"server": adopted.adoption.name, "protected": adopted.protected}
             maintainer.event("instance.adopting", adopted, cloud=adopted.account, **told)
+        for name in closed:
+            maintainer.mending.tell_closed(name)
         maintainer.mending.start_anew(parameters.reset)
         self._protect(protecting)
         self._remove(parameters.remove)
@@ -294,15 +300,8 @@ class Running:
         wanted = targets_wanted(new, targets, moved)
         for node in new.nodes:
             old = known.get(former.get(node.name, node.name))
-            target = wanted[node.name]
-            changed = old is None or old.compiled.fingerprint != node.fingerprint
-            rows.append(
-                NodeRow(
-                    name=node.name,
-                    target=target,
-                    implementation=None if changed or old is None else old.record.implementation,
-                )
-            )
+            kept = kept_to(node, old.compiled, old.record.implementation) if old is not None else None
+            rows.append(NodeRow(name=node.name, target=wanted[node.name], implementation=kept))
         described = {node.name for node in new.nodes}
         rows += [NodeRow(name=name, target=0) for name in targets if name not in described]
         maintainer.changes.nodes(rows)

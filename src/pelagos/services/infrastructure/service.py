@@ -68,7 +68,7 @@ from pelagos.services.infrastructure.messages import (
 from pelagos.services.infrastructure.metrics import MetricReader, NetworkMetrics
 from pelagos.services.infrastructure.orphans import list_orphans, orphans_to_remove
 from pelagos.services.infrastructure.plan_file import bundle_of, check_plan, digest_of, exact_plan
-from pelagos.services.infrastructure.planning import plan_of
+from pelagos.services.infrastructure.planning import cost_basis, plan_of
 from pelagos.services.infrastructure.prices import Prices
 from pelagos.services.infrastructure.protecting import protect
 from pelagos.services.infrastructure.reconfiguring import stale_plan
@@ -170,7 +170,7 @@ class InfrastructureService(ServiceProcess):
 
     async def on_init(self) -> None:
         self._compiler = Compiler(self._pool, self.world)
-        self._prices = Prices(self._pool, self.world, self._flavors)
+        self._prices = Prices(self._pool, self.world, self._sizes, self._settings.choose)
         if self._prober is None:
             self._prober = self._network_prober = NetworkProber(self.world, self._execute, self._owns_listener)
         if self._metrics is None:
@@ -290,8 +290,11 @@ class InfrastructureService(ServiceProcess):
         if planned.view.id is not None:
             await self._refresh(scope, planned.view.id)
             planned = await self._store.read(plan)
-        costs = await self._prices.costs(planned)
-        return msgspec.structs.replace(planned.view, cost=costs.estimates, unpriced=costs.unpriced)
+        basis = await self._store.read(partial(cost_basis, planned=planned))
+        costs = await self._prices.costs(planned, basis)
+        return msgspec.structs.replace(
+            planned.view, cost=costs.estimates, unpriced=costs.unpriced, cost_doubts=costs.doubts
+        )
 
     @operation
     async def graph(self, request: GraphRequest) -> GraphView:

@@ -194,7 +194,9 @@ class HealthWatch:
         row, settings, run = instance.row, maintainer.settings, maintainer.running.current
         if run is not None and run.kind == "maintain" and undecided:
             self.unchecked.add(row.id)  # the pass goes on until it is known
-        if row.state is InstanceState.PENDING or self._goes_on or row.id in self.unchecked:
+        # A run that builds waits for what is ill until it is well, or has failed for good.
+        awaited = row.state is InstanceState.TEMP_FAILED and run is not None and run.kind not in ("maintain", "down")
+        if row.state is InstanceState.PENDING or awaited or self._goes_on or row.id in self.unchecked:
             first = settings.first_poll if row.state is InstanceState.PENDING else settings.recheck
             self.probing.after_failure(row.id, now, first=first, most=settings.poll)
 

@@ -1,0 +1,65 @@
+"""Costs before and after: sums, ranges, and what is said where no price is known."""
+
+from __future__ import annotations
+
+from pelagos.model.errors import ErrorPayload
+from pelagos.services.infrastructure.choosing import Candidate, Price
+from pelagos.services.infrastructure.costing import Making, Standing, costs_of
+
+EUR, USD = "EUR", "USD"
+
+
+def candidate(index: int, price: Price | None, *, weight: float = 1.0, refused: bool = False) -> Candidate:
+    error = ErrorPayload(code="not_found", message="no account") if refused else None
+    return Candidate(index=index, account=f"cloud-{index}", price=price, weight=weight, refused=error)
+
+
+def making(*candidates: Candidate, strategy: str = "ordered", count: int = 2, kept: int | None = None) -> Making:
+    return Making(node="web", count=count, strategy=strategy, kept=kept, candidates=candidates)  # type: ignore[arg-type]
+
+
+def of(
+    made: Making, standing: tuple[Standing, ...] = ()
+) -> tuple[list[tuple[object, ...]], tuple[str, ...], list[str]]:
+    costs = costs_of(standing, [made], lambda account, size: Price(1.0, EUR) if size == "small" else None, {})
+    told = [(e.currency, e.before, e.after, e.after_least, e.after_most) for e in costs.estimates]
+    return told, costs.unpriced, [doubt.why for doubt in costs.doubts]
+
+
+def test_one_that_the_pool_has_no_account_for_is_not_taken_and_leaves_no_doubt() -> None:
+    made = making(candidate(0, Price(9.0, EUR), refused=True), candidate(1, Price(2.0, EUR)))
+    assert of(made) == ([(EUR, 0.0, 4.0, None, None)], (), [])
+
+
+def test_the_implementation_that_the_node_keeps_to_is_the_expected_one() -> None:
+    told, _, (why,) = of(making(candidate(0, Price(1.0, EUR)), candidate(1, Price(2.0, EUR)), kept=1))
+    assert told == [(EUR, 0.0, 4.0, 2.0, 4.0)]
+    assert why == "cloud-1; should that cloud refuse, another implementation"
+
+
+def test_currencies_are_not_added_up() -> None:
+    told, _, _ = of(making(candidate(0, Price(1.0, EUR)), candidate(1, Price(3.0, USD))))
+    assert told == [(EUR, 0.0, 2.0, 0.0, 2.0), (USD, 0.0, 0.0, 0.0, 6.0)]
+
+
+def test_an_unknown_price_is_said_and_never_taken_for_nothing() -> None:
+    told, unpriced, (why,) = of(making(candidate(0, Price(1.0, EUR)), candidate(1, None)))
+    assert told == [(EUR, 0.0, 2.0, None, None)] and unpriced == ()
+    assert why.endswith("(no price known: cloud-1)")
+    told, unpriced, _ = of(making(candidate(0, None), candidate(1, Price(1.0, EUR))))
+    assert told == [(EUR, 0.0, 0.0, 0.0, 2.0)] and unpriced == ("web",)
+
+
+def test_what_stays_and_what_goes() -> None:
+    standing = (
+        Standing(node="web", account="cloud-0", size="small", stays=True),
+        Standing(node="web", account="cloud-0", size="small", stays=False),
+        Standing(node="odd", account="cloud-0", size="", stays=True),
+    )
+    told, unpriced, _ = of(making(candidate(0, Price(5.0, EUR)), count=1), standing)
+    assert told == [(EUR, 2.0, 6.0, None, None)] and unpriced == ("odd",)
+
+
+def test_least_used_spreads_what_is_made_over_the_accounts() -> None:
+    made = making(candidate(0, Price(1.0, EUR)), candidate(1, Price(2.0, EUR)), strategy="least_used", count=3)
+    assert of(made)[0] == [(EUR, 0.0, 4.0, 3.0, 6.0)]
