@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["InfrastructureMaintenanceProcess", "strategy_of"]
 
+_CANCELLED = 30.0
+"""Seconds that a cancelled pass may take to end."""
+
 
 def strategy_of(name: str) -> Strategy:
     """The strategy of that name. Raises ConfigurationError for any other."""
@@ -86,9 +89,8 @@ class InfrastructureMaintenanceProcess:
                 pass  # as a process's join: is_alive tells
 
     def graceful_terminate(self, timeout: float = 60.0) -> None:
-        """Maintain it no longer; instances stay. A pass under way has ``timeout`` seconds to end, then it is left to
-        whoever maintains the infrastructure next. Raises InfrastructureIDNotFoundException if it is gone from a daemon.
-        """
+        """Maintain it no longer; instances stay. A pass under way has ``timeout`` seconds to end; then it is cancelled,
+        and what it has made is kept. Raises InfrastructureIDNotFoundException if it is gone from a daemon."""
         if not self._services.embedded:
             with as_ancestor():
                 self._services.client.infrastructures.detach(self.infra_id)
@@ -101,6 +103,9 @@ class InfrastructureMaintenanceProcess:
         if not self._work.done():
             self._services.client.start(self._stop).result()
             self.join(timeout)
+        if not self._work.done():
+            self._services.client.start(self._cancel).result()
+            self.join(_CANCELLED)
         self._work.cancel()
 
     def snapshot(self) -> dict[str, Any]:
@@ -134,8 +139,6 @@ class InfrastructureMaintenanceProcess:
             request = RunRequest(kind="maintain", infrastructure=self.infra_id, strategy=self.process_strategy)
             run_id = (await client.runs.start(request)).id
         self._run_id = run_id
-        if self._stopping.is_set():
-            await self._cancel(client)
         try:
             async for _ in client.runs.follow(run_id):
                 pass
@@ -166,7 +169,6 @@ class InfrastructureMaintenanceProcess:
 
     async def _stop(self, client: Client) -> None:
         self._stopping.set()
-        await self._cancel(client)
 
     async def _cancel(self, client: Client) -> None:
         if self._run_id is not None:

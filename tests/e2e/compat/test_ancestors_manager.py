@@ -125,6 +125,15 @@ def test_a_life_in_this_process(services: Services) -> None:
         manager.start_provisioning(infra_id)
 
 
+def test_a_pass_under_way_has_time_to_end(services: Services) -> None:
+    manager = InfrastructureManager("parallel", services=services)
+    infra_id = manager.add(SHOP)
+    manager.stop_provisioning(infra_id, wait_timeout=60)
+    assert _ready(services, infra_id), "it was built before it was left alone"
+    manager.tear_down(infra_id)
+    assert services.client.clouds.servers("sim") == ()
+
+
 def test_what_vanishes_is_healed_by_the_process(services: Services) -> None:
     manager = InfrastructureManager("parallel", services=services)
     infra_id = manager.add(SHOP)
