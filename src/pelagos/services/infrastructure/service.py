@@ -2,56 +2,49 @@
 
 Embedded in a command it hosts maintainers only for the runs that were asked for here, and waits for a lease that
 somebody else holds. With ``maintain`` (the daemon) it is resident: it also takes what nobody maintains, whoever
-accepted it, and leaves alone what somebody does (:mod:`pelagos.services.infrastructure.standby`). One follower reads
-the events of all of them by position and hints the maintainers; a hint that is lost costs time, never truth.
+accepted it, and leaves alone what somebody does (:mod:`pelagos.services.infrastructure.hosting`, ``standby``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, update
 
 from pelagos.clouds.pool import Pool
-from pelagos.clouds.values import CloudServer, CommandResult
+from pelagos.clouds.values import CloudServer
 from pelagos.model.errors import (
     Conflict,
     InvalidInput,
-    LeaseHeld,
-    LeaseLost,
     NotFound,
     PelagosError,
-    Retry,
     from_payload,
 )
 from pelagos.model.failpoints import Step, through
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState
-from pelagos.process import Context, ServiceProcess, client, current_context, operation, use_context
+from pelagos.process import Context, ServiceProcess, client, current_context, operation
 from pelagos.services.compute import ComputeService
 from pelagos.services.compute.messages import (
-    CloudRef,
     ConsoleRequest,
-    ExecuteRequest,
-    ListenerCheck,
     RefreshAccounts,
     RemoveOrphans,
 )
 from pelagos.services.infrastructure import importing, queries, records, revisions
 from pelagos.services.infrastructure.accepting import accept_run, is_suspended, suspension
 from pelagos.services.infrastructure.applying import check_fits, check_names
-from pelagos.services.infrastructure.choosing import Price
 from pelagos.services.infrastructure.compiling import Compiler
+from pelagos.services.infrastructure.compute_faces import Looks, MaintainersCompute, Surveys
 from pelagos.services.infrastructure.desiring import lacking
 from pelagos.services.infrastructure.drawing import graph_of
 from pelagos.services.infrastructure.drift import find_drift
 from pelagos.services.infrastructure.health import NetworkProber, Prober
+from pelagos.services.infrastructure.hosting import Hosting
 from pelagos.services.infrastructure.importing_servers import find_server
 from pelagos.services.infrastructure.maintainer import Maintainer
 from pelagos.services.infrastructure.messages import (
@@ -74,13 +67,12 @@ from pelagos.services.infrastructure.protecting import protect
 from pelagos.services.infrastructure.reconfiguring import stale_plan
 from pelagos.services.infrastructure.rendering import Renderer
 from pelagos.services.infrastructure.settings import MaintainerSettings
-from pelagos.services.infrastructure.standby import RESIDENT, Standby, lease_name
+from pelagos.services.infrastructure.standby import lease_name
 from pelagos.services.infrastructure.values import StoredBundle
 from pelagos.store import events
-from pelagos.store.keeper import HeldLease, LeaseKeeper
+from pelagos.store.keeper import LeaseKeeper
 from pelagos.store.port import Store
-from pelagos.store.schema import infrastructures, runs
-from pelagos.wire.clouds import FlavorView
+from pelagos.store.schema import runs
 from pelagos.wire.drift import DriftRequest, DriftView, OrphanList, OrphanRemoval
 from pelagos.wire.infrastructures import (
     DefinitionView,
@@ -102,29 +94,6 @@ if TYPE_CHECKING:
 __all__ = ["InfrastructureService", "lease_name"]
 
 _log = structlog.get_logger("pelagos.infrastructure")
-_FOLLOWED = (
-    "server.active",
-    "server.building",
-    "server.stopped",
-    "server.error",
-    "server.deleted",
-    "server.vanished",
-    "operation.failed",
-    "operation.uncertain",
-    "operation.retrying",
-    "run.accepted",
-    "run.cancel_requested",
-    "infrastructure.maintained",
-    "instance.protected",
-)
-_PAGE = 1000
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
-_PATIENCE = 5.0
-"""Seconds that a command waits for a lease before it looks whether there is work left."""
-_CATALOGUE_PATIENCE = 10.0
-"""Seconds that a plan waits for a cloud's prices."""
-_NET = 5.0
-"""Seconds after which events are looked for without a bell."""
 
 
 class InfrastructureService(ServiceProcess):
@@ -157,41 +126,26 @@ class InfrastructureService(ServiceProcess):
         self._network_prober: NetworkProber | None = None
         self._metrics = metrics
         self._network_metrics: NetworkMetrics | None = None
-        self._at_work: dict[str, asyncio.Event] = {}
-        self._asked: set[str] = set()
-        """Infrastructures to be looked at (again) by whoever hosts them."""
-        self._accepted: set[str] = set()
-        """Infrastructures for which something was asked of this very process, and nobody was told of a wait."""
-        self._maintainers: dict[str, Maintainer] = {}
-        self._ending = False
-        self._standby: Standby | None = None
+        self._looks = Looks(self)
+        self._hosting = Hosting(self, store, keeper, self._maintainer, resident=maintain)
 
     # -- life cycle ------------------------------------------------------------------------------------------------
 
     async def on_init(self) -> None:
         self._compiler = Compiler(self._pool, self.world)
-        self._prices = Prices(self._pool, self.world, self._sizes, self._settings.choose)
+        self._prices = Prices(self._pool, self.world, self._looks.sizes, self._settings.choose)
         if self._prober is None:
-            self._prober = self._network_prober = NetworkProber(self.world, self._execute, self._owns_listener)
+            self._prober = self._network_prober = NetworkProber(
+                self.world, self._looks.execute, self._looks.owns_listener
+            )
         if self._metrics is None:
-            self._metrics = self._network_metrics = NetworkMetrics(self._execute)
+            self._metrics = self._network_metrics = NetworkMetrics(self._looks.execute)
 
     async def on_activate(self) -> None:
-        position = await self._store.read(events.last_position)
-        self.start_task(self._follow(position), name="follow events")
-        if self._maintain:
-            self._standby = Standby(self._store, self._keeper, self.world, self._host)
-            self.start_task(self._stand_by(self._standby), name="stand by")
+        await self._hosting.start()
 
     async def on_deactivate(self) -> None:
-        """Maintainers stop between two steps; nothing is rolled back, and their leases are given back."""
-        self._ending = True
-        for maintainer in self._maintainers.values():
-            maintainer.stop()
-        ended = [event.wait() for event in self._at_work.values()]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(5.0):
-                await asyncio.gather(*ended)
+        await self._hosting.stop()
 
     async def on_terminate(self) -> None:
         if self._network_prober is not None:
@@ -201,7 +155,7 @@ class InfrastructureService(ServiceProcess):
 
     def snapshot_maintainers(self) -> dict[str, Any]:
         """What each maintainer is about."""
-        return {key: maintainer.snapshot() for key, maintainer in self._maintainers.items()}
+        return self._hosting.snapshot()
 
     # -- commands --------------------------------------------------------------------------------------------------
 
@@ -237,8 +191,7 @@ class InfrastructureService(ServiceProcess):
         )
         run = await through(Step.ACCEPT, self._store.run(accept))
         if not run.state.final:
-            self._accepted.add(run.infrastructure_id)
-            self._host(run.infrastructure_id)
+            self._hosting.accepted(run.infrastructure_id)
         return run
 
     @operation
@@ -269,8 +222,7 @@ class InfrastructureService(ServiceProcess):
 
         run = await through(Step.CANCEL, self._store.run(cancel))
         if not run.state.final:
-            self._accepted.add(run.infrastructure_id)
-            self._host(run.infrastructure_id)
+            self._hosting.accepted(run.infrastructure_id)
         return run
 
     @operation
@@ -347,7 +299,7 @@ class InfrastructureService(ServiceProcess):
 
         view = await self._store.run(change)
         if self._maintain and request.maintained:
-            self._host(view.id)
+            self._hosting.host(view.id)
         return view
 
     @operation
@@ -433,7 +385,7 @@ class InfrastructureService(ServiceProcess):
         """Where clouds differ from the records. Nothing is written. Raises NotFound, Ambiguous."""
         scope = current_context().scope
         accounts = [account.name for account in self._pool.accounts()]
-        return await find_drift(_Records(self._store), _Clouds(self), scope, request, accounts, self.world.now())
+        return await find_drift(_Records(self._store), Surveys(self), scope, request, accounts, self.world.now())
 
     @operation
     async def orphans(self, request: OrphansRequest) -> OrphanList:
@@ -441,7 +393,7 @@ class InfrastructureService(ServiceProcess):
         names = request.clouds or tuple(account.name for account in self._pool.accounts())
         for name in names:
             self._pool.account(name)
-        return await list_orphans(_Records(self._store), _Clouds(self), names)
+        return await list_orphans(_Records(self._store), Surveys(self), names)
 
     @operation
     async def remove_orphans(self, request: OrphanRemoval) -> None:
@@ -451,7 +403,7 @@ class InfrastructureService(ServiceProcess):
         for one in request.servers:
             self._pool.account(one.cloud)
         ids = [self.world.new_id() for _ in request.servers]
-        items = await orphans_to_remove(_Records(self._store), _Clouds(self), request.servers, ids)
+        items = await orphans_to_remove(_Records(self._store), Surveys(self), request.servers, ids)
         if items:
             await client(ComputeService, self, timeout=60.0).remove_orphans(RemoveOrphans(items=items))
 
@@ -459,7 +411,7 @@ class InfrastructureService(ServiceProcess):
         if request.adopt is None:
             raise InvalidInput("nothing is to be adopted", advice="Name a node, a cloud and a server in `adopt`.")
         self._pool.account(request.adopt.cloud)
-        return await find_server(_Clouds(self), request.adopt)
+        return await find_server(Surveys(self), request.adopt)
 
     # -- compiling -------------------------------------------------------------------------------------------------
 
@@ -539,209 +491,22 @@ class InfrastructureService(ServiceProcess):
             return dict.fromkeys(accounts, error.message)
         return {account: error.message for account, error in answer.errors.items()}
 
-    async def _flavors(self, account: str) -> tuple[FlavorView, ...]:
-        compute = client(ComputeService, self, timeout=_CATALOGUE_PATIENCE)
-        return (await compute.list_flavors(CloudRef(cloud=account))).items
-
-    async def _sizes(self, account: str) -> dict[str, Price]:
-        """Size -> its price on an account, by id and by name."""
-        return {
-            name: Price(one.price_per_hour, one.currency)
-            for one in await self._flavors(account)
-            if one.price_per_hour is not None
-            for name in (one.name, one.id)
-        }
-
-    async def _execute(self, server_id: str, argv: tuple[str, ...], timeout: float) -> CommandResult:
-        compute = client(ComputeService, self, timeout=timeout + 1.0)
-        return (await compute.execute(ExecuteRequest(server_id=server_id, argv=argv, timeout=timeout))).result
-
-    async def _owns_listener(self, server_id: str, address: str, port: int) -> bool | None:
-        compute = client(ComputeService, self)
-        return (await compute.check_listener(ListenerCheck(server_id=server_id, address=address, port=port))).owned
-
-    # -- following and hosting -------------------------------------------------------------------------------------
-
-    async def _follow(self, position: int) -> None:
-        watch = self._store.watch()
-        pauses = _Pauses()
-        try:
-            while True:
-                read = partial(events.read_events, after=position, limit=_PAGE, kinds=_FOLLOWED)
-                try:
-                    found = await self._store.read(read)
-                except PelagosError as error:
-                    await pauses.after(error, "events not read")
-                    continue
-                pauses.over()
-                for event in found:
-                    position = event.position
-                    self._notice(event)
-                if len(found) < _PAGE:
-                    await watch.changed(timeout=_NET)
-        finally:
-            watch.close()
-
-    def _notice(self, event: events.Event) -> None:
-        infrastructure_id = event.infrastructure_id
-        if infrastructure_id is None:
-            return
-        maintainer = self._maintainers.get(infrastructure_id)
-        if event.kind.startswith("run."):
-            if maintainer is not None:
-                maintainer.hint(runs=True)
-            elif self._standby is not None:
-                self._standby.look()
-        elif event.kind == "instance.protected":
-            if maintainer is not None and event.data.get("by") != "policy":
-                maintainer.row_changed()
-        elif event.kind == "infrastructure.maintained":
-            if maintainer is not None:
-                maintainer.row_changed()
-            elif self._standby is not None:
-                self._standby.look()
-        elif maintainer is not None and event.server_id is not None:
-            maintainer.hint(server_ids=(event.server_id,))
-
-    async def _stand_by(self, standby: Standby) -> None:
-        pauses = _Pauses()
-        while not self._ending:
-            try:
-                await standby.run()
-            except PelagosError as error:
-                await pauses.after(error, "nothing is taken over")
-
-    def _host(self, infrastructure_id: str) -> None:
-        """See that it is maintained: here, if its lease is free or comes free for a command's run."""
-        if self._ending:
-            return
-        maintainer = self._maintainers.get(infrastructure_id)
-        if maintainer is not None:
-            maintainer.hint(runs=True)
-        self._asked.add(infrastructure_id)
-        if infrastructure_id not in self._at_work:
-            self._at_work[infrastructure_id] = asyncio.Event()
-            self.start_task(self._maintain_one(infrastructure_id), name=f"maintain {infrastructure_id}")
-
-    async def _maintain_one(self, infrastructure_id: str) -> None:
-        ended = self._at_work[infrastructure_id]
-        pauses = _Pauses()
-        try:
-            while not self._ending:
-                self._asked.discard(infrastructure_id)
-                try:
-                    if not await self._has_work(infrastructure_id):
-                        if infrastructure_id in self._asked:
-                            continue  # a run was accepted after that look at the store
-                        break
-                    worked = await self._work_by_lease(infrastructure_id)
-                    pauses.over()
-                    if self._maintain and not worked:
-                        break  # somebody else maintains it; should that end, the standby sees it
-                except LeaseLost:
-                    _log.warning("lease lost; somebody else maintains it now", infrastructure=infrastructure_id)
-                except PelagosError as error:
-                    # A resident has others to keep alive: one that cannot be maintained must not end them all.
-                    await pauses.after(error, f"maintaining {infrastructure_id} pauses", always=self._maintain)
-        finally:
-            del self._at_work[infrastructure_id]
-            self._asked.discard(infrastructure_id)
-            self._accepted.discard(infrastructure_id)
-            ended.set()
-
-    async def _work_by_lease(self, infrastructure_id: str) -> bool:
-        """Whether the lease was ours."""
-        lease = await self._acquire(infrastructure_id)
-        if lease is None:
-            return False
-        try:
-            await self._work(infrastructure_id, lease)
-        finally:
-            await self._keeper.release(lease)
-        return True
-
-    async def _work(self, infrastructure_id: str, lease: HeldLease) -> None:
-        row = await self._store.read(partial(records.load_infrastructure, infrastructure_id=infrastructure_id))
-        if row is None:
-            return
+    def _maintainer(self, infrastructure_id: str, context: Context) -> Maintainer:
         assert self._prober is not None and self._metrics is not None
-        scope = Context(scope=row.scope)
-        maintainer = Maintainer(
+        return Maintainer(
             infrastructure_id,
             store=self._store,
             world=self.world,
-            compute=_Compute(self, scope, self._settings.command_patience),
+            compute=MaintainersCompute(self, context, self._settings.command_patience),
             accounts=self._pool,
             prober=self._prober,
             metrics=self._metrics,
             renderer=self._renderer,
             settings=self._settings,
             resident=self._maintain,
-            prices=self._sizes,
-            execute=self._execute,
+            prices=self._looks.sizes,
+            execute=self._looks.execute,
         )
-        self._maintainers[infrastructure_id] = maintainer
-        lease.on_lost(maintainer.stop)
-        if self._ending:
-            maintainer.stop()
-        try:
-            with use_context(scope):
-                await maintainer.work(lease.fence)
-        finally:
-            del self._maintainers[infrastructure_id]
-
-    async def _has_work(self, infrastructure_id: str) -> bool:
-        def look(connection: Connection) -> bool:
-            row = connection.execute(
-                select(infrastructures.c.maintained, infrastructures.c.deleted_at).where(
-                    infrastructures.c.id == infrastructure_id
-                )
-            ).one_or_none()
-            if row is None or row.deleted_at is not None:
-                return False
-            open_runs = connection.execute(
-                select(runs.c.id).where(runs.c.infrastructure_id == infrastructure_id, runs.c.finished_at.is_(None))
-            ).first()
-            return open_runs is not None or (self._maintain and bool(row.maintained))
-
-        return await self._store.read(look)
-
-    async def _acquire(self, infrastructure_id: str) -> HeldLease | None:
-        """The lease, or None: look again. A command waits for it; a resident does not, since a resident that holds it
-        does the runs that come meanwhile, and of what comes free the standby knows. A run that was accepted here is
-        told whom it waits for, once; that is no resident, unless a command found it holding the lease and doing
-        nothing."""
-        name = lease_name(infrastructure_id)
-        purpose = RESIDENT if self._maintain else "a command"
-        for wait in (None, _PATIENCE):
-            try:
-                return await self._keeper.acquire(name, purpose, wait=wait)
-            except LeaseHeld as error:
-                resident = error.details.get("purpose") == RESIDENT
-                if infrastructure_id in self._accepted and resident is (wait is not None):
-                    self._accepted.discard(infrastructure_id)
-                    await self._tell_waiting(infrastructure_id, error)
-                if self._maintain:
-                    break
-        return None
-
-    async def _tell_waiting(self, infrastructure_id: str, held: LeaseHeld) -> None:
-        now = self.world.now()
-
-        def tell(connection: Connection) -> None:
-            for run in records.open_runs(connection, infrastructure_id):
-                if run.started_at is None:
-                    events.append(
-                        connection,
-                        run.scope,
-                        "run.waiting",
-                        at=now,
-                        infrastructure_id=infrastructure_id,
-                        run_id=run.id,
-                        data={"message": held.message, **held.details},
-                    )
-
-        await self._store.run(tell)
 
 
 def _stand_in_of(connection: Connection, infrastructure_id: str) -> str:
@@ -751,19 +516,6 @@ def _stand_in_of(connection: Connection, infrastructure_id: str) -> str:
     return next((item.built_on for implementations in known for item in implementations if item.built_on), "")
 
 
-class _Compute:
-    """Compute for a maintainer. Commands are journaled and answered at once: what is not, died with who had it, and is
-    sent again as the same request. A listing takes what its cloud takes."""
-
-    def __init__(self, service: InfrastructureService, context: Context, patience: float) -> None:
-        quick = client(ComputeService, service, timeout=patience, context=context)
-        self.create_servers = quick.create_servers
-        self.delete_servers = quick.delete_servers
-        self.adopt_servers = quick.adopt_servers
-        self.power_servers = quick.power_servers
-        self.refresh = client(ComputeService, service, timeout=60.0, context=context).refresh
-
-
 class _Records:
     """The store, for reading alone."""
 
@@ -771,31 +523,3 @@ class _Records:
 
     def __init__(self, store: Store) -> None:
         self.read = store.read
-
-
-class _Clouds:
-    """The clouds, for looking alone."""
-
-    __slots__ = ("survey",)
-
-    def __init__(self, service: InfrastructureService) -> None:
-        self.survey = client(ComputeService, service, timeout=60.0).survey
-
-
-class _Pauses:
-    """A store that is full or away for a while is waited for, at growing pauses; it must not end the service."""
-
-    def __init__(self) -> None:
-        self._next = _FIRST_PAUSE
-
-    async def after(self, error: PelagosError, what: str, *, always: bool = False) -> None:
-        """Raises the error if waiting cannot help; with ``always`` it is an error in the log instead."""
-        hopeless = error.retry is Retry.NEVER
-        if hopeless and not always:
-            raise error
-        (_log.error if hopeless else _log.warning)(what, error=str(error), again_in=self._next)
-        pause, self._next = self._next, min(self._next * 2, _LONGEST_PAUSE)
-        await asyncio.sleep(pause)
-
-    def over(self) -> None:
-        self._next = _FIRST_PAUSE

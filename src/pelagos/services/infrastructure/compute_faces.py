@@ -1,0 +1,62 @@
+"""Compute, as those parts of the infrastructure service see it that may only look, or only command."""
+
+from __future__ import annotations
+
+from pelagos.clouds.values import CommandResult
+from pelagos.process import Context, ServiceProcess, client
+from pelagos.services.compute import ComputeService
+from pelagos.services.compute.messages import CloudRef, ExecuteRequest, ListenerCheck
+from pelagos.services.infrastructure.choosing import Price
+
+__all__ = ["Looks", "MaintainersCompute", "Surveys"]
+
+_CATALOGUE_PATIENCE = 10.0
+"""Seconds that a plan waits for a cloud's prices."""
+_LISTING_PATIENCE = 60.0
+
+
+class Looks:
+    """What is asked of clouds and their servers through ``service``'s conversations."""
+
+    def __init__(self, service: ServiceProcess) -> None:
+        self._service = service
+
+    async def sizes(self, account: str) -> dict[str, Price]:
+        """Size -> its price on an account, by id and by name."""
+        compute = client(ComputeService, self._service, timeout=_CATALOGUE_PATIENCE)
+        return {
+            name: Price(one.price_per_hour, one.currency)
+            for one in (await compute.list_flavors(CloudRef(cloud=account))).items
+            if one.price_per_hour is not None
+            for name in (one.name, one.id)
+        }
+
+    async def execute(self, server_id: str, argv: tuple[str, ...], timeout: float) -> CommandResult:
+        compute = client(ComputeService, self._service, timeout=timeout + 1.0)
+        return (await compute.execute(ExecuteRequest(server_id=server_id, argv=argv, timeout=timeout))).result
+
+    async def owns_listener(self, server_id: str, address: str, port: int) -> bool | None:
+        compute = client(ComputeService, self._service)
+        return (await compute.check_listener(ListenerCheck(server_id=server_id, address=address, port=port))).owned
+
+
+class MaintainersCompute:
+    """Compute for a maintainer. Commands are journaled and answered at once: what is not, died with who had it, and is
+    sent again as the same request. A listing takes what its cloud takes."""
+
+    def __init__(self, service: ServiceProcess, context: Context, patience: float) -> None:
+        quick = client(ComputeService, service, timeout=patience, context=context)
+        self.create_servers = quick.create_servers
+        self.delete_servers = quick.delete_servers
+        self.adopt_servers = quick.adopt_servers
+        self.power_servers = quick.power_servers
+        self.refresh = client(ComputeService, service, timeout=_LISTING_PATIENCE, context=context).refresh
+
+
+class Surveys:
+    """The clouds, for looking alone."""
+
+    __slots__ = ("survey",)
+
+    def __init__(self, service: ServiceProcess) -> None:
+        self.survey = client(ComputeService, service, timeout=_LISTING_PATIENCE).survey
