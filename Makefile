@@ -29,8 +29,9 @@ demo: $(VENV)/.core ## build the guestbook on this machine, or say that nothing 
 	@echo "The command is $(BIN)/pelagos; \`. $(BIN)/activate\` puts it on your PATH."
 	@echo "The tutorial goes on from here: docs/tutorials/guestbook.md"
 
+# Tests take from a millisecond to half a minute: who has none left takes some of the other's.
 test: $(VENV)/.dev ## run all tests; those whose service is absent are skipped, and listed
-	$(BIN)/pytest -n auto $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## check style, format and which room imports which
 	$(BIN)/ruff check
