@@ -45,6 +45,7 @@ from pelagos.services.infrastructure.reality import (
     Node,
     Reality,
     Restart,
+    Update,
 )
 from pelagos.services.infrastructure.reconfiguring import Reconfiguring
 from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow
@@ -52,6 +53,7 @@ from pelagos.services.infrastructure.rendering import Renderer
 from pelagos.services.infrastructure.running import Running
 from pelagos.services.infrastructure.settings import MaintainerSettings
 from pelagos.services.infrastructure.tracking import Tracking
+from pelagos.services.infrastructure.updating import Updating
 from pelagos.services.infrastructure.watching import HealthWatch
 from pelagos.store.port import Store
 
@@ -98,6 +100,7 @@ class Maintainer:
         self.reconfiguring = Reconfiguring(self)
         self.commanding = Commanding(self, compute)
         self.mending = Mending(self)
+        self.updating = Updating(self)
         self.renderer = renderer
         self.learning = Learning(self, execute)
         self.candidates = Candidates(self, accounts, prices)
@@ -205,6 +208,7 @@ class Maintainer:
         self._reality.pauses = Pauses(self.settings.backoff, self.settings.backoff_max)
         self.candidates.reset()
         self.commanding.reset({fact.id for fact in facts})
+        self.updating.reset()
         for fact in facts:
             self._take_in(fact)
         self.reconfiguring.restore()
@@ -365,6 +369,7 @@ class Maintainer:
         instance.server = fact.state
         instance.address_list = fact.addresses
         instance.private_list = fact.private_addresses
+        self.updating.take_in(instance, fact.update)
         row = instance.row
         if row.id in self.reality.stuck and fact.state is not before:
             self.reality.mark(row.node)
@@ -540,6 +545,8 @@ class Maintainer:
                     self._destroy(self.reality.instances[instance_id], reason)
                 case Restart():
                     self.mending.restart(decision)
+                case Update(instance_id=instance_id):
+                    self.updating.begin(instance_id)
 
     def _create(self, node: Node, count: int, now: float) -> None:
         picked = self.candidates.pick(node, count)

@@ -14,6 +14,7 @@ from pelagos.services.infrastructure import queries, records
 from pelagos.services.infrastructure.accepting import check_scale, owner_of_name, refuse_below_protected, to_be_removed
 from pelagos.services.infrastructure.choosing import size_in, size_of
 from pelagos.services.infrastructure.costing import Standing
+from pelagos.services.infrastructure.in_place import Keys
 from pelagos.services.infrastructure.made_from import Source
 from pelagos.services.infrastructure.observed import ObservedInstance, Verdict, verdict
 from pelagos.services.infrastructure.outlook import Outlook
@@ -53,8 +54,10 @@ def plan_of(
     bundle: StoredBundle | None = None,
     *,
     now: float = 0.0,
+    updatable: Keys | None = None,
 ) -> Planned:
     """``compiled`` of ``bundle``, None for a scaling or a destruction. ``now`` is written into a plan that is saved.
+    ``updatable``: which resource keys the clouds change in place.
 
     Raises NotFound, Ambiguous, InvalidInput as accepting the run would."""
     row = _existing(connection, scope, request, compiled)
@@ -78,6 +81,7 @@ def plan_of(
             wanted=request.replace,
             held=held,
             infrastructure_id=row.id,
+            updatable=updatable,
         )
     else:
         targets = targets_wanted(desired, known, {})
@@ -205,7 +209,7 @@ def observed_instances(connection: Connection, infrastructure_id: str) -> list[O
         if fact is None:
             found.append(observed_instance(row, None))
         else:
-            found.append(observed_instance(row, fact.state, fact.addresses, fact.private_addresses))
+            found.append(observed_instance(row, fact.state, fact.addresses, fact.private_addresses, fact.update))
     return found
 
 
