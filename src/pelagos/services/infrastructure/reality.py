@@ -581,7 +581,10 @@ class Reality:
 
     def _next_updates(self, node: Node, kept: list[Instance], budget: int | None) -> list[Instance]:
         """Which are changed in place now. Their servers go on running; but a change that turns out to be a bad one is
-        not to be everywhere at once, so no more are changed together than would be made anew together."""
+        not to be everywhere at once, so no more are changed together than would be made anew together. As for new
+        instances, what the node depends on has to be there, since templates may ask for it."""
+        if node.unmet:
+            return []
         mine = [i for i in kept if i.row.id in self.updates]
         policy = node.compiled.policy
         free = max(1, policy.max_unavailable, policy.surge) - sum(self.updates[i.row.id] for i in mine)

@@ -122,12 +122,12 @@ class Updating:
         try:
             wanted = copy.copy(instance)
             wanted.row = msgspec.structs.replace(row, implementation=planned.implementation)
-            spec, _ = maintainer.renderer.server_spec(maintainer.row, maintainer.reality, wanted)
+            options = maintainer.renderer.resource_options(maintainer.row, maintainer.reality, wanted)
             item = ServerUpdate(
                 request_id=self._request(instance),
                 server_id=row.server_id,
                 expires_at=maintainer.world.now() + maintainer.settings.update_patience,
-                values={key: spec.options.get(key) for key in planned.keys},
+                values={key: options.get(key) for key in planned.keys},
                 label=self._target(instance),
                 former=row.source,
             )
