@@ -132,6 +132,24 @@ async def test_no_more_at_once_than_would_be_made_anew_at_once(make_site, policy
     assert most == together and site.east.calls["update"] == 4
 
 
+async def test_a_change_after_which_an_instance_is_not_healthy_reaches_no_other(site):
+    program = await site.program()
+
+    def shop(health):
+        check = "{ports: [80], failures: 2, timeout: 60}"
+        return describe("shop", {"web": {"scaling": (3, 3), "flavor": "small", "health": health, "check": check}})
+
+    await program.build(shop("ok"))
+    before = await ids(program, "web")
+    run = await program.finish((await program.up(shop("bad"))).id)
+    assert run.state is RunState.FAILED and "not healthy since it was changed in place" in run.error.message
+    assert site.east.calls["update"] == 2  # the first one, there and back
+    assert all(site.east.healthy(server.provider_id) for server in site.east.servers())
+    assert await ids(program, "web") == before and len(site.east.made()) == 3
+    assert (await program.status()).state is InfrastructureState.READY
+    assert not (await program.plan(sources=shop("ok"))).changes
+
+
 @pytest.mark.parametrize("how", ["rollback", "stop", "keep"])
 async def test_a_change_in_place_that_fails(site, how):
     program = await site.program()
@@ -142,10 +160,9 @@ async def test_a_change_in_place_that_fails(site, how):
     await program.build(shop("small"))
     before = await ids(program, "web")
 
-    run = await program.up(shop("large"))
-    await site.until_event("instance.updated", run_id=run.id)
+    site.east.inject("update", "slow", 1, delay=0.0)  # the first one succeeds
     site.east.inject("update", "rejected", 1)
-    done = await program.finish(run.id)
+    done = await program.finish((await program.up(shop("large"))).id)
     assert done.state is RunState.FAILED and "will not accept this request" in done.error.message
     assert await ids(program, "web") == before and len(site.east.made()) == 3
     status = await program.status()

@@ -19,9 +19,10 @@ import structlog
 
 from pelagos.clouds.errors import ServerNotFound
 from pelagos.model.errors import ErrorPayload, LeaseLost, PelagosError, Retry
-from pelagos.model.states import OperationState, ServerState
+from pelagos.model.states import InstanceState, OperationState, ServerState
 from pelagos.services.compute.facts import UpdateFacts
 from pelagos.services.compute.messages import CloudRef, ServerUpdate, UpdateServers
+from pelagos.services.infrastructure.health import HealthVerdict
 from pelagos.services.infrastructure.in_place import as_updated
 from pelagos.services.infrastructure.reality import Instance
 from pelagos.services.infrastructure.values import PlannedUpdate
@@ -33,6 +34,7 @@ __all__ = ["Updating"]
 
 _log = structlog.get_logger("pelagos.infrastructure")
 _GONE = (ServerState.DELETED, ServerState.DELETING)
+_LOOKED_AT = (InstanceState.READY, InstanceState.TEMP_FAILED)
 
 
 class Updating:
@@ -41,6 +43,8 @@ class Updating:
     def __init__(self, maintainer: Maintainer) -> None:
         self._maintainer = maintainer
         self._waiting: dict[str, Instance] = {}
+        self._checking: dict[str, bool] = {}
+        """Instances that were changed, and whose health is looked at once more -> whether they were ready then."""
 
     # -- what can be changed -----------------------------------------------------------------------------------------
 
@@ -65,8 +69,8 @@ class Updating:
     # -- asking for it -----------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """After a load: nothing is about to be sent."""
-        self._waiting = {}
+        """After a load: nothing is about to be sent, and what was looked at is looked at again."""
+        self._waiting, self._checking = {}, {}
 
     def restore(self, planned: Iterable[str]) -> dict[str, bool]:
         """Of what the present run changes in place, by what the journal says of it: those that are not through, and
@@ -76,14 +80,11 @@ class Updating:
             instance = self._maintainer.reality.instances.get(key)
             if instance is None or instance.leaving:
                 continue
-            mine = instance.update is not None and instance.update.request == self._request(instance)
-            if mine and instance.update is not None and instance.update.state is OperationState.SUCCEEDED:
-                continue
-            left[key] = mine
+            left[key] = instance.update is not None and instance.update.request == self._request(instance)
         return left
 
     def check(self) -> None:
-        """After :meth:`restore`: those of which the journal knows already that they failed."""
+        """After :meth:`restore`: those of which the journal knows already how they ended."""
         for key, asked in list(self._maintainer.reality.updates.items()):
             instance = self._maintainer.reality.instances[key]
             if asked and instance.update is not None:
@@ -181,10 +182,40 @@ class Updating:
     def _settled(self, instance: Instance, update: UpdateFacts) -> None:
         """The present run's change of it has ended, or goes on."""
         if update.state is OperationState.SUCCEEDED:
-            self._maintainer.reality.updated(instance)
+            self._check(instance)
         elif update.state.final:
             interrupted = ErrorPayload(code="cancelled", message="the change in place was given up")
             self._failed(instance, update.error or interrupted)
+
+    def _check(self, instance: Instance) -> None:
+        """It was changed: that counts when it is found healthy, as a new instance does, before the next one's turn."""
+        maintainer, row = self._maintainer, instance.row
+        if row.id in self._checking:
+            return
+        if row.state not in _LOOKED_AT or not maintainer.health.watches(instance):
+            maintainer.reality.updated(instance)
+            return
+        self._checking[row.id] = instance.ready
+        maintainer.health.probing.forget(row.id)  # a look that began before says nothing
+        maintainer.health.probing.at(row.id, maintainer.world.now())
+
+    def checked(self, instance: Instance, verdict: HealthVerdict) -> None:
+        """Its health has been looked at, and the verdict is in its record."""
+        maintainer, row = self._maintainer, instance.row
+        if row.id not in self._checking:
+            return
+        was_ready = self._checking[row.id]
+        undecided = row.state is InstanceState.READY or not was_ready
+        if not verdict.healthy and row.state is not InstanceState.FAILED and undecided:
+            # One failed look proves nothing; and who was ill before has time to become well.
+            maintainer.health.probing.at(row.id, maintainer.world.now() + maintainer.settings.recheck)
+            return
+        del self._checking[row.id]
+        if verdict.healthy or not was_ready:
+            maintainer.reality.updated(instance)
+        elif row.id in maintainer.reality.updates:
+            told = f"not healthy since it was changed in place: {verdict.reason}"
+            self._failed(instance, ErrorPayload(code="instance_failed", message=told, retry=Retry.TRANSIENT))
 
     def _failed(self, instance: Instance, error: ErrorPayload) -> None:
         maintainer, row = self._maintainer, instance.row
