@@ -402,7 +402,7 @@ CLOUDS: dict[str, Callable[[Step], Account]] = {
 
 
 NOT_THERE = {"ec2": edges((Step.UPDATE,))}
-"""A cloud that changes nothing in place has no such step."""
+"""What moto changes in place would have to be made there beforehand, and be gone afterwards."""
 
 
 @pytest.mark.parametrize(
