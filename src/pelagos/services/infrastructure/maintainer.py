@@ -113,7 +113,6 @@ class Maintainer:
         self.health = HealthWatch(self, prober, self._wake.set)
         self.tracking = Tracking(self, metrics, self._wake.set)
         self._sources: Sources | None = None
-        self._kept_sources: set[str] = set()
         self.reload = False
         """What is remembered no longer fits what the step in progress writes."""
         self._next_pass = 0.0
@@ -152,6 +151,7 @@ class Maintainer:
             "growing": reality.growing if reality else 0,
             "leaving": reality.leaving if reality else 0,
             "anew": len(reality.marked) if reality else 0,
+            "in_place": len(reality.updates) if reality else 0,
             "probes": self.health.probing.snapshot(),
             "metrics": self.tracking.snapshot(),
         }
@@ -292,7 +292,6 @@ class Maintainer:
         """What was decided could not be written: forget it, and look at the store again."""
         self.changes = Changes(self.id)
         self.running = Running(self)
-        self._kept_sources.clear()
         await self.load()
 
     def _until_next(self) -> float | None:
@@ -574,14 +573,18 @@ class Maintainer:
             self.commanding.create(instance)
             self.event("instance.pending", row, cloud=candidate.account)
 
-    def keep_source(self, node: Node, index: int) -> str:
-        """The digest of what the node's instances are made from; the source itself is kept by the next transaction."""
+    @property
+    def sources(self) -> Sources:
+        """What instances are made from, by the description that is wanted."""
         if self._sources is None:
             self._sources = Sources(self.reality.compiled)
-        digest = self._sources.digest(node.compiled, index)
-        if digest not in self._kept_sources:
-            self._kept_sources.add(digest)
-            self.changes.source(digest, self._sources.value(node.compiled, index))
+        return self._sources
+
+    def keep_source(self, node: Node, index: int) -> str:
+        """The digest of what the node's instances are made from; the source itself is kept by the next transaction,
+        each time: what no instance was made from for a while may have been pruned."""
+        digest = self.sources.digest(node.compiled, index)
+        self.changes.source(digest, self.sources.value(node.compiled, index))
         return digest
 
     def implementation_on(self, node: Node, account: str) -> int:

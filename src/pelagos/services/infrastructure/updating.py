@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from pelagos.clouds.errors import ServerNotFound
-from pelagos.model.errors import ErrorPayload, LeaseLost, PelagosError, Retry
+from pelagos.model.errors import ErrorPayload, LeaseLost, NotFound, PelagosError, Retry
 from pelagos.model.states import InstanceState, OperationState, ServerState
 from pelagos.services.compute.facts import UpdateFacts
 from pelagos.services.compute.messages import CloudRef, ServerUpdate, UpdateServers
@@ -49,8 +49,8 @@ class Updating:
     # -- what can be changed -----------------------------------------------------------------------------------------
 
     async def keys(self, accounts: Iterable[str]) -> dict[str, frozenset[str]]:
-        """Account -> the resource keys that its cloud changes in place. One that cannot say so is asked again for a
-        while; raises what it answers then."""
+        """Account -> the resource keys that its cloud changes in place; of one that the pool has no more, none. One
+        that cannot say so is asked again for a while; raises what it answers then."""
         maintainer = self._maintainer
         ends = maintainer.world.monotonic() + maintainer.settings.command_patience
         found: dict[str, frozenset[str]] = {}
@@ -59,6 +59,8 @@ class Updating:
                 try:
                     answer = await maintainer.commanding.compute.updatable_keys(CloudRef(cloud=account))
                     found[account] = answer.keys
+                except NotFound:
+                    found[account] = frozenset()
                 except PelagosError as error:
                     if error.retry is Retry.NEVER or maintainer.world.monotonic() >= ends:
                         raise
@@ -164,7 +166,7 @@ class Updating:
         """The instance's record says what it is made from now, and in what it is not as described."""
         maintainer, row = self._maintainer, instance.row
         node = maintainer.reality.nodes[row.node]
-        fitting = [i for i in node.compiled.implementations if maintainer.keep_source(node, i) == source]
+        fitting = [i for i in node.compiled.implementations if maintainer.sources.digest(node.compiled, i) == source]
         fingerprint = node.compiled.fingerprint if fitting else ""
         back = bool(fitting and row.outdated and maintainer.reality.updates.get(row.id))
         if (row.source, row.fingerprint) == (source, fingerprint) and not back:
@@ -172,6 +174,7 @@ class Updating:
         row.source, row.fingerprint = source, fingerprint
         if fitting:
             row.implementation = row.implementation if row.implementation in fitting else fitting[0]
+            maintainer.keep_source(node, row.implementation)
             maintainer.reality.note_outdated(instance, "")
         elif not row.outdated:
             maintainer.reality.note_outdated(instance, "another change of it was made in place")
@@ -237,7 +240,8 @@ class Updating:
         planned = self._planned(instance.row.id)
         if planned is None:
             return ""
-        return self._maintainer.keep_source(self._maintainer.reality.nodes[instance.row.node], planned.implementation)
+        node = self._maintainer.reality.nodes[instance.row.node]
+        return self._maintainer.sources.digest(node.compiled, planned.implementation)
 
     def _request(self, instance: Instance) -> str:
         run = self._maintainer.running.current
