@@ -12,7 +12,7 @@ from pelagos.model.states import InfrastructureState, InstanceState, RunState, S
 from pelagos.services.infrastructure.messages import Protect
 from pelagos.store.schema import instances as instance_rows
 from pelagos.wire.drift import DriftRequest
-from pelagos.wire.infrastructures import ProtectRequest
+from pelagos.wire.infrastructures import PlanRequest, ProtectRequest
 from support.infrastructure_world import describe
 
 pytestmark = pytest.mark.anyio
@@ -275,6 +275,35 @@ async def test_one_that_is_cancelled_stops_where_it_is(make_site):
     await program.build(shop("large"))
     assert flavors(site) == ["large"] * 3 and await ids(program, "web") == before
     assert (await program.status()).state is InfrastructureState.READY
+
+
+@ON_SQLITE
+async def test_one_that_is_cancelled_while_its_health_is_looked_at(site):
+    program = await site.program(serves=True)
+
+    def shop(flavor):
+        return describe("shop", {"web": {"flavor": flavor, "check": "{ports: [80], failures: 1000, timeout: 60}"}})
+
+    await program.build(shop("small"))
+    before = await ids(program, "web")
+    (address,) = [one.address for one in (await program.status()).nodes["web"].instances.values()]
+    site.prober.down.add(address)
+    run = await program.up(shop("large"))
+    await site.until_event("instance.updated", run_id=run.id)
+    await program.cancel(run)
+    assert (await program.finish(run.id)).state is RunState.CANCELLED
+    run = await program.up(shop("huge"))
+    await site.until_event("instance.updated", run_id=run.id)
+    looks = site.prober.looks[address]
+
+    async def looked_at():
+        return site.prober.looks[address] > looks + 2
+
+    await site.until(looked_at, "its health is looked at again")
+    assert (await program.ask("plan", PlanRequest(infrastructure="shop"))).state is InfrastructureState.CHANGING
+    site.prober.down.clear()
+    assert (await program.finish(run.id)).state is RunState.SUCCEEDED
+    assert flavors(site) == ["huge"] and await ids(program, "web") == before
 
 
 @ON_SQLITE

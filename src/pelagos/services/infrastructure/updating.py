@@ -71,12 +71,13 @@ class Updating:
     # -- asking for it -----------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """After a load: nothing is about to be sent, and what was looked at is looked at again."""
-        self._waiting, self._checking = {}, {}
+        """After a load: nothing is about to be sent."""
+        self._waiting = {}
 
     def restore(self, planned: Iterable[str]) -> dict[str, bool]:
         """Of what the present run changes in place, by what the journal says of it: those that are not through, and
-        whether they have been asked for."""
+        whether they have been asked for. What was looked at is looked at again."""
+        self._checking = {}
         left: dict[str, bool] = {}
         for key in planned:
             instance = self._maintainer.reality.instances.get(key)
@@ -205,6 +206,8 @@ class Updating:
     def checked(self, instance: Instance, verdict: HealthVerdict) -> None:
         """Its health has been looked at, and the verdict is in its record."""
         maintainer, row = self._maintainer, instance.row
+        if row.id not in maintainer.reality.updates:  # the run has ended
+            self._checking.pop(row.id, None)
         if row.id not in self._checking:
             return
         was_ready = self._checking[row.id]
@@ -216,7 +219,7 @@ class Updating:
         del self._checking[row.id]
         if verdict.healthy or not was_ready:
             maintainer.reality.updated(instance)
-        elif row.id in maintainer.reality.updates:
+        else:
             told = f"not healthy since it was changed in place: {verdict.reason}"
             self._failed(instance, ErrorPayload(code="instance_failed", message=told, retry=Retry.TRANSIENT))
 
