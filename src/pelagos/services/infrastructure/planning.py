@@ -44,6 +44,8 @@ class Planned(msgspec.Struct, frozen=True):
     targets: dict[str, int]
     observed: list[ObservedInstance]
     previous: CompiledInfrastructure | None
+    in_place: dict[str, int] = {}
+    """Instances that are changed in place -> the implementation that they are then made from."""
 
 
 def plan_of(
@@ -138,7 +140,8 @@ def plan_of(
             now=now,
         )
         view = msgspec.structs.replace(view, saved=saved)
-    return Planned(view, desired, targets, observed, previous)
+    in_place = {key: update.implementation for key, update in outlook.update.items()}
+    return Planned(view, desired, targets, observed, previous, in_place)
 
 
 class CostBasis(msgspec.Struct, frozen=True):
@@ -166,6 +169,7 @@ def cost_basis(connection: Connection, planned: Planned) -> CostBasis:
             account=instance.account,
             size=_size_of(instance, rows.get(instance.id), sources, desired, previous),
             stays=instance.id not in going,
+            becomes=_size_to_be(instance, planned),
         )
         for instance in there
     )
@@ -198,6 +202,12 @@ def _size_of(
     node = next((node for node in nodes if node.name in names), None)
     choices = previous.definitions.get(node.defined_by, ()) if previous is not None and node is not None else ()
     return size_of(choices[instance.implementation]) if instance.implementation < len(choices) else ""
+
+
+def _size_to_be(instance: ObservedInstance, planned: Planned) -> str | None:
+    """What it has when it has been changed in place; None if it is not."""
+    index, node = planned.in_place.get(instance.id), planned.desired.node(instance.node)
+    return None if index is None or node is None else size_of(planned.desired.definitions[node.defined_by][index])
 
 
 def observed_instances(connection: Connection, infrastructure_id: str) -> list[ObservedInstance]:
