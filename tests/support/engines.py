@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["IMAGE", "REGISTRY_IMAGE", "TARBALL", "engine_url", "leavings", "resource", "sdk"]
+__all__ = ["IMAGE", "REGISTRY_IMAGE", "TARBALL", "engine_url", "leavings", "limits_in_force", "resource", "sdk"]
 
 BED = Path(os.environ.get("PELAGOS_TESTBED_DOCKER", "/var/tmp/pelagos-testbed-docker"))
 """Where `make testbed-docker` puts its engine."""
@@ -69,6 +69,31 @@ def sdk(url: str) -> Iterator[Any]:
         version = probe.get(f"{probe.base_url}/_ping", timeout=60).headers["Api-Version"]
     with docker.APIClient(url, version=version, timeout=60) as client:
         yield client
+
+
+def limits_in_force(client: Any, container: str) -> dict[str, float | int | None]:
+    """What the kernel holds a container to, by the keys of a resource; only where the engine is on this machine."""
+    process = client.inspect_container(container)["State"]["Pid"]
+    groups: dict[str, Path] = {}
+    for line in Path(f"/proc/{process}/cgroup").read_text().splitlines():
+        _, names, path = line.split(":", 2)
+        for name in names.split(","):
+            groups[name] = Path("/sys/fs/cgroup", name, path.lstrip("/"))
+
+    def read(name: str, old: str, new: str) -> str:
+        if name in groups:
+            return (groups[name] / old).read_text().strip()
+        return (groups[""] / new).read_text().strip()
+
+    if "cpu" in groups:
+        quota, period = read("cpu", "cpu.cfs_quota_us", ""), read("cpu", "cpu.cfs_period_us", "")
+    else:
+        quota, period = read("cpu", "", "cpu.max").split()
+    return {
+        "memory_mb": int(read("memory", "memory.limit_in_bytes", "memory.max")) >> 20,
+        "cpus": int(quota) / int(period),
+        "pids": int(read("pids", "pids.max", "pids.max")),
+    }
 
 
 def leavings(client: Any, scope: str) -> list[str]:

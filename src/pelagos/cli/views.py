@@ -117,7 +117,8 @@ def _action(action: PlanAction, width: int) -> str:
     mark, color, _ = _MARKS[action.action]
     named = join([short(one) for one in action.instances[:5]])
     more = f" and {len(action.instances) - 5} more" if len(action.instances) > 5 else ""
-    details = [part for part in (f"{named}{more}", clean(action.reason)) if part]
+    keys = join([clean(key) for key in action.keys])
+    details = [part for part in (f"{named}{more}", clean(action.reason) + (f": {keys}" if keys else "")) if part]
     tail = f"  ({'; '.join(details)})" if details else ""
     return click.style(f"  {mark} {action.node:<{width}}  {action.action} {action.count}{tail}", fg=color or None)
 

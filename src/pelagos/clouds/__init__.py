@@ -29,6 +29,7 @@ from pelagos.clouds.port import (
     ListenerOracle,
     PartsDriver,
     ServerAdopter,
+    ServerUpdater,
     StandIn,
 )
 from pelagos.clouds.values import (
@@ -83,6 +84,7 @@ __all__ = [
     "ServerAdopter",
     "ServerNotFound",
     "ServerSpec",
+    "ServerUpdater",
     "StandIn",
     "TokenLookup",
     "account_mistakes",

@@ -43,6 +43,7 @@ __all__ = [
     "ListenerOracle",
     "PartsDriver",
     "ServerAdopter",
+    "ServerUpdater",
     "StandIn",
 ]
 
@@ -165,6 +166,25 @@ class ServerAdopter(Protocol):
         """Write ``token`` into the server, so that listings and ``find_by_token`` have it from then on. Repeatable.
 
         If it carries another token already, raises CloudRejected; if it is gone, ServerNotFound."""
+        ...
+
+
+@runtime_checkable
+class ServerUpdater(Protocol):
+    """What a driver is besides if some keys of a resource can be changed on a server that is there.
+
+    Which ones, ``Capabilities.updates`` says: none, where the account's cloud or its options do not allow it. Only keys
+    that the cloud changes while the server goes on running belong there; whoever plans relies on that."""
+
+    async def update_server(self, provider_id: str, values: Mapping[str, Any], *, timeout: float) -> None:
+        """Make these keys of the server's resource have these values; None is what holds where the key is absent.
+
+        They are wanted values, and no differences: whoever does not know what became of a call repeats it. Keys that
+        are not in ``values`` stay as they are. A stopped server has them when it is started.
+
+        Raises Unsupported, changing nothing, if one of the keys is none of ``Capabilities.updates``; ServerNotFound;
+        CloudRejected for values that the cloud will never take. If it may have been done, or a part of it,
+        CloudUncertain."""
         ...
 
 

@@ -58,6 +58,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """console() is there."""
     execute: bool = False
     """execute() is there: commands can be run inside an instance."""
+    updates: frozenset[str] = frozenset()
+    """Resource keys that ``update_server`` sets on a server while it goes on running; see ``ServerUpdater``."""
     user_data_limit: int | None = None
     """Most bytes of user data."""
     host_local: bool = False

@@ -63,6 +63,8 @@ class Step(enum.StrEnum):
     START = "cloud.start"
     STOP = "cloud.stop"
     REBOOT = "cloud.reboot"
+    UPDATE = "cloud.update"
+    """Keys of a server that runs are given other values."""
     PART = "cloud.part"
     """A volume, an address, a port or a network is made for a server."""
     FINISH = "cloud.finish"

@@ -6,11 +6,20 @@ from pelagos.operations.accounts import AccountUse, account_description, use_of_
 from pelagos.operations.calls import Backoff
 from pelagos.operations.engine import OperationsEngine, RefreshResult
 from pelagos.operations.health import AccountHealth, AccountState
-from pelagos.operations.journal import submit_adoptions, submit_creates, submit_deletes, submit_power
+from pelagos.operations.journal import submit_adoptions, submit_creates, submit_deletes, submit_power, submit_updates
 from pelagos.operations.kinds import KINDS, Effect, Kind, Step
 from pelagos.operations.parts import parts_of_servers
 from pelagos.operations.reading import operations_by_id, operations_by_request, operations_of_targets
-from pelagos.operations.records import Adoption, NewServer, OperationRecord, OrphanRemoval, PartRecord, ServerAction
+from pelagos.operations.records import (
+    Adoption,
+    NewServer,
+    OperationRecord,
+    OrphanRemoval,
+    PartRecord,
+    ServerAction,
+    ServerUpdate,
+    UpdateParameters,
+)
 from pelagos.operations.surveying import Survey
 from pelagos.operations.worker import AccountWorker, EngineConfig
 
@@ -32,8 +41,10 @@ __all__ = [
     "PartRecord",
     "RefreshResult",
     "ServerAction",
+    "ServerUpdate",
     "Step",
     "Survey",
+    "UpdateParameters",
     "account_description",
     "operations_by_id",
     "operations_by_request",
@@ -43,5 +54,6 @@ __all__ = [
     "submit_creates",
     "submit_deletes",
     "submit_power",
+    "submit_updates",
     "use_of_accounts",
 ]

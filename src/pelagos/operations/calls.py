@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from pelagos.clouds.errors import CloudUncertain, CloudUnreachable, ServerNotFound
-from pelagos.clouds.port import CloudDriver, ForeignReader, PartsDriver, ServerAdopter
+from pelagos.clouds.port import CloudDriver, ForeignReader, PartsDriver, ServerAdopter, ServerUpdater
 from pelagos.clouds.values import Capabilities, CloudPart, CloudServer, ServerSpec
 from pelagos.model.errors import InternalError, PelagosError, Unsupported
 from pelagos.model.errors import Retry as RetryClass
@@ -38,6 +38,7 @@ _STEPS = {
     "stop": Step.STOP,
     "reboot": Step.REBOOT,
     "unpart": Step.UNPART,
+    "update": Step.UPDATE,
 }
 _log = structlog.get_logger("pelagos.operations")
 _decode_spec = msgspec.msgpack.Decoder(ServerSpec).decode
@@ -82,6 +83,9 @@ def judge(call: Call, error: PelagosError, now: float, delay: float) -> Result:
         case RetryClass.UNCERTAIN:
             if step_of(call.kind, call.step).effect is Effect.ONCE:
                 return Failed(error.payload())
+            if call.verb == "update":
+                # A late arrival must not undo what a later call sets: the repeat waits until this one has had its time.
+                return Uncertain(error.payload(), max(now + delay, call.not_after))
             return Uncertain(error.payload(), now + delay)
         case _:
             assert_never(error.retry)
@@ -235,6 +239,10 @@ class Cloud:
                 verb = driver.stop_server(target, timeout=timeout)
             case "reboot":
                 verb = driver.reboot_server(target, timeout=timeout)
+            case "update":
+                if not isinstance(driver, ServerUpdater):
+                    raise Unsupported("this cloud's servers cannot be changed in place")
+                verb = driver.update_server(target, call.values, timeout=timeout)
             case _:
                 raise InternalError(f"no call carries out {call.verb!r} of {call.kind}")
         await self._guarded(verb, timeout, CloudUncertain, _STEPS[call.verb])

@@ -38,6 +38,8 @@ from pelagos.operations.records import (
     PartSweepParameters,
     Result,
     SweepParameters,
+    Uncertain,
+    UpdateParameters,
 )
 from pelagos.operations.settling import settle
 from pelagos.store import check_fence
@@ -48,6 +50,7 @@ __all__ = ["Claim", "Due", "Rules", "claim", "decide", "peek", "take_over"]
 _decode_error = msgspec.msgpack.Decoder(ErrorPayload).decode
 _decode_sweep = msgspec.msgpack.Decoder(SweepParameters).decode
 _decode_part_sweep = msgspec.msgpack.Decoder(PartSweepParameters).decode
+_decode_update = msgspec.msgpack.Decoder(UpdateParameters).decode
 _encode = msgspec.msgpack.Encoder().encode
 _decode_spec = msgspec.msgpack.Decoder(ServerSpec).decode
 _decode_adoption = msgspec.msgpack.Decoder(AdoptParameters).decode
@@ -378,6 +381,10 @@ def decide(due: Due, rules: Rules, now: float, fresh: str) -> Call | Outcome:
         return _outcome(due, step.verb, Failed(error.payload()))
     if step.effect is Effect.ONCE and due.state in (OperationState.RUNNING, OperationState.UNCERTAIN):
         return _outcome(due, step.verb, Failed(_interrupted(due).payload()))
+    if due.kind == "server.update" and due.state == OperationState.RUNNING:
+        # Whoever had it in hand is dead, and its call may still arrive: see `calls.judge`.
+        arrived = due.updated_at + rules.capabilities.call_timeout + rules.mark_slack + rules.capabilities.settle
+        return _outcome(due, step.verb, Uncertain(_interrupted(due).payload(), max(now, arrived)))
     if (due.kind != "server.create" or step.verb == "finish") and _expired(due, rules, now):
         return _outcome(due, step.verb, Failed(_last_error(due)))
     deadline = now + rules.capabilities.call_timeout + rules.mark_slack
@@ -521,5 +528,6 @@ def _call(
         parts=due.parts,
         part=part,
         stray=_decode_part_sweep(due.parameters_blob).part if due.kind == "part.sweep" else None,
+        values=_decode_update(due.parameters_blob).values if due.kind == "server.update" else {},
         counted=due.provider_id is not None and due.server_deleted_at is None,
     )

@@ -22,7 +22,7 @@ from sqlalchemy.exc import IntegrityError
 
 from pelagos.clouds.errors import CloudUnreachable
 from pelagos.clouds.pool import Account, Pool
-from pelagos.clouds.port import Catalogue, ForeignReader, ListenerOracle, PartsDriver, ServerAdopter
+from pelagos.clouds.port import Catalogue, ForeignReader, ListenerOracle, PartsDriver, ServerAdopter, ServerUpdater
 from pelagos.clouds.values import CloudFlavor, CloudImage, CloudServer, CommandResult
 from pelagos.model.errors import (
     Conflict,
@@ -41,7 +41,14 @@ from pelagos.operations import journal
 from pelagos.operations.accounts import described_accounts
 from pelagos.operations.calls import Cloud
 from pelagos.operations.reading import operations_by_id
-from pelagos.operations.records import Adoption, NewServer, OperationRecord, OrphanRemoval, ServerAction
+from pelagos.operations.records import (
+    Adoption,
+    NewServer,
+    OperationRecord,
+    OrphanRemoval,
+    ServerAction,
+    ServerUpdate,
+)
 from pelagos.operations.surveying import Reader, Survey, survey
 from pelagos.operations.watching import Elsewhere
 from pelagos.operations.worker import AccountWorker, EngineConfig
@@ -191,6 +198,15 @@ class OperationsEngine:
             partial(journal.submit_power, scope=scope, verb=verb, actions=actions, now=self._world.now(), fence=fence)
         )
 
+    async def update_servers(
+        self, scope: Scope, actions: Sequence[ServerUpdate], fence: Fence | None = None
+    ) -> list[OperationRecord]:
+        """Journal that servers are changed in place; see :func:`pelagos.operations.journal.submit_updates`. Keys that
+        the servers' clouds cannot change are refused by their drivers."""
+        return await self._submit(
+            partial(journal.submit_updates, scope=scope, actions=actions, now=self._world.now(), fence=fence)
+        )
+
     async def wait(self, operation_ids: Sequence[str], timeout: float | None = None) -> dict[str, OperationRecord]:
         """Follow operations until all are final, by whichever process; their records.
 
@@ -279,6 +295,11 @@ class OperationsEngine:
         async with self._reads[account]:
             await cloud.read(cloud.driver.list_servers, timeout=cloud.capabilities.call_timeout)
         return self._world.monotonic() - began
+
+    async def updates(self, account: str) -> frozenset[str]:
+        """The resource keys that the account's cloud changes in place. Raises NotFound, and what opening it does."""
+        cloud = await (await self._worker(account)).cloud()
+        return cloud.capabilities.updates if isinstance(cloud.driver, ServerUpdater) else frozenset()
 
     async def images(self, account: str) -> Sequence[CloudImage]:
         """The images of an account. Raises NotFound, Unsupported, CloudUnreachable."""

@@ -39,7 +39,9 @@ from pelagos.operations.records import (
     OperationRecord,
     OrphanRemoval,
     ServerAction,
+    ServerUpdate,
     SweepParameters,
+    UpdateParameters,
 )
 from pelagos.store import append_many, check_fence
 from pelagos.store.events import event_row
@@ -54,6 +56,7 @@ __all__ = [
     "submit_orphan_removals",
     "submit_power",
     "submit_refresh",
+    "submit_updates",
 ]
 
 _RELEASE = {resource: -amount for resource, amount in SERVER_QUOTA.items()}
@@ -336,6 +339,15 @@ def submit_power(
     return _submit(connection, scope, _POWER[verb], actions, now, fence)
 
 
+def submit_updates(
+    connection: Connection, scope: Scope, actions: Sequence[ServerUpdate], *, now: float, fence: Fence | None = None
+) -> list[OperationRecord]:
+    """Journal that servers get other values of keys of theirs, all or none; one record an action, in their order.
+
+    Raises NotFound; Conflict for a server deleted or being deleted; LeaseLost."""
+    return _submit(connection, scope, "server.update", actions, now, fence)
+
+
 def submit_refresh(connection: Connection, scope: Scope, account: str, operation_id: str, *, now: float) -> None:
     """Ask whichever process works for ``account`` to list it once. The row is a note, not history: the asker reads
     its end and deletes it."""
@@ -491,6 +503,7 @@ class _Intake:
             created_at,
             expires_at=action.expires_at,
             step=DELETE_WITH_PARTS if kind == "server.delete" and server.id in self._with_parts else 0,
+            parameters=_parameters(action),
         )
         if finished:
             row |= {"state": OperationState.SUCCEEDED.value, "finished_at": self._now}
@@ -516,6 +529,12 @@ class _Intake:
                 data=data,
             )
         )
+
+
+def _parameters(action: ServerAction) -> bytes:
+    if not isinstance(action, ServerUpdate):
+        return b""
+    return _encode(UpdateParameters(action.values, action.label, action.former))
 
 
 class _QueueRow(msgspec.Struct, frozen=True):

@@ -125,6 +125,7 @@ KINDS: dict[str, Kind] = {
             (Step("stop", Effect.REPEATABLE), Step("halt", Effect.AWAITS, frozenset({ServerState.STOPPED}))),
         ),
         Kind("server.reboot", (Step("reboot", Effect.ONCE), Step("boot", Effect.AWAITS, _RUNNING))),
+        Kind("server.update", (Step("update", Effect.REPEATABLE),)),
         Kind("account.refresh", (Step("refresh", Effect.REPEATABLE),)),
     )
 }

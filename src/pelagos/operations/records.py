@@ -33,8 +33,10 @@ __all__ = [
     "Result",
     "Retry",
     "ServerAction",
+    "ServerUpdate",
     "SweepParameters",
     "Uncertain",
+    "UpdateParameters",
     "part_quota",
 ]
 
@@ -84,6 +86,16 @@ class ServerAction(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: float | None = None
 
 
+class ServerUpdate(ServerAction, frozen=True, kw_only=True):
+    """Keys of a server's resource that are to have these values while it goes on running."""
+
+    values: dict[str, Any]
+    label: str = ""
+    """What whoever asks calls a server with these values; it is found again in the server's facts."""
+    former: str = ""
+    """What whoever asks calls it as it is on record there."""
+
+
 class Adoption(msgspec.Struct, frozen=True, kw_only=True):
     """A server that is there already, to be taken on record. All ids are chosen beforehand."""
 
@@ -116,6 +128,14 @@ class AdoptParameters(msgspec.Struct, frozen=True):
 
     provider_id: str
     token: str = ""
+
+
+class UpdateParameters(msgspec.Struct, frozen=True):
+    """Parameters of ``server.update``, as of :class:`ServerUpdate`."""
+
+    values: dict[str, Any]
+    label: str = ""
+    former: str = ""
 
 
 class SweepParameters(msgspec.Struct, frozen=True):
@@ -210,6 +230,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """The one of them that the step is about."""
     stray: CloudPart | None = None
     """``part.sweep``: what is one too many."""
+    values: dict[str, Any] = {}
+    """``server.update``: the keys' wanted values."""
     counted: bool = True
     """The server is counted as used in its project's quota."""
 

@@ -35,7 +35,7 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from pelagos import quotas
 from pelagos.clouds.errors import CloudError
-from pelagos.clouds.values import Capabilities, CloudServer
+from pelagos.clouds.values import Capabilities, CloudServer, ServerSpec
 from pelagos.model.errors import Cancelled, ErrorPayload
 from pelagos.model.scope import Fence
 from pelagos.model.states import OperationState, ServerState
@@ -68,6 +68,7 @@ NEGATIVES_TO_CLOSE = 2
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_error = msgspec.msgpack.Decoder(ErrorPayload).decode
+_decode_spec = msgspec.msgpack.Decoder(ServerSpec).decode
 _encode_json = msgspec.json.Encoder().encode
 
 _live = (
@@ -137,6 +138,11 @@ _server_state = (
     update(servers)
     .where(servers.c.id == bindparam("b_id"))
     .values(state=bindparam("b_state"), reason=bindparam("b_reason"), updated_at=bindparam("b_now"))
+)
+_server_spec = (
+    update(servers)
+    .where(servers.c.id == bindparam("b_id"))
+    .values(spec_blob=bindparam("b_spec"), updated_at=bindparam("b_now"))
 )
 _server_gone = (
     update(servers)
@@ -250,6 +256,7 @@ class Ledger:
         self._seen: list[dict[str, Any]] = []
         self._states: list[dict[str, Any]] = []
         self._gone: list[dict[str, Any]] = []
+        self._specs: list[dict[str, Any]] = []
         self._went_on: list[dict[str, Any]] = []
         self._events: list[dict[str, Any]] = []
         self.commits: list[str] = []
@@ -296,6 +303,7 @@ class Ledger:
             (_server_seen, self._seen),
             (_server_state, self._states),
             (_server_gone, self._gone),
+            (_server_spec, self._specs),
             (_finish, self.finished),
             (_go_on, self._went_on),
         ):
@@ -355,6 +363,8 @@ class Ledger:
         elif call.kind == "server.sweep":
             self.finish(call, OperationState.SUCCEEDED)
             self.event(call, "server.swept", {"provider_id": call.provider_id})
+        elif call.kind == "server.update":
+            self._updated(call)
         elif call.kind == "server.delete":
             self.end_deleted(call, gone_before=bool(done.reason))
         elif call.kind == "server.create":
@@ -363,6 +373,15 @@ class Ledger:
             self.end_failed(call, error or Cancelled("the server was discarded").payload(), release=call.counted)
         else:
             self.finish(call, OperationState.SUCCEEDED)
+
+    def _updated(self, call: Call) -> None:
+        """The server's record says how it is now."""
+        spec = _decode_spec(call.spec_blob)
+        options = {key: value for key, value in {**spec.options, **call.values}.items() if value is not None}
+        blob = _encode(msgspec.structs.replace(spec, options=options))
+        self._specs.append({"b_id": call.server_id, "b_spec": blob, "b_now": self._now})
+        self.finish(call, OperationState.SUCCEEDED)
+        self.event(call, "server.updated", {"keys": sorted(call.values)})
 
     def _swept(self, call: Call, done: Done) -> None:
         if call.verb == "unpart" and not done.reason:

@@ -12,7 +12,7 @@ from pelagos.simulation.story import REFUSALS, Story
 from pelagos.simulation.universe import Died, Incarnation, Violated
 from pelagos.wire.infrastructures import SavedPlan
 
-__all__ = ["carry_out", "fails", "plans", "reconfigure", "supersede"]
+__all__ = ["carry_out", "fails", "misfortune", "plans", "reconfigure", "supersede", "with_somebody"]
 
 
 async def reconfigure(story: Story) -> None:
@@ -23,11 +23,11 @@ async def reconfigure(story: Story) -> None:
     await story.ended(await story.up(by))
     for _ in range(rng.randint(1, 3)):
         story.description = changed(rng, story.description)
-        by = await _with_somebody(story, by)
+        by = await with_somebody(story, by)
         run = await story.up(by)
         for _ in range(rng.randint(0, 2)):
             await story.wait(0.0, 15.0)
-            await _misfortune(story, by)
+            await misfortune(story, by)
         if by.dead:
             by = await universe.incarnate(serves=True)
         await story.ended(run)
@@ -39,11 +39,13 @@ async def _shown(story: Story) -> None:
     await story.wait(15.0, 30.0)
 
 
-async def _with_somebody(story: Story, by: Incarnation) -> Incarnation:
+async def with_somebody(story: Story, by: Incarnation) -> Incarnation:
+    """The process, or another where it is dead."""
     return by if by.alive else await story.universe.incarnate(serves=True)
 
 
-async def _misfortune(story: Story, by: Incarnation) -> None:
+async def misfortune(story: Story, by: Incarnation) -> None:
+    """A process dies, or something befalls a server."""
     servers = story.real_servers()
     if story.rng.random() < 0.25:
         by.kill()
@@ -144,10 +146,10 @@ async def plans(story: Story) -> None:
             continue
         meanwhile = rng.random() < 0.4
         if meanwhile:
-            await _misfortune(story, by)
-            by = await _with_somebody(story, by)
+            await misfortune(story, by)
+            by = await with_somebody(story, by)
         await carry_out(story, by, plan)
-        by = await _with_somebody(story, by)
+        by = await with_somebody(story, by)
     await _shown(story)
 
 

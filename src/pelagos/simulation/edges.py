@@ -7,7 +7,7 @@ anybody is told. A driver call has two: before it is sent, and when its reply is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from pelagos.clouds.port import DriverContext, DriverPlugin
@@ -131,6 +131,9 @@ class _DyingDriver:
 
     async def reboot_server(self, provider_id: str, *, timeout: float) -> None:
         await self._through("reboot", lambda: self._driver.reboot_server(provider_id, timeout=timeout))
+
+    async def update_server(self, provider_id: str, values: Mapping[str, Any], *, timeout: float) -> None:
+        await self._through("update", lambda: self._driver.update_server(provider_id, values, timeout=timeout))
 
     async def execute(self, provider_id: str, argv: Sequence[str], *, timeout: float) -> CommandResult:
         return await self._driver.execute(provider_id, argv, timeout=timeout)

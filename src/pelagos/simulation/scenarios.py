@@ -11,7 +11,7 @@ from pelagos.clouds.errors import ServerNotFound
 from pelagos.clouds.simulated import Faults
 from pelagos.model.errors import NotFound
 from pelagos.model.states import RunState
-from pelagos.simulation import keeping
+from pelagos.simulation import keeping, updating
 from pelagos.simulation.changing import fails, plans, reconfigure, supersede
 from pelagos.simulation.describing import Description, varied
 from pelagos.simulation.story import FEW_FAULTS, MANY_FAULTS, NO_FAULTS, REFUSALS, Story
@@ -33,6 +33,8 @@ class Scenario(msgspec.Struct, frozen=True):
     most: int = 4
     parts: bool = False
     """Servers need volumes and addresses."""
+    updates: bool = False
+    """Clouds change flavors in place."""
 
 
 async def _build(story: Story) -> None:
@@ -452,5 +454,9 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("partitioned", _partitioned, faults=FEW_FAULTS),
         Scenario("broker", _broker, faults=FEW_FAULTS),
         Scenario("quotas", _quotas, faults=FEW_FAULTS, most=3, parts=True),
+        Scenario("in-place", updating.in_place, updates=True),
+        Scenario("in-place-in-faults", updating.in_place, faults=FEW_FAULTS, updates=True),
+        Scenario("in-place-newer", updating.newer, updates=True),
+        Scenario("in-place-newer-in-faults", updating.newer, faults=FEW_FAULTS, updates=True),
     )
 }

@@ -97,7 +97,9 @@ def _tell(seed: int, scenario: Scenario, dies_at: int | None, log: bool) -> _Tel
         telling.story.append(f"the first process dies at edge {dies_at}")
 
     async def main(loop: VirtualLoop) -> None:
-        story = Story(seed, loop, faults=scenario.faults, most=scenario.most, parts=scenario.parts)
+        story = Story(
+            seed, loop, faults=scenario.faults, most=scenario.most, parts=scenario.parts, updates=scenario.updates
+        )
         story.dies_at = dies_at
         universe = story.universe
         _listen(universe, log)

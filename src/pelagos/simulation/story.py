@@ -10,6 +10,8 @@ import asyncio
 import random
 from typing import Any
 
+import msgspec
+
 from pelagos.clouds.simulated import Faults, SimulatedOptions
 from pelagos.clouds.simulated.options import Delay
 from pelagos.clouds.values import TokenLookup
@@ -108,9 +110,18 @@ class Story:
         faults: Faults = NO_FAULTS,
         most: int = 4,
         parts: bool = False,
+        updates: bool = False,
     ) -> None:
         self.faults = faults
         clouds = random_clouds(SimulatedWorld(seed, loop).rng("clouds"), faults)
+        if updates:
+            latency = Delay(uniform=(0.05, 1.0))
+            clouds = {
+                name: msgspec.structs.replace(options, updates=frozenset({"flavor"}), power_latency=latency)
+                for name, options in clouds.items()
+            }
+        self.updates = updates
+        """Its clouds change flavors in place."""
         self.universe = Universe(seed, loop, clouds=clouds)
         self.rng = self.universe.rng
         self.accounts = tuple(clouds)
@@ -194,8 +205,6 @@ class Story:
         blob = self.universe.query("SELECT error_blob FROM runs WHERE id = ?", run_id)[0][0]
         if not blob:
             return ""
-        import msgspec
-
         return f": {msgspec.msgpack.decode(blob)['message']}"
 
     async def wait(self, low: float, high: float) -> None:
@@ -273,6 +282,40 @@ class Story:
         instances, servers = sum(row[2] for row in rows), self.real_servers()
         if len(servers) != instances:
             raise Violated(f"{instances} instances are ready, and these servers are real: {servers}")
+        if self.updates:
+            self.flavors_as_described()
+            self.nothing_made_anew()
+
+    @property
+    def faulty(self) -> bool:
+        """Whether calls fail by chance."""
+        return self.faults != NO_FAULTS
+
+    def flavors_as_described(self) -> None:
+        """The clouds themselves have the flavors that are described. Raises Violated."""
+        rows = self.universe.query(
+            "SELECT i.node, s.account, s.provider_id FROM instances i JOIN servers s ON s.id = i.server_id"
+            " JOIN infrastructures f ON f.id = i.infrastructure_id"
+            " WHERE i.deleted_at IS NULL AND f.deleted_at IS NULL AND s.state = 'active'"
+        )
+        flavors = {
+            (name, server.provider_id): server.flavor
+            for name, cloud in self.universe.clouds.items()
+            for server in cloud.servers()
+        }
+        for node, account, provider_id in rows:
+            wanted, found = self.description.node(node).flavor, flavors.get((account, provider_id))
+            if found is not None and found != wanted:
+                raise Violated(f"{provider_id} in {account}, of {node}, is {found}, and {wanted} is described")
+
+    def nothing_made_anew(self) -> None:
+        """No change of the description was carried out by making instances anew. Raises Violated."""
+        told = self.universe.query(
+            "SELECT node FROM events WHERE kind = 'node.replacing'"
+            " AND (data LIKE '%resource.%' OR data LIKE '%described anew%')"
+        )
+        if told:
+            raise Violated(f"made anew, and could be changed in place: {[row[0] for row in told]}")
 
     async def _stay(self, by: Incarnation) -> None:
         """What has converged stays as it is."""

@@ -178,7 +178,7 @@ class DescriptionChange(msgspec.Struct, frozen=True, kw_only=True):
 class PlanAction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``create``, ``keep`` and ``update`` count instances; ``destroy`` and ``replace`` also name them. A ``keep`` that
     names them is of instances that stay though they are not as described, not well, or too many; an ``update`` that
-    names them is of instances that are restarted."""
+    names them is of instances that are changed in place or, without ``keys``, restarted."""
 
     action: Literal["create", "destroy", "replace", "keep", "update"]
     node: str
@@ -187,6 +187,8 @@ class PlanAction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
     changes: tuple[DescriptionChange, ...] = ()
     """The keys that differ: those that force a ``replace``, or that an ``update`` changes in place."""
+    keys: tuple[str, ...] = ()
+    """Of an ``update``: the resource keys that the cloud sets on the servers, which go on running."""
 
 
 class DefinitionTexts(msgspec.Struct, frozen=True, kw_only=True):

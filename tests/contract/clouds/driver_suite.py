@@ -34,6 +34,7 @@ from pelagos.clouds import (
     ServerAdopter,
     ServerNotFound,
     ServerSpec,
+    ServerUpdater,
     TokenLookup,
 )
 from pelagos.model.errors import PelagosError, Retry, Unsupported
@@ -336,6 +337,17 @@ class DriverSuite:
             assert (await driver.execute(made.provider_id, harness.failing, timeout=limit(driver))).exit_code != 0
         with pytest.raises(ServerNotFound):
             await driver.execute("no-such-server", argv, timeout=limit(driver))
+
+    @pytest.mark.anyio
+    async def test_keys_are_changed_in_place_only_if_the_account_declares_them(
+        self, driver: CloudDriver, harness: DriverHarness
+    ) -> None:
+        """What is declared, ``UpdateSuite`` tries."""
+        assert not driver.capabilities.updates or isinstance(driver, ServerUpdater)
+        if isinstance(driver, ServerUpdater):
+            made = await create(driver, harness.spec("one"), "token-one")
+            with pytest.raises(Unsupported):
+                await driver.update_server(made.provider_id, {"no-such-key": 1}, timeout=limit(driver))
 
     # -- time, cancellation, concurrency, closing ------------------------------------------------------------------
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from contract.clouds.driver_suite import DriverFaultSuite, DriverHarness, DriverSuite, SharedAccountSuite
 from contract.clouds.proxy_injector import ProxyInjector
+from contract.clouds.update_suite import UpdateFaultSuite, UpdateHarness, UpdateSuite
 from pelagos.clouds import CloudDriver, DriverContext, ServerSpec
 from pelagos.clouds.docker import DRIVER
 from pelagos.model.world import SystemWorld
 from pelagos.testing import FaultProxy, fault_proxy
 from pelagos.testing.http_requests import request_where
-from support.engines import engine_url, leavings, resource, sdk
+from support.engines import engine_url, leavings, limits_in_force, resource, sdk
 
 pytestmark = pytest.mark.docker
 
@@ -24,6 +25,7 @@ CONTAINERS = r"/containers/json$"
 REQUESTS = {
     "create": request_where(method="POST", path=r"/containers/create$"),
     "delete": request_where(method="DELETE", path=r"/containers/"),
+    "update": request_where(method="POST", path=r"/containers/[0-9a-f]+/update$"),
     "list": request_where(method="GET", path=CONTAINERS),
     "find": request_where(method="GET", path=CONTAINERS),
 }
@@ -130,3 +132,37 @@ class TestDockerDriverWithFaults(DriverFaultSuite):
         finally:
             await driver.close()
             await harness.clean()
+
+
+class UpdatingHarness(DockerHarness, UpdateHarness):
+    updated: ClassVar = {"memory_mb": (64, 128), "cpus": (0.5, 0.75), "pids": (50, 70)}
+    refused = ("user", "nobody")
+    wrong: ClassVar = {"memory_mb": 1, "cpus": None, "pids": "many"}
+
+    def __init__(self, engine: str, home: Path, **options: Any) -> None:
+        super().__init__(engine, home, updates=["memory_mb", "cpus", "pids"], **options)
+        with sdk(engine) as client:
+            self.takes_while_stopped = "podman" not in str(client.version()).lower()
+
+    def spec(self, name: str) -> ServerSpec:
+        first = {key: value for key, (value, _) in self.updated.items()}
+        return ServerSpec(name=name, command=("sleep", "600"), options=resource(**first))
+
+    async def values(self, provider_id: str) -> dict[str, Any]:
+        def look() -> dict[str, Any]:
+            with sdk(self.engine) as client:
+                return limits_in_force(client, provider_id)
+
+        return await self.world.run_blocking(look)
+
+
+class TestDockerDriverThatUpdates(UpdateSuite, UpdateFaultSuite):
+    driver = TestDockerDriverWithFaults.driver
+    proxy = TestDockerDriverWithFaults.proxy
+
+    @pytest.fixture
+    def harness(self, engine: str, proxy: FaultProxy, tmp_path: Path) -> Iterator[UpdatingHarness]:
+        harness = UpdatingHarness(engine, tmp_path, endpoint=proxy.url, create_timeout=20.0, call_timeout=10.0)
+        harness.injector = ProxyInjector(proxy, REQUESTS, late_by=1.2)
+        yield harness
+        harness.close()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
 import pytest
 
 from contract.clouds.driver_suite import (
@@ -14,9 +16,12 @@ from contract.clouds.driver_suite import (
     PartsFaultSuite,
     PartsSuite,
     SharedAccountSuite,
+    create,
+    limit,
 )
 from contract.clouds.proxy_injector import ProxiedHarness
-from pelagos.clouds import CloudDriver, DriverContext, DriverPlugin, ServerSpec
+from contract.clouds.update_suite import UpdateFaultSuite, UpdateHarness, UpdateSuite, updating
+from pelagos.clouds import CloudDriver, DriverContext, DriverPlugin, PartsDriver, ServerSpec
 from pelagos.clouds.ec2 import DRIVER
 from pelagos.model import SystemWorld
 from pelagos.testing import FaultProxy, fault_proxy, request_where
@@ -26,6 +31,7 @@ TOKEN_FILTER = "tag:pelagos:token"
 REQUESTS = {
     "create": request_where(action="RunInstances"),
     "delete": request_where(action="TerminateInstances"),
+    "update": request_where(action="ModifyInstanceAttribute"),
     "list": request_where(
         action="DescribeInstances", that=lambda r: r.form.get("Filter.2.Name") == "tag-key", method="post"
     ),
@@ -102,3 +108,55 @@ class Ec2Scene:
 
 class TestEc2Driver(Ec2Scene, DriverSuite, DriverFaultSuite, SharedAccountSuite, PartsSuite, PartsFaultSuite):
     """All of the suites, unchanged."""
+
+
+class UpdatingHarness(Ec2Harness, UpdateHarness):
+    """Two groups that somebody has made. moto changes the groups of instances that were launched without saying
+    anything of their interfaces, and takes groups that are not there."""
+
+    refused = ("instance_type", "t3.large")
+    wrong: ClassVar = {"security_group_ids": []}
+
+    def __init__(
+        self, moto: MotoServer, proxy: FaultProxy, home: Path, plugin: DriverPlugin, options: dict[str, Any]
+    ) -> None:
+        super().__init__(moto, proxy, home, plugin, options)
+        one, two = [self._group(name) for name in ("one", "two")]
+        self.updated = {"security_group_ids": ([one], sorted([one, two]))}
+
+    def _group(self, name: str) -> str:
+        made = self.moto.ask("CreateSecurityGroup", GroupName=name, GroupDescription=name)
+        (group,) = re.findall("<groupId>(.*?)</groupId>", made)
+        return str(group)
+
+    def spec(self, name: str, **options: Any) -> ServerSpec:
+        return super().spec(
+            name, public_address=None, security_group_ids=self.updated["security_group_ids"][0], **options
+        )
+
+    async def values(self, provider_id: str) -> dict[str, Any]:
+        told = self.moto.ask("DescribeInstanceAttribute", InstanceId=provider_id, Attribute="groupSet")
+        return {"security_group_ids": sorted(re.findall("<groupId>(.*?)</groupId>", told))}
+
+
+class TestEc2DriverThatUpdates(UpdateSuite, UpdateFaultSuite):
+    driver = DriverSuite.driver
+
+    @pytest.fixture
+    async def harness(self, moto: MotoServer, tmp_path: Path) -> AsyncIterator[UpdatingHarness]:
+        async with fault_proxy(moto.url) as proxy:
+            harness = UpdatingHarness(moto, proxy, tmp_path, DRIVER, {})
+            yield harness
+            harness.world.close()
+
+    @pytest.mark.anyio
+    async def test_a_group_of_its_own_stays(self, driver: CloudDriver, harness: UpdatingHarness) -> None:
+        """The one that was made for it is no group that anybody names."""
+        assert isinstance(driver, PartsDriver)
+        spec = harness.spec("one", security_group={"ingress": [{"ports": 22}]})
+        (part,) = driver.parts(spec)
+        own = await driver.create_part(part, token="token-part", timeout=limit(driver))
+        made = await create(driver, msgspec.structs.replace(spec, parts={part.key: own.provider_id}), "token-one")
+        _, second = harness.updated["security_group_ids"]
+        await updating(driver).update_server(made.provider_id, {"security_group_ids": second}, timeout=limit(driver))
+        assert (await harness.values(made.provider_id))["security_group_ids"] == sorted([*second, own.provider_id])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
 
 from contract.clouds.driver_suite import DriverHarness, DriverSuite, create, limit
+from contract.clouds.update_suite import UpdateHarness, UpdateSuite
 from pelagos.clouds import (
     CloudDriver,
     CloudRejected,
@@ -22,6 +23,7 @@ from pelagos.clouds import (
     ServerSpec,
 )
 from pelagos.clouds.local import DRIVER
+from pelagos.clouds.local.cgroups import PERIOD, ControlGroups
 from pelagos.clouds.local.record import InstanceDirectory
 from pelagos.model.world import SystemWorld
 
@@ -109,3 +111,40 @@ class TestLocalDriver(DriverSuite):
         assert not await driver.verify_listener(made.provider_id, "127.0.0.1", 1, timeout=limit(driver))
         with pytest.raises(ServerNotFound):
             await driver.verify_listener("no-such-server", "127.0.0.1", 1, timeout=limit(driver))
+
+
+class UpdatingHarness(LocalHarness, UpdateHarness):
+    """On this machine's own control groups."""
+
+    updated: ClassVar = {"cpus": (0.5, 1.25), "memory_mb": (64, 48)}
+    refused = ("image", "/another.tar")
+    wrong: ClassVar = {"cpus": -1, "memory_mb": None}
+
+    def spec(self, name: str) -> ServerSpec:
+        first = {key: value for key, (value, _) in self.updated.items()}
+        return ServerSpec(name=name, user_data="#!/bin/sh\necho hello\n", options=first)
+
+    async def values(self, provider_id: str) -> dict[str, Any]:
+        driver: Any = await self.open()
+        life = await driver._life()
+        found = {}
+        for path in life.groups.joins(provider_id):
+            place = Path(path).parent
+            for name, key in (("memory.max", "memory_mb"), ("memory.limit_in_bytes", "memory_mb"), ("cpu.max", "cpus")):
+                if (place / name).exists():
+                    words = (place / name).read_text().split()
+                    found[key] = int(words[0]) >> 20 if key == "memory_mb" else int(words[0]) / int(words[1])
+            if (place / "cpu.cfs_quota_us").exists():
+                found["cpus"] = int((place / "cpu.cfs_quota_us").read_text()) / PERIOD
+        return found
+
+
+@pytest.mark.skipif(not ControlGroups("").version, reason=ControlGroups("").reason)
+class TestLocalDriverThatUpdates(UpdateSuite):
+    driver = DriverSuite.driver
+
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> Iterator[UpdatingHarness]:
+        harness = UpdatingHarness(tmp_path / "home", CHARACTERS["best"])
+        yield harness
+        harness.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -18,6 +18,7 @@ from contract.clouds.driver_suite import (
     PartsSuite,
     SharedAccountSuite,
 )
+from contract.clouds.update_suite import UpdateFaultSuite, UpdateHarness, UpdateSuite
 from pelagos.clouds import CloudDriver, CommandResult, DriverContext, ServerSpec, TokenLookup
 from pelagos.clouds.simulated import Delay, SimulatedCloud, SimulatedOptions, SimulatedPlugin
 from pelagos.simulation import SimulatedWorld, VirtualLoop
@@ -106,4 +107,37 @@ class TestSimulatedDriver(
     @pytest.fixture(params=sorted(CHARACTERS))
     def harness(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SimulatedHarness]:
         harness = SimulatedHarness(CHARACTERS[request.param], tmp_path)
+        yield harness
+
+
+UPDATING: dict[str, SimulatedOptions] = {
+    "at-once": SimulatedOptions(flavors=("small", "large"), updates=frozenset({"flavor", "health"})),
+    "in-a-file": SimulatedOptions(
+        **{**SLOW, "flavors": ("small", "large")}, state="file", updates=frozenset({"flavor", "health"})
+    ),
+}
+
+
+class UpdatingHarness(SimulatedHarness, UpdateHarness):
+    updated: ClassVar = {"flavor": ("small", "large"), "health": ("ok", "bad")}
+    refused = ("image", "other")
+    wrong: ClassVar = {"flavor": "none-such", "health": "splendid"}
+
+    def spec(self, name: str) -> ServerSpec:
+        return ServerSpec(name=name, options={"flavor": "small", "health": "ok"})
+
+    async def values(self, provider_id: str) -> dict[str, Any]:
+        (server,) = [server for server in self.cloud.servers() if server.provider_id == provider_id]
+        well = server.state != "active" or self.cloud.healthy(provider_id)
+        return {"flavor": server.flavor, "health": "ok" if well else "bad"}
+
+
+class TestSimulatedDriverThatUpdates(UpdateSuite, UpdateFaultSuite, DriverSuite):
+    @pytest.fixture
+    def anyio_backend(self) -> tuple[str, dict[str, Any]]:
+        return "asyncio", {"loop_factory": VirtualLoop}
+
+    @pytest.fixture(params=sorted(UPDATING))
+    def harness(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[UpdatingHarness]:
+        harness = UpdatingHarness(UPDATING[request.param], tmp_path)
         yield harness

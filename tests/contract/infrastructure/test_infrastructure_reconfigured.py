@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from contract.infrastructure.test_infrastructure_builds import ON_SQLITE
 from pelagos.model.errors import Conflict, InvalidInput, NotFound
 from pelagos.model.states import InfrastructureState, InstanceState, RunState, ServerState
 from pelagos.services.infrastructure.messages import RefreshLive
 from pelagos.store.schema import events as event_rows
+from pelagos.store.schema import instance_sources
 from pelagos.store.schema import instances as instance_rows
 from support.infrastructure_world import describe
 
@@ -504,3 +505,13 @@ async def test_the_plan_tells_quota_and_cost(make_site):
     (cost,) = plan.cost
     assert (cost.currency, cost.before, cost.after) == ("EUR", 0.1, 0.4)
     assert plan.unpriced == ("far",)
+
+
+async def test_what_a_new_instance_is_made_from_is_kept_though_it_was_pruned(site):
+    """Nothing lived that was made from it for a while; its maintainer remembers that it wrote it once."""
+    program = await site.program(serves=True)
+    await program.build(describe("shop", {"web": {"scaling": (1, 2), "flavor": "small"}}))
+    await site.run(lambda connection: void(connection.execute(delete(instance_sources))))
+    assert (await program.run("scale", scale={"web": "+1"})).state is RunState.SUCCEEDED
+    kept = {row.digest for row in await site.rows(instance_sources)}
+    assert {row.source for row in await site.rows(instance_rows, node="web")} == kept

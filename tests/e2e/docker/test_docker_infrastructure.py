@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from support.engines import engine_url, leavings, resource, sdk
+from support.engines import engine_url, leavings, limits_in_force, resource, sdk
 
 pytestmark = [pytest.mark.docker, pytest.mark.e2e]
 
@@ -67,12 +67,16 @@ class Shop:
             "PELAGOS_HOME": str(directory / "home"),
             "PELAGOS_CONFIG": str(directory / "pelagos.yaml"),
         }
-        options = {"endpoint": engine, "scope": self.scope, "stop_grace": 1}
+        options = {"endpoint": engine, "scope": self.scope, "stop_grace": 1, "updates": ["memory_mb", "cpus"]}
         config = {"pool": [{"name": "docker", "driver": "docker", "options": options}], "maintain_interval": 0.5}
         (directory / "pelagos.yaml").write_text(json.dumps(config))
         (directory / "infra.yaml").write_text(INFRASTRUCTURE)
-        shown = {"type": "docker", "endpoint": engine, **resource(memory_mb=64)}
-        (directory / "nodes.yaml").write_text(NODES % {"resource": json.dumps(shown)})
+        self.describe(memory_mb=64)
+
+    def describe(self, **keys: Any) -> None:
+        """The nodes, with these keys of their resource."""
+        shown = {"type": "docker", "endpoint": self.engine, **resource(**keys)}
+        (self._directory / "nodes.yaml").write_text(NODES % {"resource": json.dumps(shown)})
 
     def __call__(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -98,6 +102,11 @@ class Shop:
         labels = [f"pelagos.scope={self.scope}", f"pelagos.node={node}"]
         with sdk(self.engine) as client:
             return {one["Id"]: one for one in client.containers(all=True, filters={"label": labels})}
+
+    def in_force(self, node: str) -> list[dict[str, Any]]:
+        """What the kernel holds the node's containers to."""
+        with sdk(self.engine) as client:
+            return [limits_in_force(client, container) for container in self.containers(node)]
 
     def leavings(self) -> list[str]:
         with sdk(self.engine) as client:
@@ -145,6 +154,32 @@ def test_it_is_built_healed_and_taken_down(shop: Shop) -> None:
     assert len(shop.containers("web")) == 3
     shop("down", "shop", "--yes")
     assert shop.leavings() == [], "no container, no network"
+
+
+def test_limits_are_changed_in_place(shop: Shop) -> None:
+    shop.describe(memory_mb=64, cpus=0.5)
+    shop("up", "infra.yaml", "nodes.yaml", "--yes")
+    before = {node: set(shop.containers(node)) for node in ("store", "web")}
+    assert [(one["memory_mb"], one["cpus"]) for one in shop.in_force("web")] == [(64, 0.5)] * 2
+
+    shop.describe(memory_mb=96, cpus=0.75)
+    told = shop("plan", "infra.yaml", "nodes.yaml", code=2).stdout
+    assert "3 to update" in told and "replace" not in told
+    plan = json.loads(shop("plan", "infra.yaml", "nodes.yaml", "-o", "json", code=2).stdout)
+    assert {action["node"]: action["keys"] for action in plan["actions"]} == {
+        "store": ["cpus", "memory_mb"],
+        "web": ["cpus", "memory_mb"],
+    }
+    shop("up", "infra.yaml", "nodes.yaml", "--yes")
+    assert {node: set(shop.containers(node)) for node in before} == before
+    assert [(one["memory_mb"], one["cpus"]) for one in shop.in_force("web")] == [(96, 0.75)] * 2
+    assert [(one["memory_mb"], one["cpus"]) for one in shop.in_force("store")] == [(96, 0.75)]
+    assert [page(instance) for instance in shop.instances("web").values()] == ['hello & "welcome"'] * 2
+    assert "nothing" in shop("up", "infra.yaml", "nodes.yaml", "--yes").stderr
+
+    shop.describe(memory_mb=96, cpus=0.75, pids=200)
+    told = shop("plan", "infra.yaml", "nodes.yaml", code=2).stdout
+    assert "3 to replace" in told and "resource.pids" in told and "memory_mb" not in told
 
 
 def test_mistakes_are_told_with_their_place(shop: Shop, tmp_path: Path) -> None:

@@ -109,6 +109,29 @@ class TestPlan:
         server.plan = msgspec.structs.replace(KEEP_PLAN, closes=("web",))
         assert "Closes the breaker of web\n" in pelagos("plan", *files).out
 
+    def test_names_the_keys_that_are_changed_in_place(
+        self, pelagos: Terminal, server: FakeServer, files: list[str]
+    ) -> None:
+        change = DescriptionChange(change="changed", path="variables.size", old="small", new="large")
+        server.plan = plan_view(
+            PlanAction(
+                action="update",
+                node="web",
+                count=2,
+                instances=(WEB_1, WEB_2),
+                reason="changed in place",
+                changes=(change,),
+                keys=("flavor", "memory_mb"),
+            ),
+            id=SHOP,
+        )
+        result = pelagos("plan", *files)
+        assert result.code == 2 and "shop: 2 to update" in result.out
+        assert "changed in place: flavor and memory_mb" in result.out and "variables.size: small -> large" in result.out
+        document = json.loads(pelagos("plan", *files, "-o", "json").out)
+        assert document["actions"][0]["keys"] == ["flavor", "memory_mb"]
+        assert document["actions"][0]["instances"] == [WEB_1, WEB_2]
+
     def test_shows_what_is_kept_although_it_is_not_as_described(
         self, pelagos: Terminal, server: FakeServer, files: list[str]
     ) -> None:
@@ -220,6 +243,18 @@ class TestApply:
 
 
 class TestUp:
+    def test_tells_what_is_changed_in_place(self, pelagos: Terminal, server: FakeServer, files: list[str]) -> None:
+        server.run_events = (
+            event(20, "node.updating", "web", count=2, reason="resource.flavor", keys=["flavor"]),
+            event(21, "instance.updating", "web", WEB_1, keys=["flavor", "image"]),
+            event(22, "instance.update_failed", "web", WEB_1, error={"code": "x", "message": "the cloud says no"}),
+            event(23, "run.succeeded"),
+        )
+        result = pelagos("up", *files)
+        assert "2 instances to be changed in place: resource.flavor" in result.err
+        assert "changed in place: flavor and image" in result.err
+        assert "not changed in place: the cloud says no" in result.err
+
     def test_a_superseded_run_is_1_and_names_the_newer(
         self, pelagos: Terminal, server: FakeServer, files: list[str]
     ) -> None:

@@ -63,3 +63,15 @@ def test_what_stays_and_what_goes() -> None:
 def test_least_used_spreads_what_is_made_over_the_accounts() -> None:
     made = making(candidate(0, Price(1.0, EUR)), candidate(1, Price(2.0, EUR)), strategy="least_used", count=3)
     assert of(made)[0] == [(EUR, 0.0, 4.0, 3.0, 6.0)]
+
+
+def test_what_is_changed_in_place_costs_what_it_becomes() -> None:
+    def price_of(account: str, size: str) -> Price | None:
+        return {"small": Price(1.0, EUR), "large": Price(4.0, EUR)}.get(size)
+
+    def one(becomes: str | None, *, stays: bool = True) -> Standing:
+        return Standing(node="web", account="east", size="small", stays=stays, becomes=becomes)
+
+    costs = costs_of((one(None), one("large"), one("large", stays=False)), [], price_of, {})
+    assert [(e.before, e.after, e.after_most) for e in costs.estimates] == [(3.0, 5.0, None)]
+    assert costs_of((one("huge"),), [], price_of, {}).unpriced == ("web",)

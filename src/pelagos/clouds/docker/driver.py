@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import docker.errors
@@ -31,6 +31,7 @@ from pelagos.clouds.docker.errors import (
 )
 from pelagos.clouds.docker.execution import OUTPUT_LIMIT, ended, run_inside
 from pelagos.clouds.docker.images import Images, image_source
+from pelagos.clouds.docker.limits import docker_limits, limits_of, podman_limits
 from pelagos.clouds.docker.networks import Networks
 from pelagos.clouds.docker.options import DockerAccount
 from pelagos.clouds.errors import CloudBusy, CloudUncertain, CloudUnreachable, ServerNotFound
@@ -54,6 +55,8 @@ CONSOLE_LINES = 10_000
 PATIENCE = 30.0
 """Longest that one create waits for its image, in seconds."""
 PAUSE = 0.05
+LIBPOD = "v4.0.0/libpod"
+"""The first version of podman's own API that all podmans of today still speak."""
 
 
 class _ImageMissing(Exception):
@@ -82,6 +85,7 @@ class DockerDriver(Catalogue, ForeignReader):
             power=True,
             console=True,
             execute=True,
+            updates=frozenset(self._account.updates),
             user_data_limit=0,
         )
 
@@ -202,6 +206,23 @@ class DockerDriver(Catalogue, ForeignReader):
             client.restart(provider_id, timeout=self._grace(timeout))
 
         await self._engine.write("reboot", reboot, timeout)
+
+    async def update_server(self, provider_id: str, values: Mapping[str, Any], *, timeout: float) -> None:
+        """Change limits; see :mod:`pelagos.clouds.docker.limits`."""
+        limits = limits_of(values, self._account)
+
+        def change(client: Client) -> None:
+            # By its whole id: an engine takes the beginning of one, too.
+            path = f"/containers/{self._look(client, provider_id).provider_id}/update"
+            if self._engine.podman:
+                address = f"{client.base_url}/{LIBPOD}{path}"
+                body: Mapping[str, Any] = podman_limits(limits)
+            else:
+                address, body = client.address_of(path), docker_limits(limits)
+            with client.post(address, json=body) as reply:
+                client.check(reply)
+
+        await self._engine.write("update", change, timeout)
 
     async def execute(self, provider_id: str, argv: Sequence[str], *, timeout: float) -> CommandResult:
         if not argv:

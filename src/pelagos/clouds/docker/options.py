@@ -69,6 +69,14 @@ class DockerResource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     description: str = ""
 
 
+class DockerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The keys of a resource that can be changed on a container that is there, as in :class:`DockerResource`."""
+
+    cpus: _Positive | None = None
+    memory_mb: Annotated[int, msgspec.Meta(ge=6)] | None = None
+    pids: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
 class DockerTls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a ``tcp://`` endpoint is trusted, and how it trusts us. Paths of PEM files."""
 
@@ -105,6 +113,9 @@ class DockerAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Directories of the engine's host that descriptions may mount, with all below them; none: no directory."""
     tarballs: tuple[_Directory, ...] = ()
     """Directories of this machine out of which descriptions may import images (``origin: file://...``)."""
+    updates: frozenset[Literal["cpus", "memory_mb", "pids"]] = frozenset()
+    """Limits that this engine changes on a container that is there, so that another value makes none anew. Docker keeps
+    them; podman 4 forgets them when the container is started again."""
     create_timeout: _Positive = 120.0
     """Deadline of one create call, in seconds. If its image takes longer, the create is sent again later."""
     call_timeout: _Positive = 30.0

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 import structlog
 
 from pelagos.clouds.ec2 import parts as ec2_parts
+from pelagos.clouds.ec2.changing import change_groups, groups_of
 from pelagos.clouds.ec2.client import Ec2Client, Params, filters, items, text
 from pelagos.clouds.ec2.launch import USER_DATA_LIMIT, resource_of, run_instances
 from pelagos.clouds.ec2.options import Ec2Account, Ec2Resource, region_of
@@ -75,6 +76,7 @@ class Ec2Driver:
             parallel_calls=account.threads,
             power=True,
             console=True,
+            updates=frozenset(account.updates),
             user_data_limit=USER_DATA_LIMIT,
         )
 
@@ -181,6 +183,20 @@ class Ec2Driver:
 
     async def reboot_server(self, provider_id: str, *, timeout: float) -> None:
         await self._power("RebootInstances", provider_id, timeout)
+
+    async def update_server(self, provider_id: str, values: Mapping[str, Any], *, timeout: float) -> None:
+        others = sorted(values.keys() - self._capabilities.updates)
+        if others:
+            raise Unsupported(
+                f"the account {self._name} does not change {', '.join(others)} of an instance that is there",
+                advice="Name it in `updates` of the account's options, if it can be changed at all.",
+            )
+        wanted = groups_of(values)
+
+        def change(client: Ec2Client) -> None:
+            change_groups(client, _instance(client, provider_id), wanted)
+
+        await self._write("ModifyInstanceAttribute", timeout, change)
 
     async def execute(self, provider_id: str, argv: Sequence[str], *, timeout: float) -> CommandResult:
         raise Unsupported(

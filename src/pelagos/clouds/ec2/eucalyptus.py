@@ -25,6 +25,7 @@ class EucalyptusAccount(Ec2Account, frozen=True, kw_only=True, forbid_unknown_fi
     tags_at_creation: bool | None = False
     image_owners: tuple[str, ...] = ()
     region: str = "eucalyptus"
+    updates: frozenset[Literal["security_group_ids"]] = frozenset()
 
 
 class EucalyptusResource(Ec2Resource, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

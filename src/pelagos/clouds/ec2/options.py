@@ -39,6 +39,8 @@ class Ec2Account(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Certificates that the endpoint's is trusted by, in place of the system's."""
     image_owners: tuple[str, ...] = ("self",)
     """Whose images ``images`` lists: account ids, ``self``, ``amazon``. None: all there are, which may be very many."""
+    updates: frozenset[Literal["security_group_ids"]] = frozenset({"security_group_ids"})
+    """Resource keys that are changed on instances that are there, so that another value makes none anew."""
     threads: Positive = 8
     """Calls at once; each has a thread and a connection."""
     stuck_limit: Annotated[int, msgspec.Meta(ge=0)] = 4

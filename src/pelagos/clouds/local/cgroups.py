@@ -55,6 +55,26 @@ class ControlGroups:
             joined.append(_limit(place, quota, optional=set()))
         return joined
 
+    def change(self, provider_id: str, *, cpus: float | None, memory_mb: int | None) -> None:
+        """Other limits for an instance that has such limits. Raises FileNotFoundError if it has none, OSError where the
+        kernel does not take them (less memory than is in use and cannot be given back)."""
+        if cpus is not None:
+            place = self._parents["cpu"] / self._name / provider_id
+            if self._version == 2:
+                _set(place, {"cpu.max": f"{int(cpus * PERIOD)} {PERIOD}"})
+            else:
+                _set(place, {"cpu.cfs_period_us": str(PERIOD), "cpu.cfs_quota_us": str(int(cpus * PERIOD))})
+        if memory_mb is not None:
+            place, size = self._parents["memory"] / self._name / provider_id, str(memory_mb << 20)
+            if self._version == 2:
+                _set(place, {"memory.max": size})
+                return
+            # Memory may never be more than memory and swap together, so the one or the other comes first.
+            both = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]
+            if int(size) > int((place / both[0]).read_text(encoding="ascii")):
+                both.reverse()
+            _set(place, {name: size for name in both if (place / name).exists()})
+
     def joins(self, provider_id: str) -> list[str]:
         """The files a process writes its id into to join an instance's groups, if it has some."""
         places = (parent / self._name / provider_id / "cgroup.procs" for parent in set(self._parents.values()))
@@ -107,6 +127,15 @@ def _enable(place: Path) -> None:
     wanted = {"cpu", "memory"} - set((place / "cgroup.subtree_control").read_text(encoding="ascii").split())
     if wanted:
         (place / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in sorted(wanted)), encoding="ascii")
+
+
+def _set(place: Path, values: dict[str, str]) -> None:
+    for name, value in values.items():
+        descriptor = os.open(place / name, os.O_WRONLY | os.O_CLOEXEC)  # never made: the kernel's alone
+        try:
+            os.write(descriptor, value.encode("ascii"))
+        finally:
+            os.close(descriptor)
 
 
 def _limit(place: Path, values: dict[str, str], *, optional: set[str]) -> str:

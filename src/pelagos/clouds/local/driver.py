@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from pelagos.clouds.errors import CloudBusy, CloudError, CloudUncertain, CloudUn
 from pelagos.clouds.local.facts import LocalFacts, cached_probe
 from pelagos.clouds.local.launcher import guest_command
 from pelagos.clouds.local.lifecycle import Lifecycle
-from pelagos.clouds.local.options import LocalAccount
+from pelagos.clouds.local.options import LIMITS, LocalAccount
 from pelagos.clouds.local.processes import listens
 from pelagos.clouds.local.record import Busy, Instance, InstanceDirectory, boot_id
 from pelagos.clouds.port import DriverContext, ListenerOracle
@@ -59,9 +59,10 @@ CAPABILITIES = Capabilities(
 
 
 class LocalDriver(ListenerOracle):
-    """One account of the local cloud."""
+    """One account of the local cloud. ``limits``: this user may make control groups here."""
 
-    def __init__(self, context: DriverContext) -> None:
+    def __init__(self, context: DriverContext, *, limits: bool = False) -> None:
+        self._capabilities = msgspec.structs.replace(CAPABILITIES, updates=LIMITS if limits else frozenset())
         self._world = context.world
         self._account = msgspec.convert(dict(context.options), LocalAccount)
         self._home = Path(context.home)
@@ -72,7 +73,7 @@ class LocalDriver(ListenerOracle):
 
     @property
     def capabilities(self) -> Capabilities:
-        return CAPABILITIES
+        return self._capabilities
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -173,6 +174,15 @@ class LocalDriver(ListenerOracle):
     async def reboot_server(self, provider_id: str, *, timeout: float) -> None:
         await self.stop_server(provider_id, timeout=timeout)
         await self.start_server(provider_id, timeout=timeout)
+
+    async def update_server(self, provider_id: str, values: Mapping[str, Any], *, timeout: float) -> None:
+        others = sorted(values.keys() - self._capabilities.updates)
+        if others:
+            raise Unsupported(
+                f"{', '.join(others)} of a local instance that is there cannot be changed",
+                advice="`pelagos doctor` says under local.limits whether limits can be set on this machine.",
+            )
+        await self._write(lambda life, left: life.update(provider_id, values), timeout)
 
     async def _write(self, verb: Callable[[Lifecycle, float], T], timeout: float) -> T:
         """Do it, waiting while somebody else is at the same instance."""

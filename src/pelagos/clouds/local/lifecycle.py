@@ -15,6 +15,7 @@ import os
 import re
 import select
 import signal
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,43 @@ class Lifecycle:
                 self.directory.save(msgspec.structs.replace(record, token=token))
         finally:
             os.close(making)
+
+    def update(self, provider_id: str, values: Mapping[str, Any]) -> None:
+        """Change limits; an instance that is stopped has them when it is started. Raises Busy, ServerNotFound,
+        CloudRejected, CloudBusy."""
+        making = self.directory.take(provider_id)
+        try:
+            record = self._record(provider_id)
+            try:
+                options = {**record.options, **values}
+                wanted = msgspec.convert(options, LocalResource)
+            except msgspec.ValidationError as error:
+                raise CloudRejected(f"resource options of the local cloud: {error}") from error
+            instance = self.directory.look(record)
+            if instance is not None and instance.alive:
+                self._change_limits(record, wanted, values)
+            self.directory.save(msgspec.structs.replace(record, options=options))
+        finally:
+            os.close(making)
+
+    def _change_limits(self, record: Record, wanted: LocalResource, keys: Collection[str]) -> None:
+        cpus = wanted.cpus if "cpus" in keys else None
+        memory_mb = wanted.memory_mb if "memory_mb" in keys else None
+        lifted = [key for key, value in (("cpus", cpus), ("memory_mb", memory_mb)) if key in keys and value is None]
+        if lifted:
+            raise CloudRejected(
+                f"{', '.join(lifted)}: a limit of an instance that runs can be changed, and not lifted",
+                advice="Give a high one, or have the instance made anew.",
+            )
+        try:
+            self.groups.change(record.provider_id, cpus=cpus, memory_mb=memory_mb)
+        except FileNotFoundError as error:
+            raise CloudRejected(
+                f"{record.provider_id} was started without limits, and cannot be given any",
+                advice="Stop it and start it again, or have it made anew.",
+            ) from error
+        except OSError as error:
+            raise CloudBusy(f"the kernel does not take these limits of {record.provider_id} now: {error}") from error
 
     def _record(self, provider_id: str) -> Record:
         record = self.directory.record(provider_id)

@@ -7,7 +7,10 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["Isolation", "LocalAccount", "LocalResource", "NetworkChoice"]
+__all__ = ["LIMITS", "Isolation", "LocalAccount", "LocalResource", "NetworkChoice"]
+
+LIMITS = frozenset({"cpus", "memory_mb"})
+"""Keys that can be changed on an instance that is there, where it has control groups."""
 
 
 class Isolation(enum.StrEnum):

@@ -28,9 +28,11 @@ class LocalPlugin:
 
     async def open(self, context: DriverContext) -> CloudDriver:
         """A driver for one account. Nothing is tried and nothing written until it is needed."""
+        from pelagos.clouds.local.cgroups import ControlGroups
         from pelagos.clouds.local.driver import LocalDriver
 
-        return LocalDriver(context)
+        limits = await context.world.run_blocking(lambda: ControlGroups("").version > 0)
+        return LocalDriver(context, limits=limits)
 
 
 DRIVER = LocalPlugin()

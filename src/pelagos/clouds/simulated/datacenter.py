@@ -204,6 +204,8 @@ class Datacenter:
                     server = self._finish(command)
                 case Verb.ADOPT:
                     server = self._tag(command)
+                case Verb.UPDATE:
+                    self._update(command)
                 case _:
                     self._power(command)
         except CloudError as refused:
@@ -365,6 +367,17 @@ class Datacenter:
             self._by_token.setdefault(server.token, []).append(server)
             self._touch(server)
         return server.truth_at(command.at)
+
+    def _update(self, command: Command) -> None:
+        """Give a server other options; those without a value are what they are by default."""
+        server = self.find_real(command.provider_id, command.at)
+        self._refuse(server, command)
+        options = {**server.options, **command.options}
+        server.options = {key: value for key, value in options.items() if value is not None}
+        if "health" in command.options:
+            server.health = str(server.options.get("health", "ok"))
+        server.updates += 1
+        self._touch(server)
 
     def _power(self, command: Command) -> None:
         at = command.at

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -106,6 +106,7 @@ class SimulatedDriver:
             Verb.UNPART: part,
             Verb.FINISH: part,
             Verb.ADOPT: get,
+            Verb.UPDATE: power,
         }
         self._boot = sampler(options.boot_seconds, rng)
         self._delete = sampler(options.delete_seconds, rng)
@@ -221,6 +222,19 @@ class SimulatedDriver:
 
     async def reboot_server(self, provider_id: str, *, timeout: float) -> None:
         await self._switch(Verb.REBOOT, provider_id, timeout)
+
+    async def update_server(self, provider_id: str, values: Mapping[str, Any], *, timeout: float) -> None:
+        """Keys that are set to nothing have their defaults again."""
+        others = sorted(values.keys() - self._capabilities.updates)
+        if others:
+            raise Unsupported(
+                f"the account {self._cloud.name} cannot change {', '.join(others)} of a server",
+                advice="Name it in `updates` of the account's options.",
+            )
+        options = {key: value for key, value in values.items() if value is not None}
+        self._admit(ServerSpec(name=provider_id, options=options))
+        call = self._begin(Verb.UPDATE, timeout)
+        await self._write(call, timeout, provider_id=provider_id, options=dict(values))
 
     async def execute(self, provider_id: str, argv: Sequence[str], *, timeout: float) -> CommandResult:
         self._need(self._capabilities.execute, "execute")

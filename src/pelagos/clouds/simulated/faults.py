@@ -42,6 +42,7 @@ class Verb(enum.StrEnum):
     """Delete a part."""
     FINISH = "finish"
     ADOPT = "adopt"
+    UPDATE = "update"
 
     @property
     def reads(self) -> bool:
@@ -66,11 +67,11 @@ class Fault(enum.StrEnum):
     AUTH_FAILED = "auth_failed"
     """401, no effect: CloudAuthFailed."""
     REJECTED = "rejected"
-    """400 to a create: CloudRejected."""
+    """400 to a create or an update: CloudRejected."""
     NO_CAPACITY = "no_capacity"
     """No room for a create: CloudCapacity."""
     BUSY = "busy"
-    """The server, or the part, refuses this verb (delete, power) for ``refuse_for`` seconds from now: CloudBusy."""
+    """The server, or the part, refuses this verb (delete, power, update) for ``refuse_for`` seconds: CloudBusy."""
     ERROR_BEFORE = "error_before"
     """500 without an effect, which the caller cannot know: CloudUncertain (reads: CloudUnreachable)."""
     ERROR_AFTER = "error_after"
@@ -121,10 +122,10 @@ _POWER = frozenset({Verb.START, Verb.STOP, Verb.REBOOT})
 _CREATES = frozenset({Verb.CREATE, Verb.PART})
 _DELETES = frozenset({Verb.DELETE, Verb.UNPART})
 _FITS: dict[Fault, frozenset[Verb]] = {
-    Fault.REJECTED: _CREATES,
+    Fault.REJECTED: _CREATES | {Verb.UPDATE},
     Fault.NO_CAPACITY: _CREATES,
-    Fault.BUSY: _POWER | _DELETES,
-    Fault.LATE: _POWER | _CREATES | _DELETES | {Verb.FINISH},
+    Fault.BUSY: _POWER | _DELETES | {Verb.UPDATE},
+    Fault.LATE: _POWER | _CREATES | _DELETES | {Verb.FINISH, Verb.UPDATE},
     Fault.STUCK_BUILD: _CREATES,
     Fault.FAILED_BUILD: _CREATES,
     Fault.SPOT_KILL: frozenset({Verb.CREATE}),

@@ -101,7 +101,7 @@ class SimulatedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     get_latency: CallDelay = 0.0
     """get_server, find_by_token and console."""
     power_latency: CallDelay = 0.0
-    """start, stop, reboot and execute."""
+    """start, stop, reboot, execute and update."""
     boot_seconds: CallDelay = 0.0
     """From BUILD to ACTIVE."""
     delete_seconds: CallDelay = 0.0
@@ -152,6 +152,8 @@ class SimulatedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     power: bool = True
     console: bool = True
     execute: bool = True
+    updates: frozenset[Literal["flavor", "image", "health"]] = frozenset()
+    """Resource keys that this cloud changes on a server that is there."""
     user_data_limit: int | None = None
 
 

@@ -49,6 +49,8 @@ class Server(msgspec.Struct):
     """Provider ids of the parts that it has."""
     given: list[str] = []
     """Addresses that it was given when it was finished."""
+    updates: int = 0
+    """How often its options were changed."""
 
     def change_at(self, t: float) -> Change | None:
         """The change whose state really holds at ``t``."""

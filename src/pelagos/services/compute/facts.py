@@ -6,20 +6,37 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import BindParameter, ColumnElement, Connection, Select, bindparam, func, or_, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, Select, and_, bindparam, func, or_, select
 
 from pelagos.model.errors import ErrorPayload
 from pelagos.model.states import OperationState, ServerState
+from pelagos.operations import UpdateParameters
 from pelagos.store.schema import instances, operations, servers
 
-__all__ = ["ServerFacts", "server_facts", "server_facts_of", "servers_by_account"]
+__all__ = ["ServerFacts", "UpdateFacts", "server_facts", "server_facts_of", "servers_by_account"]
 
 _CHUNK = 500
 _addresses = msgspec.json.Decoder(tuple[str, ...])
 _error = msgspec.msgpack.Decoder(ErrorPayload)
 _BEGINS = ("server.create", "server.adopt")
+_UPDATE = "server.update"
+_update_parameters = msgspec.msgpack.Decoder(UpdateParameters)
 _POWER = ("server.start", "server.stop", "server.reboot")
 _STATES = {state.value: state for state in ServerState}
+
+
+class UpdateFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The last change in place that was asked of a server. While it has not succeeded, the server may be as before, as
+    asked for, or something between."""
+
+    request: str
+    """Id of the request."""
+    label: str
+    """What whoever asked calls a server that is so."""
+    former: str
+    """What whoever asked called it before that."""
+    state: OperationState
+    error: ErrorPayload | None = None
 
 
 class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +61,8 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Why the last start, stop or reboot that failed did so."""
     power_request: str = ""
     """Id of the request that failed so: a later one may have succeeded."""
+    update: UpdateFacts | None = None
+    """The last change in place; None: none was asked for."""
 
 
 def server_facts_of(connection: Connection, infrastructure_id: str) -> list[ServerFacts]:
@@ -67,7 +86,7 @@ def servers_by_account(connection: Connection, *, without: str) -> dict[str, int
 
 
 def _statements(which: ColumnElement[bool], which_operations: ColumnElement[bool]) -> tuple[Select[Any], Select[Any]]:
-    """Their rows, and the operations on them that met trouble."""
+    """Their rows, and the operations on them that met trouble; also those that changed them in place."""
     return (
         select(
             servers.c.id,
@@ -83,12 +102,18 @@ def _statements(which: ColumnElement[bool], which_operations: ColumnElement[bool
             operations.c.state,
             operations.c.error_blob,
             operations.c.request_id,
+            operations.c.parameters_blob,
         )
         .where(
             which_operations,
-            operations.c.state != OperationState.SUCCEEDED.value,
-            operations.c.kind.in_((*_BEGINS, "server.delete", *_POWER)),
-            (operations.c.error_blob.is_not(None)) | (operations.c.state == OperationState.UNCERTAIN.value),
+            or_(
+                operations.c.kind == _UPDATE,
+                and_(
+                    operations.c.state != OperationState.SUCCEEDED.value,
+                    operations.c.kind.in_((*_BEGINS, "server.delete", *_POWER)),
+                    (operations.c.error_blob.is_not(None)) | (operations.c.state == OperationState.UNCERTAIN.value),
+                ),
+            ),
         )
         .order_by(operations.c.created_at),
     )
@@ -112,8 +137,15 @@ def _facts(
     create: dict[str, tuple[str, ErrorPayload | None]] = {}
     delete: dict[str, tuple[str, ErrorPayload | None]] = {}
     power: dict[str, tuple[str, ErrorPayload | None]] = {}
-    for target, kind, state, blob, request_id in troubles:
+    updates: dict[str, UpdateFacts] = {}
+    for target, kind, state, blob, request_id, parameters_blob in troubles:
         error = _error.decode(blob) if blob else None
+        if kind == _UPDATE:
+            asked = _update_parameters.decode(parameters_blob)
+            updates[target] = UpdateFacts(
+                request=request_id, label=asked.label, former=asked.former, state=OperationState(state), error=error
+            )
+            continue
         if kind in _POWER:
             if state == OperationState.FAILED.value:
                 power[target] = (request_id, error)
@@ -141,6 +173,7 @@ def _facts(
                 delete_failed=delete_state == OperationState.FAILED.value,
                 power_error=power_error,
                 power_request=power_request,
+                update=updates.get(server_id),
             )
         )
     return result

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from pelagos.clouds.values import CommandResult, ServerSpec
@@ -33,8 +35,11 @@ __all__ = [
     "ServerAdopt",
     "ServerCreate",
     "ServerRef",
+    "ServerUpdate",
     "SurveyAccounts",
     "Surveys",
+    "UpdatableKeys",
+    "UpdateServers",
 ]
 
 
@@ -139,6 +144,32 @@ class PowerServers(msgspec.Struct, frozen=True, kw_only=True):
     verb: str
     items: tuple[ServerRef, ...]
     fence: Fence | None = None
+
+
+class ServerUpdate(ServerRef, frozen=True, kw_only=True):
+    """Keys of a server's resource that are to have these values; None is what holds where a key is absent."""
+
+    values: dict[str, Any]
+    label: str = ""
+    """What whoever asks calls a server with these values: the server's facts tell it again."""
+    former: str = ""
+    """What whoever asks calls it as it is on record there."""
+
+
+class UpdateServers(msgspec.Struct, frozen=True, kw_only=True):
+    """Change servers in place, while they run. One that is asked for while another of the same server is under way is
+    carried out after it.
+
+    Raises NotFound, Conflict (being deleted, or gone), LeaseLost."""
+
+    items: tuple[ServerUpdate, ...]
+    fence: Fence | None = None
+
+
+class UpdatableKeys(msgspec.Struct, frozen=True):
+    """The resource keys that a cloud changes in place."""
+
+    keys: frozenset[str]
 
 
 class OperationRef(msgspec.Struct, frozen=True, kw_only=True):

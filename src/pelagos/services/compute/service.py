@@ -19,6 +19,7 @@ from pelagos.operations import (
     OperationsEngine,
     OrphanRemoval,
     ServerAction,
+    ServerUpdate,
 )
 from pelagos.process import ServiceProcess, current_context, operation
 from pelagos.services.compute.clouds import Clouds
@@ -43,6 +44,8 @@ from pelagos.services.compute.messages import (
     ServerRef,
     SurveyAccounts,
     Surveys,
+    UpdatableKeys,
+    UpdateServers,
 )
 from pelagos.services.compute.queries import ServerRow, get_server
 from pelagos.store import Store
@@ -116,6 +119,28 @@ class ComputeService(ServiceProcess):
         actions = self._actions(request.items)
         scope = current_context().scope
         return _accepted(await self._engine.power_servers(scope, request.verb, actions, request.fence))
+
+    @operation
+    async def update_servers(self, request: UpdateServers) -> Accepted:
+        """Journal changes in place, all or none. Raises NotFound, Conflict, LeaseLost."""
+        items = [
+            ServerUpdate(
+                operation_id=self.world.new_id(),
+                request_id=item.request_id,
+                server_id=item.server_id,
+                expires_at=item.expires_at,
+                values=item.values,
+                label=item.label,
+                former=item.former,
+            )
+            for item in request.items
+        ]
+        return _accepted(await self._engine.update_servers(current_context().scope, items, request.fence))
+
+    @operation
+    async def updatable_keys(self, request: CloudRef) -> UpdatableKeys:
+        """Which resource keys a cloud changes in place. Raises NotFound, and what opening its driver does."""
+        return UpdatableKeys(await self._engine.updates(request.cloud))
 
     @operation
     async def adopt_servers(self, request: AdoptServers) -> Accepted:

@@ -10,6 +10,7 @@ from pelagos.model.errors import from_payload
 from pelagos.model.scope import Scope
 from pelagos.services.infrastructure import records
 from pelagos.services.infrastructure.accepting import owner_of_name
+from pelagos.services.infrastructure.in_place import Keys
 from pelagos.services.infrastructure.plan_diff import plans_differ
 from pelagos.services.infrastructure.planning import plan_of
 from pelagos.services.infrastructure.reconfiguring import stale_plan
@@ -31,8 +32,13 @@ def check_names(connection: Connection, scope: Scope, request: PlanRequest, comp
 
 
 def check_fits(
-    connection: Connection, scope: Scope, plan: SavedPlan, request: PlanRequest, compiled: CompileResult
-) -> None:  # fmt: skip
+    connection: Connection,
+    scope: Scope,
+    plan: SavedPlan,
+    request: PlanRequest,
+    compiled: CompileResult,
+    updatable: Keys | None = None,
+) -> None:
     """Raises Conflict, with what changed meanwhile, if the plan would be another one now."""
     if plan.infrastructure is None:
         there = owner_of_name(connection, scope, plan.name)
@@ -45,7 +51,7 @@ def check_fits(
     changed: list[str] = []
     if row.generation != plan.generation:
         changed.append(f"another change has begun since ({row.generation - plan.generation} in all)")
-    now = plan_of(connection, scope, request, compiled)
+    now = plan_of(connection, scope, request, compiled, updatable=updatable)
     differing = plans_differ(plan.actions, now.view.actions)
     if now.targets != plan.targets and not differing:
         differing = [

@@ -17,6 +17,7 @@ from pelagos.model.states import InstanceState, ServerState
 from pelagos.services.compute.messages import (
     Accepted,
     AdoptServers,
+    CloudRef,
     CreateServers,
     DeleteServers,
     PowerServers,
@@ -25,6 +26,8 @@ from pelagos.services.compute.messages import (
     ServerAdopt,
     ServerCreate,
     ServerRef,
+    UpdatableKeys,
+    UpdateServers,
 )
 from pelagos.services.infrastructure.reality import Instance
 from pelagos.services.infrastructure.records import InstanceRow, encode
@@ -45,6 +48,8 @@ class Compute(Protocol):
     async def delete_servers(self, request: DeleteServers) -> Accepted: ...
     async def adopt_servers(self, request: AdoptServers) -> Accepted: ...
     async def power_servers(self, request: PowerServers) -> Accepted: ...
+    async def update_servers(self, request: UpdateServers) -> Accepted: ...
+    async def updatable_keys(self, request: CloudRef) -> UpdatableKeys: ...
     async def refresh(self, request: RefreshAccounts) -> Refreshed: ...
 
 
@@ -96,7 +101,7 @@ class Commanding:
 
     @property
     def waiting(self) -> bool:
-        return bool(self._creates or self._deletes or self._restarts)
+        return bool(self._creates or self._deletes or self._restarts or self._maintainer.updating.waiting)
 
     async def send(self, now: float) -> None:
         """Send what waits. Raises LeaseLost; other errors of compute are dealt with or tried again later."""
@@ -120,6 +125,7 @@ class Commanding:
             await self._send_adoption(instance)
         for instance, verb in list(self._restarts.values()):
             await self._send_restart(instance, verb)
+        await self._maintainer.updating.send()
         if self.waiting:
             self.resend_at = now + self._maintainer.settings.resend
 

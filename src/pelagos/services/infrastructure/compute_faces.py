@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import structlog
+
 from pelagos.clouds.values import CommandResult
+from pelagos.model.errors import PelagosError
 from pelagos.process import Context, ServiceProcess, client
 from pelagos.services.compute import ComputeService
 from pelagos.services.compute.messages import CloudRef, ExecuteRequest, ListenerCheck
 from pelagos.services.infrastructure.choosing import Price
+from pelagos.services.infrastructure.in_place import Keys
 
 __all__ = ["Looks", "MaintainersCompute", "Surveys"]
 
+_log = structlog.get_logger("pelagos.infrastructure")
 _CATALOGUE_PATIENCE = 10.0
-"""Seconds that a plan waits for a cloud's prices."""
+"""Seconds that a plan waits for what a cloud tells of itself: prices, what it changes in place."""
 _LISTING_PATIENCE = 60.0
 
 
@@ -30,6 +37,17 @@ class Looks:
             if one.price_per_hour is not None
             for name in (one.name, one.id)
         }
+
+    async def updatable(self, accounts: Iterable[str]) -> Keys:
+        """What these clouds change in place; of one that does not say so, nothing is known."""
+        compute = client(ComputeService, self._service, timeout=_CATALOGUE_PATIENCE)
+        found = {}
+        for account in sorted(set(accounts)):
+            try:
+                found[account] = (await compute.updatable_keys(CloudRef(cloud=account))).keys
+            except PelagosError as error:
+                _log.warning("a cloud does not say what it changes in place", account=account, error=str(error))
+        return found
 
     async def execute(self, server_id: str, argv: tuple[str, ...], timeout: float) -> CommandResult:
         compute = client(ComputeService, self._service, timeout=timeout + 1.0)
@@ -50,6 +68,8 @@ class MaintainersCompute:
         self.delete_servers = quick.delete_servers
         self.adopt_servers = quick.adopt_servers
         self.power_servers = quick.power_servers
+        self.update_servers = quick.update_servers
+        self.updatable_keys = quick.updatable_keys
         self.refresh = client(ComputeService, service, timeout=_LISTING_PATIENCE, context=context).refresh
 
 

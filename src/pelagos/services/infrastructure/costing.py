@@ -29,6 +29,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     size: str
     stays: bool
     """The plan leaves it."""
+    becomes: str | None = None
+    """The size that it has then, if it is changed in place."""
 
 
 class Making(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +107,11 @@ def costs_of(
             unpriced[server.node] = None
             continue
         _add(sums.before, price, 1)
+        if server.stays and server.becomes is not None:
+            price = price_of(server.account, server.becomes)
+            if price is None:
+                unpriced[server.node] = None
+                continue
         if server.stays:
             for there in (sums.after, sums.least, sums.most):
                 _add(there, price, 1)

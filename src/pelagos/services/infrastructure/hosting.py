@@ -36,6 +36,7 @@ _FOLLOWED = (
     "server.error",
     "server.deleted",
     "server.vanished",
+    "server.updated",
     "operation.failed",
     "operation.uncertain",
     "operation.retrying",

@@ -22,7 +22,7 @@ import msgspec
 from pelagos.services.infrastructure.attributes import managed
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode, Implementation
 
-__all__ = ["Source", "Sources", "looks_at_attributes", "renamed"]
+__all__ = ["Source", "Sources", "looks_at_attributes", "pruned", "renamed", "texts"]
 
 Source = dict[str, Any]
 """Section -> what it says: ``resource``, ``contextualisation``, ``config_management``, ``variables``, ..."""
@@ -69,7 +69,7 @@ class Sources:
             source["contextualisation"] = context
         if implementation.config_management:
             source["config_management"] = implementation.config_management
-        variables = _pruned(node.variables, paths)
+        variables = pruned(node.variables, paths)
         if variables:
             source["variables"] = variables
         for name in _OF_NODE:
@@ -152,7 +152,7 @@ def _uses_of(implementation: Implementation) -> tuple[frozenset[str], frozenset[
     templates = [
         text
         for root in (implementation.resource, implementation.config_management, _told(context))
-        for text in _texts(root)
+        for text in texts(root)
         if "{" in text
     ]
     if templates:
@@ -166,19 +166,20 @@ def _uses_of(implementation: Implementation) -> tuple[frozenset[str], frozenset[
     return frozenset(names), frozenset(paths)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts(value: Any) -> Iterator[str]:
+    """All texts in plain values, keys among them."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for key, item in value.items():
             yield key
-            yield from _texts(item)
+            yield from texts(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _texts(item)
+            yield from texts(item)
 
 
-def _pruned(variables: Mapping[str, Any], paths: frozenset[tuple[str, ...]]) -> dict[str, Any]:
+def pruned(variables: Mapping[str, Any], paths: frozenset[tuple[str, ...]]) -> dict[str, Any]:
     """What of the variables lies on the paths."""
     if () in paths:
         return dict(variables)

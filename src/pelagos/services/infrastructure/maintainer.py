@@ -45,6 +45,7 @@ from pelagos.services.infrastructure.reality import (
     Node,
     Reality,
     Restart,
+    Update,
 )
 from pelagos.services.infrastructure.reconfiguring import Reconfiguring
 from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow
@@ -52,6 +53,7 @@ from pelagos.services.infrastructure.rendering import Renderer
 from pelagos.services.infrastructure.running import Running
 from pelagos.services.infrastructure.settings import MaintainerSettings
 from pelagos.services.infrastructure.tracking import Tracking
+from pelagos.services.infrastructure.updating import Updating
 from pelagos.services.infrastructure.watching import HealthWatch
 from pelagos.store.port import Store
 
@@ -98,6 +100,7 @@ class Maintainer:
         self.reconfiguring = Reconfiguring(self)
         self.commanding = Commanding(self, compute)
         self.mending = Mending(self)
+        self.updating = Updating(self)
         self.renderer = renderer
         self.learning = Learning(self, execute)
         self.candidates = Candidates(self, accounts, prices)
@@ -110,7 +113,6 @@ class Maintainer:
         self.health = HealthWatch(self, prober, self._wake.set)
         self.tracking = Tracking(self, metrics, self._wake.set)
         self._sources: Sources | None = None
-        self._kept_sources: set[str] = set()
         self.reload = False
         """What is remembered no longer fits what the step in progress writes."""
         self._next_pass = 0.0
@@ -149,6 +151,7 @@ class Maintainer:
             "growing": reality.growing if reality else 0,
             "leaving": reality.leaving if reality else 0,
             "anew": len(reality.marked) if reality else 0,
+            "in_place": len(reality.updates) if reality else 0,
             "probes": self.health.probing.snapshot(),
             "metrics": self.tracking.snapshot(),
         }
@@ -205,6 +208,7 @@ class Maintainer:
         self._reality.pauses = Pauses(self.settings.backoff, self.settings.backoff_max)
         self.candidates.reset()
         self.commanding.reset({fact.id for fact in facts})
+        self.updating.reset()
         for fact in facts:
             self._take_in(fact)
         self.reconfiguring.restore()
@@ -288,7 +292,6 @@ class Maintainer:
         """What was decided could not be written: forget it, and look at the store again."""
         self.changes = Changes(self.id)
         self.running = Running(self)
-        self._kept_sources.clear()
         await self.load()
 
     def _until_next(self) -> float | None:
@@ -365,6 +368,7 @@ class Maintainer:
         instance.server = fact.state
         instance.address_list = fact.addresses
         instance.private_list = fact.private_addresses
+        self.updating.take_in(instance, fact.update)
         row = instance.row
         if row.id in self.reality.stuck and fact.state is not before:
             self.reality.mark(row.node)
@@ -540,6 +544,8 @@ class Maintainer:
                     self._destroy(self.reality.instances[instance_id], reason)
                 case Restart():
                     self.mending.restart(decision)
+                case Update(instance_id=instance_id):
+                    self.updating.begin(instance_id)
 
     def _create(self, node: Node, count: int, now: float) -> None:
         picked = self.candidates.pick(node, count)
@@ -567,14 +573,18 @@ class Maintainer:
             self.commanding.create(instance)
             self.event("instance.pending", row, cloud=candidate.account)
 
-    def keep_source(self, node: Node, index: int) -> str:
-        """The digest of what the node's instances are made from; the source itself is kept by the next transaction."""
+    @property
+    def sources(self) -> Sources:
+        """What instances are made from, by the description that is wanted."""
         if self._sources is None:
             self._sources = Sources(self.reality.compiled)
-        digest = self._sources.digest(node.compiled, index)
-        if digest not in self._kept_sources:
-            self._kept_sources.add(digest)
-            self.changes.source(digest, self._sources.value(node.compiled, index))
+        return self._sources
+
+    def keep_source(self, node: Node, index: int) -> str:
+        """The digest of what the node's instances are made from; the source itself is kept by the next transaction,
+        each time: what no instance was made from for a while may have been pruned."""
+        digest = self.sources.digest(node.compiled, index)
+        self.changes.source(digest, self.sources.value(node.compiled, index))
         return digest
 
     def implementation_on(self, node: Node, account: str) -> int:

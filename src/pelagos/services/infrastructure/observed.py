@@ -46,6 +46,8 @@ class ObservedInstance(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str = ""
     source: str = ""
     """Digest of what it was made from; empty: not known."""
+    updating: str = ""
+    """Digest of what it may be made from as well: a change in place has not come to its end, or failed."""
     asked: tuple[Asked, ...] = ()
     addresses: tuple[str, ...] = ()
     private_addresses: tuple[str, ...] = ()

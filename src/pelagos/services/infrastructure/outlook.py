@@ -1,12 +1,14 @@
 """What a description means for the instances there are: which are made anew, and why, key by key. Pure.
 
 Plan and maintainer both ask :func:`look_ahead`, so that the plan cannot promise what the maintainer does not do. An
-instance is made anew if its source differs from the description's (:mod:`~pelagos.services.infrastructure.made_from`),
-if what other nodes told it at its creation will no longer be true once they have changed, or if somebody asks for it.
-That a node has more instances than then, or fewer, makes nobody else anew.
+instance is made anew if its source differs from the description's (:mod:`~pelagos.services.infrastructure.made_from`)
+in what its cloud cannot change in place (:mod:`~pelagos.services.infrastructure.in_place`), if what other nodes told it
+at its creation will no longer be true once they have changed, or if somebody asks for it. That a node has more
+instances than then, or fewer, makes nobody else anew.
 
 How an instance is, is another question: one that is not well and stays, or is restarted, is made anew like any other.
-Protected instances never are; adopted ones, of which nobody knows what they were made from, only if they are asked for.
+Protected instances never are, and are changed in place like others; adopted ones, of which nobody knows what they were
+made from, only if they are asked for.
 
 What will be true is found by going through the graph from dependees to dependents with the instances that will be there
 then; those that are still to be made stand in it with addresses that nobody has. So a change of one node reaches those
@@ -24,15 +26,17 @@ from pelagos.services.infrastructure.asking import ATTRIBUTE, Asked, InstanceInf
 from pelagos.services.infrastructure.attributes import BUILT_IN, MISSING, built_in, constant
 from pelagos.services.infrastructure.graph import topological_order
 from pelagos.services.infrastructure.healing import treat
+from pelagos.services.infrastructure.in_place import Difference, Keys, difference
 from pelagos.services.infrastructure.made_from import Source, Sources, digest_of, renamed
 from pelagos.services.infrastructure.names import hostname_of
 from pelagos.services.infrastructure.observed import ObservedInstance, Verdict, choose_surplus, verdict
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode
 from pelagos.wire.infrastructures import DescriptionChange
 
-__all__ = ["ASKED", "DESCRIBED_ANEW", "Followed", "Mark", "Outlook", "look_ahead"]
+__all__ = ["ASKED", "CHANGED_IN_PLACE", "DESCRIBED_ANEW", "Followed", "Mark", "Outlook", "Update", "look_ahead"]
 
 DESCRIBED_ANEW = "described anew"
+CHANGED_IN_PLACE = "changed in place"
 TOLD_ANEW = "what it was told of others changes"
 ASKED = "asked for"
 _UNKNOWN = "(known when it is there)"
@@ -52,6 +56,27 @@ class Mark(msgspec.Struct, frozen=True):
     kept: str = ""
 
 
+class Update(msgspec.Struct, frozen=True):
+    """An instance whose ``keys`` are set in place, to what the node's implementation of that index says; ``touched``
+    are those of them whose values differ."""
+
+    mark: Mark
+    implementation: int
+    keys: tuple[str, ...]
+    touched: tuple[str, ...]
+
+
+class _Described(msgspec.Struct, frozen=True):
+    """How an instance stands to the description: ``changes`` are the keys that force it to be made anew, None: none."""
+
+    changes: tuple[DescriptionChange, ...] | None = None
+    followed: Followed | None = None
+    update: Update | None = None
+
+
+_AS_DESCRIBED = _Described()
+
+
 class Followed(msgspec.Struct, frozen=True):
     """An instance that is as described, under another index, or after nodes were renamed: what its record says now."""
 
@@ -64,6 +89,7 @@ class Outlook(msgspec.Struct, frozen=True):
     """Instances by id. Those in none of them are as described."""
 
     replace: dict[str, Mark] = {}
+    update: dict[str, Update] = {}
     drifted: dict[str, Mark] = {}
     """Not as described, and kept so."""
     followed: dict[str, Followed] = {}
@@ -80,7 +106,9 @@ class _Looking:
         moved: Mapping[str, str],
         held: Collection[str],
         infrastructure_id: str,
+        updatable: Keys,
     ) -> None:
+        self._updatable = updatable
         self._desired = desired
         self._targets = targets
         self._made_from = made_from
@@ -99,7 +127,7 @@ class _Looking:
                 found.sort(key=lambda instance: (instance.ordinal, instance.id))
                 self._infos[name] = [_info(instance, self._nodes.get(name)) for instance in found]
         self._functions = NodeFunctions(self._infos, infrastructure_id)
-        self.outlook = Outlook(replace={}, drifted={}, followed={})
+        self.outlook = Outlook(replace={}, update={}, drifted={}, followed={})
 
     def _stays(self, instance: ObservedInstance) -> bool:
         """It is there, well or not, until the description says otherwise. A change closes breakers, so none counts."""
@@ -122,7 +150,8 @@ class _Looking:
 
     def _judge(self, node: CompiledNode, instance: ObservedInstance) -> None:
         outlook = self.outlook
-        changes, followed = self._described(node, instance)
+        described = self._described(node, instance)
+        changes, followed, update = described.changes, described.followed, described.update
         asked = followed.asked if followed is not None else instance.asked
         told = self._told(asked)
         reasons = [DESCRIBED_ANEW] if changes is not None else []
@@ -131,11 +160,17 @@ class _Looking:
         kept = self._kept(node, instance)
         if instance.id in self._wanted and not instance.protected:
             outlook.replace[instance.id] = Mark(ASKED, mark.changes)
+        elif update is not None and not reasons:
+            held = HELD if node.name in self._held else KEPT if node.policy.change == "keep" else ""
+            if held:
+                outlook.drifted[instance.id] = msgspec.structs.replace(update.mark, reason=DESCRIBED_ANEW, kept=held)
+            else:
+                outlook.update[instance.id] = update
         elif reasons and kept:
             outlook.drifted[instance.id] = msgspec.structs.replace(mark, kept=kept)
         elif reasons:
             outlook.replace[instance.id] = mark
-        if followed is not None and changes is None:
+        if followed is not None and changes is None and update is None:
             outlook.followed[instance.id] = followed
 
     def _kept(self, node: CompiledNode, instance: ObservedInstance) -> str:
@@ -148,16 +183,14 @@ class _Looking:
             return ADOPTED
         return KEPT if node.policy.change == "keep" else ""
 
-    def _described(
-        self, node: CompiledNode, instance: ObservedInstance
-    ) -> tuple[tuple[DescriptionChange, ...] | None, Followed | None]:
-        """The keys in which the description differs from what it was made from, None if it does not; and what the
-        record of one that does not is to say, None if what it says is right."""
+    def _described(self, node: CompiledNode, instance: ObservedInstance) -> _Described:
+        """In what the description differs from what it was made from; and what the record of one of which it does not
+        is to say, None if what it says is right."""
         choices = node.implementations
         if instance.fingerprint == node.fingerprint and instance.implementation in choices and not self._moved:
-            return None, None
+            return _AS_DESCRIBED
         if not instance.source:  # adopted, or made before sources were kept
-            return (None if instance.fingerprint == node.fingerprint or not node.fingerprint else ()), None
+            return _Described(None if instance.fingerprint == node.fingerprint or not node.fingerprint else ())
         asked = instance.asked
         digest, source = instance.source, self._made_from.get(instance.source)
         if self._moved and source is not None:
@@ -165,17 +198,36 @@ class _Looking:
             source = renamed(source, self._moved)
             digest = digest_of(source)
         likely = sorted(choices, key=lambda index: index != instance.implementation)
-        for index in likely:
+        for index in likely if not instance.updating else ():
             if self._book.digest(node, index) == digest:
                 now = Followed(index, digest, asked)
                 before = Followed(instance.implementation, instance.source, instance.asked)
-                return None, (now if now != before else None)
+                return _Described(None, now if now != before else None)
         if source is None or not likely:
-            return (), None
-        from pelagos.services.infrastructure.comparing import differences
+            return _Described(())
+        found = {index: self._differs(node, index, instance, source) for index in likely}
+        # One that can be reached in place first, then the nearest.
+        best = min(
+            found, key=lambda index: (len(found[index].forces), not found[index].keys, len(found[index].changes))
+        )
+        nearest = found[best]
+        if nearest.forces or not nearest.keys:
+            return _Described(nearest.forces or nearest.changes)
+        return _Described(update=Update(Mark(CHANGED_IN_PLACE, nearest.changes), best, nearest.keys, nearest.touched))
 
-        found = [differences(source, self._book.value(node, index)) for index in likely]
-        return min(found, key=len), None
+    def _differs(self, node: CompiledNode, index: int, instance: ObservedInstance, source: Source) -> Difference:
+        """From what the node's implementation of that index says."""
+        # What stands in for another cloud has other keys than are described.
+        stands_in = bool(self._desired.definitions[node.defined_by][index].built_on)
+        updatable = () if stands_in else self._updatable.get(instance.account, ())
+        wanted = self._book.value(node, index)
+        found = difference(source, wanted, updatable)
+        other = self._made_from.get(instance.updating)
+        if not found.changes and other is not None:
+            # It may be as described by now, or not any more: the change before did not come to its end.
+            left = difference(renamed(other, self._moved), wanted, updatable)
+            return found._replace(changes=left.changes, touched=left.touched)
+        return found
 
     def _told(self, asked: Sequence[Asked]) -> tuple[DescriptionChange, ...]:
         """The answers that will be others."""
@@ -250,14 +302,17 @@ def look_ahead(
     moved: Mapping[str, str] | None = None,
     held: Collection[str] = (),
     infrastructure_id: str = "",
+    updatable: Keys | None = None,
 ) -> Outlook:
     """What becomes of ``observed``, whose nodes have their new names.
 
     ``made_from``: digest -> source, for the digests that instances have. ``wanted``: ids of instances that are to be
     made anew in any case. ``moved``: former name of a node -> its name now, for moves that this change makes.
-    ``held``: nodes whose instances stay as they are, if they are not ``wanted``."""
-    looking = _Looking(desired, targets, observed, made_from or {}, wanted, moved or {}, held, infrastructure_id)
-    return looking.look()
+    ``held``: nodes whose instances stay as they are, if they are not ``wanted``. ``updatable``: what clouds change in
+    place; of those that are not in it, nothing."""
+    return _Looking(
+        desired, targets, observed, made_from or {}, wanted, moved or {}, held, infrastructure_id, updatable or {}
+    ).look()
 
 
 def _another(then: Any, now: Any) -> bool:

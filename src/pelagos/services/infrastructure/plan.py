@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -20,12 +20,14 @@ from pelagos.model.states import InfrastructureState, ServerState
 from pelagos.services.infrastructure.graph import critical_path
 from pelagos.services.infrastructure.healing import Treatment, treat
 from pelagos.services.infrastructure.observed import ObservedInstance, Verdict, choose_surplus, verdict
-from pelagos.services.infrastructure.outlook import Mark, Outlook
+from pelagos.services.infrastructure.outlook import Mark, Outlook, Update
 from pelagos.services.infrastructure.policies import ScaleDown
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode
 from pelagos.wire.infrastructures import DescriptionChange, PlanAction, PlanView
 
 __all__ = ["make_plan"]
+
+T = TypeVar("T")
 
 _NOT_SAID = Outlook()
 
@@ -153,7 +155,8 @@ class _Node:
         self._missing = 0 if broken else max(0, target - len(kept))
         self._anew = [(i.id, outlook.replace[i.id]) for i in left if i.id in outlook.replace]
         self._drifted = [(i.id, outlook.drifted[i.id]) for i in left if i.id in outlook.drifted]
-        told = {key for key, _ in (*self._anew, *self._drifted)}
+        self._updated = [(i.id, outlook.update[i.id]) for i in left if i.id in outlook.update]
+        told = {key for key, _ in (*self._anew, *self._updated, *self._drifted)}
         self._mended = [(i.id, *mended[i.id]) for i in left if i.id in mended and i.id not in outlook.replace]
         told.update(key for key, _, _ in self._mended)
         self._protected = [i.id for i in left if _is_kept(i) and i.id not in told] if len(left) > target else []
@@ -173,7 +176,8 @@ class _Node:
     @property
     def forced(self) -> set[str]:
         """Keys that are told of already."""
-        return {change.path for _, mark in (*self._anew, *self._drifted) for change in mark.changes}
+        marks = [mark for _, mark in (*self._anew, *self._drifted)] + [update.mark for _, update in self._updated]
+        return {change.path for mark in marks for change in mark.changes}
 
     def actions(self) -> list[PlanAction]:
         name, actions = self._node.name, []
@@ -201,6 +205,7 @@ class _Node:
             )
         actions += _protected(name, self._protected)
         actions += [_action("replace", name, ids, mark) for ids, mark in _alike(self._anew)]
+        actions += [_update(name, ids, update) for ids, update in _alike(self._updated)]
         drifted = [(key, mark) for key, mark in self._drifted if key not in mended]
         actions += [
             _action("keep", name, ids, msgspec.structs.replace(mark, reason=_kept(mark)))
@@ -232,9 +237,21 @@ def _action(action: Literal["replace", "keep"], node: str, ids: tuple[str, ...],
     )  # fmt: skip
 
 
-def _alike(marked: Sequence[tuple[str, Mark]]) -> list[tuple[tuple[str, ...], Mark]]:
+def _update(node: str, ids: tuple[str, ...], update: Update) -> PlanAction:
+    return PlanAction(
+        action="update",
+        node=node,
+        count=len(ids),
+        instances=ids,
+        reason=update.mark.reason,
+        changes=update.mark.changes,
+        keys=update.touched,
+    )
+
+
+def _alike(marked: Sequence[tuple[str, T]]) -> list[tuple[tuple[str, ...], T]]:
     """Instances together for which the same is said."""
-    groups: list[tuple[list[str], Mark]] = []
+    groups: list[tuple[list[str], T]] = []
     for instance_id, mark in marked:
         group = next((ids for ids, known in groups if known == mark), None)
         if group is None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from pelagos.model.errors import Conflict
+from pelagos.services.infrastructure.in_place import Keys
 from pelagos.services.infrastructure.made_from import Source
 from pelagos.services.infrastructure.observed import ObservedInstance
 from pelagos.services.infrastructure.outlook import Outlook, look_ahead
@@ -49,9 +50,10 @@ def kept_to(node: CompiledNode, was: CompiledNode | None, kept: int | None) -> i
 def sources_needed(desired: CompiledInfrastructure, observed: Sequence[ObservedInstance]) -> set[str]:
     """Digests of the sources that :func:`foresee` compares."""
     fingerprints = {node.name: node.fingerprint for node in desired.nodes}
+    others = {instance.updating for instance in observed}
     if desired.moved:
-        return {instance.source for instance in observed}
-    return {i.source for i in observed if fingerprints.get(i.node, i.fingerprint) != i.fingerprint}
+        return {instance.source for instance in observed} | others
+    return {i.source for i in observed if fingerprints.get(i.node, i.fingerprint) != i.fingerprint} | others
 
 
 def foresee(
@@ -64,11 +66,13 @@ def foresee(
     wanted: Sequence[str] = (),
     held: Collection[str] = (),
     infrastructure_id: str = "",
+    updatable: Keys | None = None,
 ) -> Foreseen:
     """What becomes of ``observed`` when ``desired`` takes the place of ``previous``.
 
     ``targets``: as they are now; ``wanted``: ``NODE`` or ``NODE/INSTANCE`` to be made anew; ``held``: nodes that are
-    left as they are. Raises NotFound, Ambiguous for what is wanted and not there, Conflict for what is protected."""
+    left as they are; ``updatable``: as of :func:`look_ahead`. Raises NotFound, Ambiguous for what is wanted and not
+    there, Conflict for what is protected."""
     moved = moves_made(desired, previous)
     renamed = [msgspec.structs.replace(i, node=moved[i.node]) if i.node in moved else i for i in observed]
     protecting = newly_protected(desired, previous, moved)
@@ -88,6 +92,7 @@ def foresee(
         moved=moved,
         held=held,
         infrastructure_id=infrastructure_id,
+        updatable=updatable,
     )
     return Foreseen(wanted_targets, renamed, outlook)
 
@@ -142,6 +147,9 @@ def _effects(actions: Sequence[PlanAction]) -> dict[tuple[str, str], tuple[str, 
                     effects[action.node, instance] = (action.action, 1)
             case "create":
                 effects[action.node, ""] = ("create", action.count)
+            case "update" if action.keys:
+                for instance in action.instances:
+                    effects[action.node, instance] = ("update", 1)
             case _:
                 pass
     return effects

@@ -14,6 +14,7 @@ from pelagos.services.infrastructure import queries, records
 from pelagos.services.infrastructure.accepting import check_scale, owner_of_name, refuse_below_protected, to_be_removed
 from pelagos.services.infrastructure.choosing import size_in, size_of
 from pelagos.services.infrastructure.costing import Standing
+from pelagos.services.infrastructure.in_place import Keys
 from pelagos.services.infrastructure.made_from import Source
 from pelagos.services.infrastructure.observed import ObservedInstance, Verdict, verdict
 from pelagos.services.infrastructure.outlook import Outlook
@@ -43,6 +44,8 @@ class Planned(msgspec.Struct, frozen=True):
     targets: dict[str, int]
     observed: list[ObservedInstance]
     previous: CompiledInfrastructure | None
+    in_place: dict[str, int] = {}
+    """Instances that are changed in place -> the implementation that they are then made from."""
 
 
 def plan_of(
@@ -53,8 +56,10 @@ def plan_of(
     bundle: StoredBundle | None = None,
     *,
     now: float = 0.0,
+    updatable: Keys | None = None,
 ) -> Planned:
     """``compiled`` of ``bundle``, None for a scaling or a destruction. ``now`` is written into a plan that is saved.
+    ``updatable``: which resource keys the clouds change in place.
 
     Raises NotFound, Ambiguous, InvalidInput as accepting the run would."""
     row = _existing(connection, scope, request, compiled)
@@ -78,6 +83,7 @@ def plan_of(
             wanted=request.replace,
             held=held,
             infrastructure_id=row.id,
+            updatable=updatable,
         )
     else:
         targets = targets_wanted(desired, known, {})
@@ -134,7 +140,8 @@ def plan_of(
             now=now,
         )
         view = msgspec.structs.replace(view, saved=saved)
-    return Planned(view, desired, targets, observed, previous)
+    in_place = {key: update.implementation for key, update in outlook.update.items()}
+    return Planned(view, desired, targets, observed, previous, in_place)
 
 
 class CostBasis(msgspec.Struct, frozen=True):
@@ -162,6 +169,7 @@ def cost_basis(connection: Connection, planned: Planned) -> CostBasis:
             account=instance.account,
             size=_size_of(instance, rows.get(instance.id), sources, desired, previous),
             stays=instance.id not in going,
+            becomes=_size_to_be(instance, planned),
         )
         for instance in there
     )
@@ -196,6 +204,12 @@ def _size_of(
     return size_of(choices[instance.implementation]) if instance.implementation < len(choices) else ""
 
 
+def _size_to_be(instance: ObservedInstance, planned: Planned) -> str | None:
+    """What it has when it has been changed in place; None if it is not."""
+    index, node = planned.in_place.get(instance.id), planned.desired.node(instance.node)
+    return None if index is None or node is None else size_of(planned.desired.definitions[node.defined_by][index])
+
+
 def observed_instances(connection: Connection, infrastructure_id: str) -> list[ObservedInstance]:
     """The living instances of an infrastructure, oldest first, as the store knows them."""
     facts = {fact.id: fact for fact in server_facts_of(connection, infrastructure_id)}
@@ -205,7 +219,7 @@ def observed_instances(connection: Connection, infrastructure_id: str) -> list[O
         if fact is None:
             found.append(observed_instance(row, None))
         else:
-            found.append(observed_instance(row, fact.state, fact.addresses, fact.private_addresses))
+            found.append(observed_instance(row, fact.state, fact.addresses, fact.private_addresses, fact.update))
     return found
 
 

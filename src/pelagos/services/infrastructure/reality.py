@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, assert_never
 import msgspec
 
 from pelagos.model.states import InstanceState, ServerState
+from pelagos.services.compute.facts import UpdateFacts
 from pelagos.services.infrastructure.healing import PAUSES, Treatment, treat
 from pelagos.services.infrastructure.observed import ObservedInstance, choose_surplus
 from pelagos.services.infrastructure.policies import HealPolicy, ScaleDown
@@ -27,7 +28,19 @@ from pelagos.services.infrastructure.rolling import Bounds, Old, Step, next_step
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode, Implementation
 from pelagos.services.infrastructure.views import observed_instance
 
-__all__ = ["KEPT_SO", "Create", "Decision", "Destroy", "Instance", "Misfit", "Mode", "Node", "Reality", "Restart"]
+__all__ = [
+    "KEPT_SO",
+    "Create",
+    "Decision",
+    "Destroy",
+    "Instance",
+    "Misfit",
+    "Mode",
+    "Node",
+    "Reality",
+    "Restart",
+    "Update",
+]
 
 
 class Mode(enum.Enum):
@@ -68,7 +81,13 @@ class Restart(msgspec.Struct, frozen=True):
     reason: str
 
 
-Decision = Create | Destroy | Restart
+class Update(msgspec.Struct, frozen=True):
+    """Change it in place."""
+
+    instance_id: str
+
+
+Decision = Create | Destroy | Restart | Update
 
 
 class Instance:
@@ -84,6 +103,7 @@ class Instance:
         "refused_at",
         "row",
         "server",
+        "update",
     )
 
     def __init__(self, row: InstanceRow) -> None:
@@ -100,6 +120,8 @@ class Instance:
         """The cloud refused for good; it is asked once more at the next pass or run."""
         self.delete_round = 0
         """Differs between two such requests."""
+        self.update: UpdateFacts | None = None
+        """Its last change in place."""
 
     @property
     def leaving(self) -> bool:
@@ -110,7 +132,7 @@ class Instance:
         return self.row.state is InstanceState.READY
 
     def observed(self) -> ObservedInstance:
-        return observed_instance(self.row, self.server, self.address_list, self.private_list)
+        return observed_instance(self.row, self.server, self.address_list, self.private_list, self.update)
 
     @property
     def kept_by_protection(self) -> bool:
@@ -189,6 +211,8 @@ class Reality:
         self.leaving = 0
         self.marked: dict[str, str] = {}
         """Instances that the present run makes anew, and why. Without a run nothing is."""
+        self.updates: dict[str, bool] = {}
+        """Instances that the present run changes in place -> whether that was asked for."""
         self.bounds: Bounds | None = None
         """What the present run may do, if it carries out a saved plan."""
         self._outdated: dict[str, None] = {}
@@ -304,9 +328,13 @@ class Reality:
         for dependee in node.dependees:
             self.mark(dependee.name)
 
-    def make_anew(self, marked: Mapping[str, str], bounds: Bounds | None) -> None:
+    def make_anew(
+        self, marked: Mapping[str, str], bounds: Bounds | None, updates: Mapping[str, bool] | None = None
+    ) -> None:
         """These instances, as far as they are there and nobody has protected them, are made anew (id -> why), within
-        ``bounds``."""
+        ``bounds``; and those are changed in place (id -> whether that was asked for)."""
+        allowed = None if bounds is None else bounds.updates
+        self.updates = {key: asked for key, asked in (updates or {}).items() if allowed is None or key in allowed}
         self.marked = {key: why for key, why in marked.items() if self._may_be_marked(key)}
         self.bounds = bounds
         self.mark_all()
@@ -315,7 +343,20 @@ class Reality:
         instance = self.instances.get(key)
         return instance is not None and not instance.leaving and not instance.kept_by_protection
 
+    @property
+    def changing(self) -> int:
+        """How many are being changed in place now."""
+        return sum(self.updates.values())
+
+    def updated(self, instance: Instance) -> None:
+        """It was changed in place, or will not be any more."""
+        if self.updates.pop(instance.row.id, None) is not None:
+            self.mark(instance.row.node)
+            if not self.updates:
+                self.mark_all()  # what was kept until all else is in place may go now
+
     def _unmark(self, instance: Instance) -> None:
+        self.updated(instance)
         if self.marked.pop(instance.row.id, None) is not None:
             self._tell_neighbours(instance.row.node)
             if not self.marked:
@@ -382,14 +423,14 @@ class Reality:
     @property
     def settled(self) -> bool:
         """All that is wanted is in place: what is too many may go."""
-        return self.unsatisfied == 0 and not self.marked
+        return self.unsatisfied == 0 and not self.marked and not self.updates
 
     def done(self, run_id: str) -> bool:
         """All that the bounds allow has been done by the run."""
         bounds = self.bounds
         if bounds is None:
             return self.converged()
-        if self.marked or any(key in self.instances for key in bounds.destroys):
+        if self.marked or self.updates or any(key in self.instances for key in bounds.destroys):
             return False
         mine = [i for i in self.instances.values() if i.row.run_id == run_id]
         made: dict[str, int] = {}
@@ -449,6 +490,9 @@ class Reality:
                 yield from self._retire(node)
                 continue
             kept = yield from self._heal(node, now, run_id)
+            for instance in self._next_updates(node, kept, budget) if self.updates else ():
+                budget = None if budget is None else budget - 1
+                yield Update(instance.row.id)
             anew = [i for i in kept if i.row.id in self.marked] if self.marked else []
             missing = node.target - len(kept)
             if (missing > 0 or anew) and node.record.broken:
@@ -534,6 +578,23 @@ class Reality:
             leaving=sum(1 for i in node.instances.values() if i.leaving and i.refused_at is None),
             awaited=any(i in self.marked for dependent in node.dependents for i in dependent.instances),
         )
+
+    def _next_updates(self, node: Node, kept: list[Instance], budget: int | None) -> list[Instance]:
+        """Which are changed in place now. Their servers go on running; but a change that turns out to be a bad one is
+        not to be everywhere at once, so no more are changed together than would be made anew together. As for new
+        instances, what the node depends on has to be there, since templates may ask for it."""
+        if node.unmet:
+            return []
+        mine = [i for i in kept if i.row.id in self.updates]
+        policy = node.compiled.policy
+        free = max(1, policy.max_unavailable, policy.surge) - sum(self.updates[i.row.id] for i in mine)
+        up = (ServerState.ACTIVE, ServerState.STOPPED)
+        due = [i for i in mine if not self.updates[i.row.id] and i.server in up and i.row.restarting_since is None]
+        due = sorted(due, key=lambda i: (i.row.ordinal, i.row.id))[: max(0, free)]
+        if budget is not None and len(due) > budget:
+            self.mark(node.name)
+            due = due[: max(0, budget)]
+        return due
 
     def _is_old(self, node: Node) -> bool:
         """Not all instances that it shall have are there in their new form."""

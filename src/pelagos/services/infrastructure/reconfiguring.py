@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pelagos.model.errors import Conflict, ErrorPayload, PelagosError
+from pelagos.model.errors import Conflict, ErrorPayload, LeaseLost, PelagosError
 from pelagos.model.states import RunState
 from pelagos.services.infrastructure import records
-from pelagos.services.infrastructure.outlook import Mark, Outlook, look_ahead
+from pelagos.services.infrastructure.in_place import Keys
+from pelagos.services.infrastructure.outlook import Mark, Outlook, Update, look_ahead
 from pelagos.services.infrastructure.plan import make_plan
 from pelagos.services.infrastructure.plan_diff import foresee, plans_differ, sources_needed
 from pelagos.services.infrastructure.reality import KEPT_SO, Instance
 from pelagos.services.infrastructure.records import RunRow, encode
 from pelagos.services.infrastructure.rolling import Bounds
 from pelagos.services.infrastructure.targeting import Narrowed, instances_meant
+from pelagos.services.infrastructure.values import PlannedUpdate
 
 if TYPE_CHECKING:
     from pelagos.services.infrastructure.maintainer import Maintainer
@@ -52,33 +54,56 @@ class Reconfiguring:
         """Find what is made anew, or only which instances are not as described."""
         run = self._maintainer.running.current
         if self.undecided and run is not None:
-            outlook = await self._outlook(run)
+            updatable = await self._updatable(run)
+            if updatable is None:
+                return
+            outlook = await self._outlook(run, updatable)
             anew = {key: _told(mark) for key, mark in outlook.replace.items()}
-            parameters = msgspec.structs.replace(run.parameters, anew=anew)
+            updates = {key: PlannedUpdate(one.implementation, one.keys) for key, one in outlook.update.items()}
+            parameters = msgspec.structs.replace(run.parameters, anew=anew, updates=updates)
             self._maintainer.running.current = msgspec.structs.replace(run, parameters=parameters)
             self._maintainer.changes.run(run.id, parameters=parameters)
             self._tell(outlook)
             self.restore()
         elif self.remark and run is None:
-            await self._outlook(None)
+            await self._outlook(None, {})
         self.remark = False
+
+    async def _updatable(self, run: RunRow) -> Keys | None:
+        """What can be changed in place of what is not as described. None: a cloud does not say, and the run fails: to
+        make anew what may be changed in place would do harm."""
+        maintainer = self._maintainer
+        fingerprints = {name: node.compiled.fingerprint for name, node in maintainer.reality.nodes.items()}
+        observed = [i.observed() for i in maintainer.reality.instances.values() if not i.leaving]
+        others = [i for i in observed if i.fingerprint != fingerprints[i.node]]
+        try:
+            return await maintainer.updating.keys(instance.account for instance in others)
+        except LeaseLost:
+            raise
+        except PelagosError as error:
+            if run.parameters.going_back:
+                return {}
+            maintainer.running.give_up(maintainer.reality.nodes[others[0].node], error.payload())
+            return None
 
     def restore(self) -> None:
         """After a load: what the present run makes anew, and its bounds."""
         run = self._maintainer.running.current
         parameters = run.parameters if run is not None else None
-        if run is None or parameters is None or not parameters.anew or self._maintainer.running.holds:
-            anew: dict[str, str] = {}
-        elif run.state is RunState.RUNNING or parameters.going_back:
-            anew = parameters.anew
-        else:
-            anew = {}
+        anew: dict[str, str] = {}
+        updates: dict[str, bool] = {}
+        goes_on = run is not None and not self._maintainer.running.holds
+        if run is not None and goes_on and (run.state is RunState.RUNNING or run.parameters.going_back):
+            anew = run.parameters.anew or {}
+            updates = self._maintainer.updating.restore(run.parameters.updates)
         bounds = None
         if run is not None and parameters is not None and parameters.exact is not None and not parameters.going_back:
-            bounds = Bounds(creates=parameters.exact.creates, destroys=parameters.exact.destroys)
-        self._maintainer.reality.make_anew(anew, bounds)
+            exact = parameters.exact
+            bounds = Bounds(creates=exact.creates, destroys=exact.destroys, updates=exact.updates)
+        self._maintainer.reality.make_anew(anew, bounds, updates)
+        self._maintainer.updating.check()
 
-    async def _outlook(self, run: RunRow | None) -> Outlook:
+    async def _outlook(self, run: RunRow | None, updatable: Keys) -> Outlook:
         """Look, and write into the instances' records what was found."""
         maintainer = self._maintainer
         reality = maintainer.reality
@@ -107,6 +132,7 @@ class Reconfiguring:
             moved=moved,
             held=run.parameters.held if run is not None and not run.parameters.going_back else (),
             infrastructure_id=maintainer.id,
+            updatable=updatable,
         )
         for instance in living:
             self._note(instance, outlook)
@@ -115,6 +141,8 @@ class Reconfiguring:
     def _note(self, instance: Instance, outlook: Outlook) -> None:
         row = instance.row
         mark = outlook.replace.get(row.id) or outlook.drifted.get(row.id)
+        if row.id in outlook.update:
+            mark = outlook.update[row.id].mark
         outdated = _told(mark) if mark is not None else ""
         if row.id in outlook.drifted:
             outdated += KEPT_SO
@@ -143,6 +171,18 @@ class Reconfiguring:
                 run_id=run.id if run is not None else None,
                 data={"count": len(marks), "reason": _told(marks[0])},
             )
+        in_place: dict[str, list[Update]] = {}
+        for key, update in outlook.update.items():
+            in_place.setdefault(maintainer.reality.instances[key].row.node, []).append(update)
+        for node, updates in in_place.items():
+            maintainer.changes.event(
+                maintainer.row.scope,
+                "node.updating",
+                at=maintainer.world.now(),
+                node=node,
+                run_id=run.id if run is not None else None,
+                data={"count": len(updates), "reason": _told(updates[0].mark), "keys": updates[0].touched},
+            )
 
     async def misfit(self, run: RunRow, narrowed: Narrowed) -> ErrorPayload | None:
         """Why a saved plan cannot be carried out now; None if it can, or if the run carries out none."""
@@ -160,6 +200,7 @@ class Reconfiguring:
             partial(records.sources_of, infrastructure_id=maintainer.id, digests=digests)
         )
         try:
+            updatable = await maintainer.updating.keys(instance.account for instance in observed)
             foreseen = foresee(
                 desired,
                 maintainer.row.compiled,
@@ -169,7 +210,10 @@ class Reconfiguring:
                 wanted=run.parameters.wanted_anew,
                 held=narrowed.held,
                 infrastructure_id=maintainer.id,
+                updatable=updatable,
             )
+        except LeaseLost:
+            raise
         except PelagosError as error:
             return stale_plan([error.message])
         now = make_plan(

@@ -28,7 +28,7 @@ from pelagos.services.infrastructure.names import hostname_of
 from pelagos.services.infrastructure.policies import MetricSource
 from pelagos.services.infrastructure.reality import Instance, Node, Reality
 from pelagos.services.infrastructure.records import InfrastructureRow
-from pelagos.services.infrastructure.values import AttributeMapping, HealthCheck, Implementation
+from pelagos.services.infrastructure.values import AttributeMapping, Contextualisation, HealthCheck, Implementation
 
 if TYPE_CHECKING:  # Jinja is imported at the first rendering, not before
     from pelagos.services.infrastructure.templates import TemplateData
@@ -125,6 +125,18 @@ class Renderer:
             account=self.account_of(instance.row.account),
         )
         return spec, (*rendered.asked, *self._told(row, reality, node, implementation))
+
+    def resource_options(self, row: InfrastructureRow, reality: Reality, instance: Instance) -> dict[str, Any]:
+        """What an instance's resource is now; what it was told when it was made is left alone.
+
+        Raises as :meth:`server_spec`."""
+        from pelagos.services.infrastructure.templates import render_implementation
+
+        node = reality.nodes[instance.row.node]
+        implementation = reality.implementation(node, instance.row.implementation)
+        bare = msgspec.structs.replace(implementation, contextualisation=Contextualisation(), config_management={})
+        rendered = render_implementation(bare, self._data(row, reality, node, instance))
+        return self._options(node, implementation, rendered.options)
 
     def account_of(self, name: str) -> dict[str, Any]:
         """What an account is made of that no configuration names, to be journaled with its servers; else empty."""

@@ -67,3 +67,5 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """Node -> how many instances are made; one that fails is made again."""
     destroys: frozenset[str] = frozenset()
     """Ids of the instances that go."""
+    updates: frozenset[str] = frozenset()
+    """Ids of the instances that are changed in place."""

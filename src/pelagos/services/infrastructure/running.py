@@ -51,7 +51,7 @@ class Running:
         run = self.current
         if run is None:
             return None
-        growing = self._maintainer.reality.growing
+        growing = self._maintainer.reality.growing + self._maintainer.reality.changing
         if run.parameters.strategy == "sequential":
             return max(0, 1 - growing)
         limit = run.parameters.max_parallel

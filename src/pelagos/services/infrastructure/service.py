@@ -241,7 +241,9 @@ class InfrastructureService(ServiceProcess):
         planned = await self._store.read(plan)
         if planned.view.id is not None:
             await self._refresh(scope, planned.view.id)
-            planned = await self._store.read(plan)
+            accounts = [] if compiled is None else [instance.account for instance in planned.observed]
+            updatable = await self._looks.updatable(accounts)
+            planned = await self._store.read(partial(plan, updatable=updatable))
         basis = await self._store.read(partial(cost_basis, planned=planned))
         costs = await self._prices.costs(planned, basis)
         return msgspec.structs.replace(
@@ -476,7 +478,9 @@ class InfrastructureService(ServiceProcess):
             )
         if plan.infrastructure is not None:
             await self._refresh(scope, plan.infrastructure)
-        return partial(check_fits, scope=scope, plan=plan, request=asked, compiled=compiled)
+        living = partial(records.living_instances, infrastructure_id=plan.infrastructure or "")
+        updatable = await self._looks.updatable(row.account for row in await self._store.read(living))
+        return partial(check_fits, scope=scope, plan=plan, request=asked, compiled=compiled, updatable=updatable)
 
     async def _refresh(self, scope: Scope, infrastructure_id: str) -> dict[str, str]:
         """Account -> error, for those that could not be listed."""

@@ -34,6 +34,8 @@ class MaintainerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Before a command that compute did not take is sent again."""
     restart_patience: float = 120.0
     """A restart that its cloud does not take for so long has failed."""
+    update_patience: float = 300.0
+    """A change in place that its cloud does not take for so long has failed."""
     stable: float = 60.0
     """An instance that was ready for so long has proved its node: when it fails, the count of failures begins anew."""
     retry_patience: float = 30.0

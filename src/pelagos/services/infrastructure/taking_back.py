@@ -74,7 +74,7 @@ class TakingBack:
         maintainer = self._maintainer
         self._want_again(run, previous, error)
         back = {new: old for old, new in run.parameters.moved.items()}
-        parameters = msgspec.structs.replace(run.parameters, going_back=True, anew=None, moved=back)
+        parameters = msgspec.structs.replace(run.parameters, going_back=True, anew=None, updates={}, moved=back)
         self._take_back(run, parameters, error)
         maintainer.event("run.rolling_back", error=error)
         self._running.fatal = None

@@ -31,6 +31,7 @@ __all__ = [
     "HealthCheck",
     "Implementation",
     "MysqlCheck",
+    "PlannedUpdate",
     "ResourceChecker",
     "ResourceProblem",
     "RunParameters",
@@ -245,6 +246,11 @@ class ExactPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         gone = (action.instances for action in self.actions if action.action in ("destroy", "replace"))
         return frozenset(instance for instances in gone for instance in instances)
 
+    @property
+    def updates(self) -> frozenset[str]:
+        """Ids of the instances that are changed in place."""
+        return frozenset(key for action in self.actions if action.keys for key in action.instances)
+
 
 class AdoptedServer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an instance that was not made, but taken as it was, is: its server as the cloud showed it then."""
@@ -288,6 +294,13 @@ class Adopt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The node's target rises by one; otherwise it takes the place of one that is missing."""
 
 
+class PlannedUpdate(msgspec.Struct, frozen=True):
+    """``keys`` of an instance's server are set to what its node's implementation of that index says."""
+
+    implementation: int
+    keys: tuple[str, ...]
+
+
 class RunParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How a run works, stored with it. ``desired`` is written when the run is accepted, ``previous`` when it starts:
     what a run that fails or is cancelled goes back to."""
@@ -327,6 +340,8 @@ class RunParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Former name of a node -> its name now, for the moves that this run made."""
     anew: dict[str, str] | None = None
     """Instances that it makes anew, and why; None while that is not decided."""
+    updates: dict[str, PlannedUpdate] = {}
+    """Instances that it changes in place; decided with ``anew``."""
     going_back: bool = False
     """It failed after it had begun to remove what was there, and brings that back."""
     stopping: bool = False

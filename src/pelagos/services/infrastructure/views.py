@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pelagos.model.states import InstanceState, ServerState
 from pelagos.repository import CommitInfo
+from pelagos.services.compute.facts import UpdateFacts
+from pelagos.services.infrastructure.in_place import as_updated
 from pelagos.services.infrastructure.observed import ObservedInstance
 from pelagos.services.infrastructure.records import InstanceRow, RunHead
 from pelagos.wire.infrastructures import InstanceStatus, RevisionView, RunKind, RunView
@@ -59,8 +61,10 @@ def observed_instance(
     server: ServerState | None,
     addresses: tuple[str, ...] = (),
     private_addresses: tuple[str, ...] = (),
+    update: UpdateFacts | None = None,
 ) -> ObservedInstance:
-    """An instance as plans and healing see it."""
+    """An instance as plans and healing see it. ``update``: the last change in place of its server."""
+    source, updating = as_updated(row.source, update)
     return ObservedInstance(
         id=row.id,
         node=row.node,
@@ -77,8 +81,10 @@ def observed_instance(
         ordinal=row.ordinal,
         account=row.account,
         implementation=row.implementation,
-        fingerprint=row.fingerprint,
-        source=row.source,
+        # Of the whole description that it was made by: after a change in place it says nothing.
+        fingerprint=row.fingerprint if source == row.source and not updating else "",
+        source=source,
+        updating=updating,
         asked=row.asked,
         addresses=addresses,
         private_addresses=private_addresses,

@@ -55,14 +55,14 @@ class HealthWatch:
         now = maintainer.world.now()
         if newly:
             self._active_at[row.id] = now
-        if not self._probed(instance):
+        if not self.watches(instance):
             return False
         if row.id not in self.probing:
             self.probing.at(row.id, now)
             maintainer.event("instance.checking", row, what=describe(self.check_of(instance)))
         return True
 
-    def _probed(self, instance: Instance) -> bool:
+    def watches(self, instance: Instance) -> bool:
         """Whether there is anything to probe: what its definition says, or an attribute that dependents wait for."""
         reality = self._maintainer.reality
         implementation = reality.implementation_of(instance)
@@ -98,7 +98,7 @@ class HealthWatch:
         ]
         step = spread / len(waiting) if waiting else 0.0
         for index, instance in enumerate(waiting):
-            if self._probed(instance):
+            if self.watches(instance):
                 self.probing.at(instance.row.id, now + index * step)
                 if run is not None:
                     self.unchecked.add(instance.row.id)
@@ -133,6 +133,7 @@ class HealthWatch:
             instance = self._maintainer.reality.instances.get(instance_id)
             if instance is not None and (instance.row.state in _PROBED or self._may_recover(instance)):
                 self._verdict(instance, verdict)
+                self._maintainer.updating.checked(instance, verdict)
 
     def _may_recover(self, instance: Instance) -> bool:
         """It failed, and stays as it is: it may become well by itself, or by somebody's hand."""
