@@ -10,8 +10,8 @@ from pelagos.model.errors import Ambiguous, Conflict, InvalidInput, NotFound
 from pelagos.model.states import InfrastructureState, InstanceState, RunState, ServerState
 from pelagos.operations.surveying import Reader
 from pelagos.quotas import holdings
+from pelagos.services.infrastructure.faces import StoredRecords, Surveys
 from pelagos.services.infrastructure.messages import OrphansRequest, Protect
-from pelagos.services.infrastructure.service import _Clouds, _Records
 from pelagos.store.container_schema import metadata
 from pelagos.store.schema import events as event_rows
 from pelagos.wire.drift import DriftFinding, DriftRequest, DriftRule, OrphanRemoval, OrphanServer
@@ -126,7 +126,7 @@ async def test_drift_holds_nothing_that_writes(site):
     assert "delete_server" in writing
     assert not writing & {name for name in dir(Reader) if not name.startswith("_")}
     assert {n for n in dir(Reader) if not n.startswith("_")} == {"servers", "foreign", "get"}
-    records, clouds = _Records(program.store), _Clouds(program.service)
+    records, clouds = StoredRecords(program.store), Surveys(program.service)
     assert {n for n in dir(records) if not n.startswith("_")} == {"read"}
     assert {n for n in dir(clouds) if not n.startswith("_")} == {"survey"}
     with pytest.raises(AttributeError):

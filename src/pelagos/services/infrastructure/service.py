@@ -39,10 +39,10 @@ from pelagos.services.infrastructure import importing, queries, records, revisio
 from pelagos.services.infrastructure.accepting import accept_run, is_suspended, suspension
 from pelagos.services.infrastructure.applying import check_fits, check_names
 from pelagos.services.infrastructure.compiling import Compiler
-from pelagos.services.infrastructure.compute_faces import Looks, MaintainersCompute, Surveys
 from pelagos.services.infrastructure.desiring import lacking
 from pelagos.services.infrastructure.drawing import graph_of
 from pelagos.services.infrastructure.drift import find_drift
+from pelagos.services.infrastructure.faces import Looks, MaintainersCompute, StoredRecords, Surveys
 from pelagos.services.infrastructure.health import NetworkProber, Prober
 from pelagos.services.infrastructure.hosting import Hosting
 from pelagos.services.infrastructure.importing_servers import find_server
@@ -387,7 +387,7 @@ class InfrastructureService(ServiceProcess):
         """Where clouds differ from the records. Nothing is written. Raises NotFound, Ambiguous."""
         scope = current_context().scope
         accounts = [account.name for account in self._pool.accounts()]
-        return await find_drift(_Records(self._store), Surveys(self), scope, request, accounts, self.world.now())
+        return await find_drift(StoredRecords(self._store), Surveys(self), scope, request, accounts, self.world.now())
 
     @operation
     async def orphans(self, request: OrphansRequest) -> OrphanList:
@@ -395,7 +395,7 @@ class InfrastructureService(ServiceProcess):
         names = request.clouds or tuple(account.name for account in self._pool.accounts())
         for name in names:
             self._pool.account(name)
-        return await list_orphans(_Records(self._store), Surveys(self), names)
+        return await list_orphans(StoredRecords(self._store), Surveys(self), names)
 
     @operation
     async def remove_orphans(self, request: OrphanRemoval) -> None:
@@ -405,7 +405,7 @@ class InfrastructureService(ServiceProcess):
         for one in request.servers:
             self._pool.account(one.cloud)
         ids = [self.world.new_id() for _ in request.servers]
-        items = await orphans_to_remove(_Records(self._store), Surveys(self), request.servers, ids)
+        items = await orphans_to_remove(StoredRecords(self._store), Surveys(self), request.servers, ids)
         if items:
             await client(ComputeService, self, timeout=60.0).remove_orphans(RemoveOrphans(items=items))
 
@@ -518,12 +518,3 @@ def _stand_in_of(connection: Connection, infrastructure_id: str) -> str:
     row = records.load_infrastructure(connection, infrastructure_id)
     known = row.compiled.definitions.values() if row is not None else ()
     return next((item.built_on for implementations in known for item in implementations if item.built_on), "")
-
-
-class _Records:
-    """The store, for reading alone."""
-
-    __slots__ = ("read",)
-
-    def __init__(self, store: Store) -> None:
-        self.read = store.read

@@ -1,4 +1,4 @@
-"""Compute, as those parts of the infrastructure service see it that may only look, or only command."""
+"""Compute and the store, as those parts of the infrastructure service see them that may only look, or only command."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pelagos.services.compute import ComputeService
 from pelagos.services.compute.messages import CloudRef, ExecuteRequest, ListenerCheck
 from pelagos.services.infrastructure.choosing import Price
 from pelagos.services.infrastructure.in_place import Keys
+from pelagos.store.port import Store
 
-__all__ = ["Looks", "MaintainersCompute", "Surveys"]
+__all__ = ["Looks", "MaintainersCompute", "StoredRecords", "Surveys"]
 
 _log = structlog.get_logger("pelagos.infrastructure")
 _CATALOGUE_PATIENCE = 10.0
@@ -80,3 +81,12 @@ class Surveys:
 
     def __init__(self, service: ServiceProcess) -> None:
         self.survey = client(ComputeService, service, timeout=_LISTING_PATIENCE).survey
+
+
+class StoredRecords:
+    """The store, for reading alone."""
+
+    __slots__ = ("read",)
+
+    def __init__(self, store: Store) -> None:
+        self.read = store.read
