@@ -29,6 +29,7 @@ from pelagos.services.infrastructure import records
 from pelagos.services.infrastructure.candidates import Candidates, Prices, no_prices
 from pelagos.services.infrastructure.changes import Changes, ProtectedMeanwhile
 from pelagos.services.infrastructure.commanding import Commanding, Compute
+from pelagos.services.infrastructure.decisions import Create, Decision, Destroy, Mode, Restart, Update
 from pelagos.services.infrastructure.desiring import lacking, not_as_described
 from pelagos.services.infrastructure.healing import Pauses
 from pelagos.services.infrastructure.health import Execute, Prober
@@ -36,17 +37,8 @@ from pelagos.services.infrastructure.learning import Learning
 from pelagos.services.infrastructure.made_from import Sources
 from pelagos.services.infrastructure.mending import Mending
 from pelagos.services.infrastructure.metrics import MetricReader
-from pelagos.services.infrastructure.reality import (
-    Create,
-    Decision,
-    Destroy,
-    Instance,
-    Mode,
-    Node,
-    Reality,
-    Restart,
-    Update,
-)
+from pelagos.services.infrastructure.nodes import Instance, Node
+from pelagos.services.infrastructure.reality import Reality
 from pelagos.services.infrastructure.reconfiguring import Reconfiguring
 from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow
 from pelagos.services.infrastructure.rendering import Renderer

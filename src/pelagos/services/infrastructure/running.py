@@ -16,8 +16,8 @@ from pelagos.model.errors import Conflict, ErrorPayload, PelagosError, Retry
 from pelagos.model.states import InfrastructureState, InstanceState, RunState, ServerState
 from pelagos.services.infrastructure import records, revisions
 from pelagos.services.infrastructure.desiring import scaled_target, with_retired
+from pelagos.services.infrastructure.nodes import Instance
 from pelagos.services.infrastructure.plan_diff import kept_to, newly_protected, targets_wanted
-from pelagos.services.infrastructure.reality import Instance
 from pelagos.services.infrastructure.reconfiguring import composed, stale_plan, superseded_by
 from pelagos.services.infrastructure.records import InstanceRow, NodeRow, RunRow
 from pelagos.services.infrastructure.taking_back import TakingBack
@@ -26,7 +26,7 @@ from pelagos.services.infrastructure.values import Adopt, CompiledInfrastructure
 
 if TYPE_CHECKING:
     from pelagos.services.infrastructure.maintainer import Maintainer
-    from pelagos.services.infrastructure.reality import Node
+    from pelagos.services.infrastructure.nodes import Node
 
 __all__ = ["Running"]
 

@@ -24,7 +24,7 @@ from pelagos.services.compute.facts import UpdateFacts
 from pelagos.services.compute.messages import CloudRef, ServerUpdate, UpdateServers
 from pelagos.services.infrastructure.health import HealthVerdict
 from pelagos.services.infrastructure.in_place import as_updated
-from pelagos.services.infrastructure.reality import Instance
+from pelagos.services.infrastructure.nodes import Instance
 from pelagos.services.infrastructure.values import PlannedUpdate
 
 if TYPE_CHECKING:
