@@ -151,7 +151,7 @@ class Reconfiguring:
             row.implementation, row.source = followed.implementation, followed.source
             row.inputs = encode(followed.asked) if followed.asked else b""
             node = self._maintainer.reality.nodes[row.node]
-            self._maintainer.keep_source(node, row.implementation)
+            self._maintainer.creating.keep_source(node, row.implementation)
         if followed is not None or outdated != row.outdated:
             self._maintainer.reality.note_outdated(instance, outdated)
             self._maintainer.changes.instance(row)

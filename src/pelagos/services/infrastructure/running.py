@@ -347,7 +347,7 @@ class Running:
             state=InstanceState.PENDING,
             server_id=adopt.server_id,
             account=adopt.account,
-            implementation=maintainer.implementation_on(node, adopt.account),
+            implementation=maintainer.creating.implementation_on(node, adopt.account),
             fingerprint=node.compiled.fingerprint,
             run_id=run.id,
             created_at=now,
