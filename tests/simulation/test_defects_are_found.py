@@ -12,7 +12,8 @@ import pelagos.operations.claims as claims
 import pelagos.operations.observation as observation
 import pelagos.operations.settling as settling
 import pelagos.services.infrastructure.changes as changes
-from pelagos.services.infrastructure.reality import Destroy, Reality
+from pelagos.services.infrastructure.decisions import Destroy
+from pelagos.services.infrastructure.reality import Reality
 from pelagos.simulation.seeds import run_seed
 
 

@@ -17,22 +17,20 @@ One that makes parts is told so too, and takes them back itself before the delet
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select
 
 from pelagos import quotas
 from pelagos.model.errors import Conflict, InvalidInput, NotFound
 from pelagos.model.scope import Fence, Scope
-from pelagos.model.states import OperationState, ServerState
-from pelagos.operations.kinds import CREATE_WITH_PARTS, DELETE_WITH_PARTS, KINDS, PLAN
+from pelagos.operations.intake import Intake
 from pelagos.operations.parts import part_quotas, plan_parts, servers_with_parts
 from pelagos.operations.reading import chunks, operations_by_request
 from pelagos.operations.records import (
     SERVER_QUOTA,
-    WAITING,
     Adoption,
     AdoptParameters,
     NewServer,
@@ -41,15 +39,13 @@ from pelagos.operations.records import (
     ServerAction,
     ServerUpdate,
     SweepParameters,
-    UpdateParameters,
 )
-from pelagos.store import append_many, check_fence
-from pelagos.store.events import event_row
+from pelagos.operations.rows import first_step, new_record, operation_row, server_row
+from pelagos.store import check_fence
 from pelagos.store.schema import attempts, instances, operations, servers
 
 __all__ = [
     "kept_servers",
-    "operation_row",
     "submit_adoptions",
     "submit_creates",
     "submit_deletes",
@@ -59,7 +55,6 @@ __all__ = [
     "submit_updates",
 ]
 
-_RELEASE = {resource: -amount for resource, amount in SERVER_QUOTA.items()}
 _encode = msgspec.msgpack.Encoder().encode
 _decode_adoption = msgspec.msgpack.Decoder(AdoptParameters).decode
 _POWER = {"start": "server.start", "stop": "server.stop", "reboot": "server.reboot"}
@@ -103,44 +98,6 @@ _held_token = (
         (attempts.c.state == "open") | ((attempts.c.state == "done") & servers.c.deleted_at.is_(None)),
     )
 )
-_cancel_operations = (
-    update(operations)
-    .where(operations.c.id == bindparam("b_id"), operations.c.finished_at.is_(None))
-    .values(state=OperationState.CANCELLED.value, finished_at=bindparam("b_now"), updated_at=bindparam("b_now"))
-)
-_ask_cancel = (
-    update(operations)
-    .where(operations.c.id == bindparam("b_id"), operations.c.finished_at.is_(None))
-    .values(cancel_requested=True, updated_at=bindparam("b_now"))
-)
-# A part's step that waits for a time or for a listing looks at once; what is in hand is settled first.
-_hurry = (
-    update(operations)
-    .where(operations.c.id == bindparam("b_id"), operations.c.finished_at.is_(None), operations.c.next_at < WAITING)
-    .values(next_at=bindparam("b_now"))
-)
-_close_attempts = (
-    update(attempts)
-    .where(attempts.c.operation_id == bindparam("b_id"), attempts.c.state == "open")
-    .values(state=bindparam("b_state"), closed_at=bindparam("b_now"))
-)
-_BEGINS = ("server.create", "server.adopt")
-"""Kinds that bring a server onto its record."""
-_server_deleting = (
-    update(servers)
-    .where(servers.c.id == bindparam("b_id"))
-    .values(state=ServerState.DELETING.value, updated_at=bindparam("b_now"))
-)
-_server_never_made = (
-    update(servers)
-    .where(servers.c.id == bindparam("b_id"))
-    .values(
-        state=ServerState.DELETED.value,
-        reason="cancelled before it was made",
-        updated_at=bindparam("b_now"),
-        deleted_at=bindparam("b_now"),
-    )
-)
 
 
 def submit_creates(
@@ -166,7 +123,7 @@ def submit_creates(
         for request in with_parts:
             asked |= part_quotas(request.server_id, request.parts or ())
         quotas.reserve_many(connection, scope.project_id, asked)
-        connection.execute(insert(servers), [_server_row(scope, r, now) for r in fresh])
+        connection.execute(insert(servers), [server_row(scope, r, now) for r in fresh])
         connection.execute(
             insert(operations),
             [
@@ -180,7 +137,7 @@ def submit_creates(
                     r.request_id,
                     now,
                     expires_at=r.expires_at,
-                    step=_first_step(r),
+                    step=first_step(r),
                 )
                 for r in fresh
             ],
@@ -188,7 +145,7 @@ def submit_creates(
         for account in dict.fromkeys(r.account for r in with_parts):
             wanted = [(r.server_id, r.infrastructure_id, r.parts or ()) for r in with_parts if r.account == account]
             plan_parts(connection, scope, account, wanted, now)
-        known.update({r.request_id: _new_record(scope, r, now) for r in fresh})
+        known.update({r.request_id: new_record(scope, r, now) for r in fresh})
     return [known[r.request_id] for r in requests]
 
 
@@ -206,7 +163,7 @@ def submit_adoptions(
     if fresh:
         _refuse_known(connection, fresh)
         quotas.reserve_many(connection, scope.project_id, {r.operation_id: SERVER_QUOTA for r in fresh}, force=True)
-        connection.execute(insert(servers), [_server_row(scope, r, now) for r in fresh])
+        connection.execute(insert(servers), [server_row(scope, r, now) for r in fresh])
         connection.execute(
             insert(operations),
             [
@@ -225,7 +182,7 @@ def submit_adoptions(
                 for r in fresh
             ],
         )
-        known.update({r.request_id: _new_record(scope, r, now, "server.adopt") for r in fresh})
+        known.update({r.request_id: new_record(scope, r, now, "server.adopt") for r in fresh})
     return [known[r.request_id] for r in requests]
 
 
@@ -381,7 +338,7 @@ def _submit(
             for row in connection.execute(_unfinished_of_targets, {"b_targets": chunk}):
                 queue[row.target_id].append(row)
         with_parts = servers_with_parts(connection, ids) if kind == "server.delete" else set()
-        intake = _Intake(scope, now, with_parts)
+        intake = Intake(scope, now, with_parts)
         for action in fresh:
             if kind == "server.delete":
                 intake.delete(action, rows[action.server_id], queue[action.server_id])
@@ -403,239 +360,6 @@ def _refuse_protected(connection: Connection, rows: Iterable[Any]) -> None:
         )
 
 
-class _Intake:
-    """Decides what each action changes, then writes all of it statement by statement, not action by action."""
-
-    def __init__(self, scope: Scope, now: float, with_parts: Set[str]) -> None:
-        self._scope = scope
-        self._now = now
-        self._with_parts = with_parts
-        self._hurried: list[str] = []
-        self._operations: list[dict[str, Any]] = []
-        self._cancelled: dict[str, str] = {}
-        """Operation -> its kind."""
-        self._asked: list[str] = []
-        self._never_made: list[str] = []
-        self._deleting: list[str] = []
-        self._releases: dict[str, Mapping[str, int]] = {}
-        self._events: list[dict[str, Any]] = []
-
-    def delete(self, action: ServerAction, server: Any, queue: list[Any]) -> None:
-        if server.deleted_at is not None:
-            self._add("server.delete", action, server, finished=True)
-            return
-        head, unsent = None, False
-        for row in queue:
-            if row.kind in _BEGINS and row.state == OperationState.PENDING and row.step in (0, PLAN):
-                unsent = True
-                self._cancelled[row.id] = row.kind
-            elif row.kind in _BEGINS and KINDS[row.kind].steps[row.step].verb != "boot":
-                self._asked.append(row.id)
-                if KINDS[row.kind].steps[row.step].verb in ("part", "ready", "create"):
-                    self._hurried.append(row.id)
-                head = row
-            elif row.kind == "server.delete" or (row.state != OperationState.PENDING and row.step == 0):
-                head = row
-            else:
-                # A boot that nobody waits for any more, or a power verb that was not sent.
-                self._cancelled[row.id] = row.kind
-        if unsent or (server.provider_id is None and head is None):
-            self._never_made.append(server.id)
-            self._event("server.deleted", action, server, {"reason": "cancelled before it was made"})
-            self._add("server.delete", action, server, finished=True)
-            return
-        if server.state != ServerState.DELETING:
-            self._deleting.append(server.id)
-            self._event("server.deleting", action, server, {})
-        if not any(row.kind == "server.delete" for row in queue):
-            self._releases[action.operation_id] = _RELEASE
-        self._add("server.delete", action, server, queue=queue, waiting=head is not None)
-
-    def power(self, kind: str, action: ServerAction, server: Any, queue: list[Any]) -> None:
-        if server.deleted_at is not None or server.state == ServerState.DELETING:
-            raise Conflict(f"server {server.id} is being deleted or gone", advice="Make a new one instead.")
-        self._event("operation.submitted", action, server, {"kind": kind})
-        self._add(kind, action, server, queue=queue, waiting=bool(queue))
-
-    def write(self, connection: Connection) -> None:
-        now = self._now
-        if self._deleting:
-            connection.execute(_server_deleting, [{"b_id": i, "b_now": now} for i in self._deleting])
-        if self._never_made:
-            connection.execute(_server_never_made, [{"b_id": i, "b_now": now} for i in self._never_made])
-        if self._cancelled:
-            connection.execute(_cancel_operations, [{"b_id": i, "b_now": now} for i in self._cancelled])
-            closed = [
-                {"b_id": i, "b_state": "released" if kind == "server.adopt" else "refused", "b_now": now}
-                for i, kind in self._cancelled.items()
-            ]
-            connection.execute(_close_attempts, closed)
-            # A create that gave way while its server boots has committed its reservation: then this changes nothing.
-            quotas.cancel_many(connection, self._cancelled)
-        if self._asked:
-            connection.execute(_ask_cancel, [{"b_id": i, "b_now": now} for i in self._asked])
-        if self._hurried:
-            connection.execute(_hurry, [{"b_id": i, "b_now": now} for i in self._hurried])
-        quotas.reserve_many(connection, self._scope.project_id, self._releases)
-        connection.execute(insert(operations), self._operations)
-        append_many(connection, self._events)
-
-    def _add(
-        self,
-        kind: str,
-        action: ServerAction,
-        server: Any,
-        *,
-        queue: Sequence[Any] = (),
-        waiting: bool = False,
-        finished: bool = False,
-    ) -> None:
-        # Strictly after what the target has: two submissions may carry the same clock reading.
-        created_at = max([self._now, *(row.created_at + 1e-5 for row in queue)])
-        row = operation_row(
-            self._scope,
-            action.operation_id,
-            kind,
-            server.account,
-            server.id,
-            server.infrastructure_id,
-            action.request_id,
-            created_at,
-            expires_at=action.expires_at,
-            step=DELETE_WITH_PARTS if kind == "server.delete" and server.id in self._with_parts else 0,
-            parameters=_parameters(action),
-        )
-        if finished:
-            row |= {"state": OperationState.SUCCEEDED.value, "finished_at": self._now}
-        else:
-            # What comes later in the same batch for this server is behind this one.
-            queue_row = _QueueRow(action.operation_id, kind, OperationState.PENDING, 0, server.id, created_at)
-            if isinstance(queue, list):
-                queue.append(queue_row)
-            if waiting:
-                row["next_at"] = WAITING
-        self._operations.append(row)
-
-    def _event(self, kind: str, action: ServerAction, server: Any, data: dict[str, Any]) -> None:
-        self._events.append(
-            event_row(
-                self._scope,
-                kind,
-                at=self._now,
-                infrastructure_id=server.infrastructure_id,
-                instance_id=server.instance_id,
-                server_id=server.id,
-                operation_id=action.operation_id,
-                data=data,
-            )
-        )
-
-
-def _parameters(action: ServerAction) -> bytes:
-    if not isinstance(action, ServerUpdate):
-        return b""
-    return _encode(UpdateParameters(action.values, action.label, action.former))
-
-
-class _QueueRow(msgspec.Struct, frozen=True):
-    id: str
-    kind: str
-    state: OperationState
-    step: int
-    target_id: str
-    created_at: float
-
-
 def _unique(items: Sequence[Any]) -> Iterable[Any]:
     """The first of each request id: a batch may repeat itself."""
     return {item.request_id: item for item in reversed(items)}.values().__reversed__()
-
-
-def _first_step(request: NewServer) -> int:
-    if request.parts is None:
-        return PLAN
-    return CREATE_WITH_PARTS if request.parts else 0
-
-
-def _server_row(scope: Scope, request: NewServer | Adoption, now: float) -> dict[str, Any]:
-    return {
-        "id": request.server_id,
-        "project_id": scope.project_id,
-        "user_id": scope.user_id,
-        "name": request.spec.name,
-        "account": request.account,
-        "provider_id": None,
-        "state": ServerState.BUILD.value,
-        "reason": "",
-        "spec_blob": _encode(request.spec),
-        "addresses": "[]",
-        "private_addresses": "[]",
-        "infrastructure_id": request.infrastructure_id,
-        "instance_id": request.instance_id,
-        "created_at": now,
-        "updated_at": now,
-        "observed_at": None,
-        "deleted_at": None,
-    }
-
-
-def operation_row(
-    scope: Scope,
-    operation_id: str,
-    kind: str,
-    account: str,
-    target_id: str,
-    infrastructure_id: str | None,
-    request_id: str,
-    created_at: float,
-    *,
-    expires_at: float | None = None,
-    parameters: bytes = b"",
-    step: int = 0,
-) -> dict[str, Any]:
-    """A new operation's row: due at once."""
-    assert kind in KINDS
-    return {
-        "id": operation_id,
-        "project_id": scope.project_id,
-        "user_id": scope.user_id,
-        "kind": kind,
-        "account": account,
-        "target_id": target_id,
-        "infrastructure_id": infrastructure_id,
-        "request_id": request_id,
-        "state": OperationState.PENDING.value,
-        "step": step,
-        "attempts": 0,
-        "next_at": created_at,
-        "expires_at": expires_at,
-        "cancel_requested": False,
-        "parameters_blob": parameters,
-        "error_blob": None,
-        "created_at": created_at,
-        "updated_at": created_at,
-        "finished_at": None,
-    }
-
-
-def _new_record(
-    scope: Scope, request: NewServer | Adoption, now: float, kind: str = "server.create"
-) -> OperationRecord:
-    return OperationRecord(
-        id=request.operation_id,
-        project_id=scope.project_id,
-        user_id=scope.user_id,
-        kind=kind,
-        account=request.account,
-        target_id=request.server_id,
-        infrastructure_id=request.infrastructure_id,
-        request_id=request.request_id,
-        state=OperationState.PENDING,
-        step=_first_step(request) if isinstance(request, NewServer) else 0,
-        attempts=0,
-        next_at=now,
-        error=None,
-        created_at=now,
-        updated_at=now,
-        finished_at=None,
-    )

@@ -26,10 +26,9 @@ from pelagos import quotas
 from pelagos.clouds.values import CloudServer
 from pelagos.model.scope import DEFAULT_SCOPE, Fence, Scope
 from pelagos.model.states import ServerState
-from pelagos.operations.journal import operation_row
 from pelagos.operations.reading import chunks
 from pelagos.operations.records import SERVER_QUOTA, SweepParameters
-from pelagos.operations.settling import encode_addresses
+from pelagos.operations.rows import encode_addresses, operation_row
 from pelagos.store import append_many, check_fence
 from pelagos.store.events import event_row
 from pelagos.store.schema import attempts, events, instances, operations, servers

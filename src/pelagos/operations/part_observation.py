@@ -18,10 +18,10 @@ from pelagos import quotas
 from pelagos.clouds.values import CloudPart, PartSpec
 from pelagos.model.scope import DEFAULT_SCOPE, Fence, Scope
 from pelagos.model.states import PartState
-from pelagos.operations.journal import operation_row
 from pelagos.operations.kinds import CREATE_WITH_PARTS
 from pelagos.operations.reading import chunks
 from pelagos.operations.records import PartSweepParameters, part_quota
+from pelagos.operations.rows import operation_row
 from pelagos.store import append_many, check_fence
 from pelagos.store.events import event_row
 from pelagos.store.schema import attempts, events, operations, parts, servers

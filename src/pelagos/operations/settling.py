@@ -44,7 +44,6 @@ from pelagos.operations.kinds import KINDS, Effect, step_of, undo_of
 from pelagos.operations.reading import chunks
 from pelagos.operations.records import (
     SERVER_QUOTA,
-    WAITING,
     Absent,
     Again,
     Call,
@@ -57,11 +56,13 @@ from pelagos.operations.records import (
     Retry,
     Uncertain,
 )
+from pelagos.operations.rows import encode_addresses
+from pelagos.operations.succession import free_successors
 from pelagos.store import append_many, check_fence
 from pelagos.store.events import event_row
 from pelagos.store.schema import attempts, operations, servers
 
-__all__ = ["NEGATIVES_TO_CLOSE", "Ledger", "Settled", "encode_addresses", "free_successors", "settle"]
+__all__ = ["NEGATIVES_TO_CLOSE", "Ledger", "Settled", "settle"]
 
 NEGATIVES_TO_CLOSE = 2
 """Look-ups after ``not_after`` that find nothing, before an attempt counts as not made."""
@@ -69,7 +70,6 @@ NEGATIVES_TO_CLOSE = 2
 _encode = msgspec.msgpack.Encoder().encode
 _decode_error = msgspec.msgpack.Decoder(ErrorPayload).decode
 _decode_spec = msgspec.msgpack.Decoder(ServerSpec).decode
-_encode_json = msgspec.json.Encoder().encode
 
 _live = (
     select(operations.c.id, operations.c.step, operations.c.cancel_requested, operations.c.error_blob)
@@ -154,23 +154,6 @@ _server_gone = (
         updated_at=bindparam("b_now"),
     )
 )
-_waiting_targets = (
-    select(operations.c.target_id)
-    .where(
-        operations.c.account == bindparam("b_account"),
-        operations.c.finished_at.is_(None),
-        operations.c.next_at == WAITING,
-        operations.c.state == OperationState.PENDING.value,
-    )
-    .distinct()
-)
-_queue_of = (
-    select(operations.c.id, operations.c.target_id, operations.c.state, operations.c.next_at)
-    .where(operations.c.target_id.in_(bindparam("b_ids", expanding=True)), operations.c.finished_at.is_(None))
-    .order_by(operations.c.created_at, operations.c.id)
-)
-_set_free = update(operations).where(operations.c.id == bindparam("b_id")).values(next_at=bindparam("b_now"))
-
 _STATE_EVENT = {
     ServerState.ACTIVE: "server.active",
     ServerState.BUILD: "server.building",
@@ -183,11 +166,6 @@ class Settled(msgspec.Struct, frozen=True):
     """What the worker must know afterwards: what waits for a listing now."""
 
     awaits: tuple[Call, ...] = ()
-
-
-def encode_addresses(addresses: Sequence[str]) -> str:
-    """As the servers table keeps them."""
-    return _encode_json(addresses).decode() if addresses else "[]"
 
 
 def settle(
@@ -222,25 +200,6 @@ def settle(
     if ledger.finished:
         free_successors(connection, account, now)
     return Settled(awaits=tuple(ledger.awaits))
-
-
-def free_successors(connection: Connection, account: str, now: float) -> int:
-    """Make the next operation of each target due whose head is finished; how many that were.
-
-    Nothing is freed while another of the target is up, whatever the order of their times says."""
-    waiting = [row[0] for row in connection.execute(_waiting_targets, {"b_account": account})]
-    freed = []
-    for chunk in chunks(sorted(waiting)):
-        heads: dict[str, Any] = {}
-        busy = set()
-        for row in connection.execute(_queue_of, {"b_ids": chunk}):
-            heads.setdefault(row.target_id, row)
-            if row.state != OperationState.PENDING or row.next_at != WAITING:
-                busy.add(row.target_id)
-        freed += [{"b_id": head.id, "b_now": now} for target, head in heads.items() if target not in busy]
-    if freed:
-        connection.execute(_set_free, freed)
-    return len(freed)
 
 
 class Ledger:

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pelagos.model.states import InstanceState, ServerState
+from pelagos.services.infrastructure.decisions import Create, Destroy, Mode
 from pelagos.services.infrastructure.observed import Verdict, verdict
-from pelagos.services.infrastructure.reality import Create, Destroy, Mode, Reality
+from pelagos.services.infrastructure.reality import Reality
 from pelagos.services.infrastructure.records import InstanceRow, NodeRow
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode
 

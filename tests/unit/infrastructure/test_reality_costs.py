@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pelagos.model.states import InstanceState
-from pelagos.services.infrastructure.reality import Create, Mode, Reality
+from pelagos.services.infrastructure.decisions import Create, Mode
+from pelagos.services.infrastructure.reality import Reality
 from pelagos.services.infrastructure.records import InstanceRow, NodeRow
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode
 

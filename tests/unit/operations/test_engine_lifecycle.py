@@ -10,7 +10,7 @@ from pelagos.clouds.simulated import Faults, SimulatedDriver
 from pelagos.model import DEFAULT_SCOPE, OperationState, Scope, ServerState
 from pelagos.model.errors import Conflict, NotFound, QuotaExceeded
 from pelagos.operations.records import WAITING
-from pelagos.operations.settling import free_successors
+from pelagos.operations.succession import free_successors
 from pelagos.quotas import Holding, set_limit
 from pelagos.store.schema import attempts, operations, servers
 from support.operations_world import (

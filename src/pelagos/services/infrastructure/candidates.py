@@ -22,8 +22,8 @@ from pelagos.services.infrastructure.choosing import (
     size_of,
     weight_of,
 )
+from pelagos.services.infrastructure.nodes import Node
 from pelagos.services.infrastructure.policies import Choose
-from pelagos.services.infrastructure.reality import Node
 from pelagos.services.infrastructure.values import Implementation
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from pelagos.services.compute.messages import (
     UpdatableKeys,
     UpdateServers,
 )
-from pelagos.services.infrastructure.reality import Instance
+from pelagos.services.infrastructure.nodes import Instance
 from pelagos.services.infrastructure.records import InstanceRow, encode
 
 if TYPE_CHECKING:

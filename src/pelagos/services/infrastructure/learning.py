@@ -15,7 +15,7 @@ import structlog
 from pelagos.model.errors import PelagosError
 from pelagos.services.infrastructure.attributes import FILE, reported_by
 from pelagos.services.infrastructure.health import Execute
-from pelagos.services.infrastructure.reality import Instance
+from pelagos.services.infrastructure.nodes import Instance
 
 if TYPE_CHECKING:
     from pelagos.services.infrastructure.maintainer import Maintainer

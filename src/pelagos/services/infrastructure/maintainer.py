@@ -23,35 +23,28 @@ from pelagos.model.errors import ErrorPayload, PelagosError, Retry
 from pelagos.model.scope import Fence
 from pelagos.model.states import InfrastructureState, InstanceState, RunState, ServerState
 from pelagos.model.world import World
-from pelagos.services.compute.facts import ServerFacts, server_facts, server_facts_of
+from pelagos.services.compute.facts import server_facts_of
 from pelagos.services.compute.messages import RefreshAccounts, Refreshed
 from pelagos.services.infrastructure import records
 from pelagos.services.infrastructure.candidates import Candidates, Prices, no_prices
 from pelagos.services.infrastructure.changes import Changes, ProtectedMeanwhile
 from pelagos.services.infrastructure.commanding import Commanding, Compute
+from pelagos.services.infrastructure.creating import Creating
+from pelagos.services.infrastructure.decisions import Create, Decision, Destroy, Mode, Restart, Update
 from pelagos.services.infrastructure.desiring import lacking, not_as_described
 from pelagos.services.infrastructure.healing import Pauses
 from pelagos.services.infrastructure.health import Execute, Prober
 from pelagos.services.infrastructure.learning import Learning
-from pelagos.services.infrastructure.made_from import Sources
 from pelagos.services.infrastructure.mending import Mending
 from pelagos.services.infrastructure.metrics import MetricReader
-from pelagos.services.infrastructure.reality import (
-    Create,
-    Decision,
-    Destroy,
-    Instance,
-    Mode,
-    Node,
-    Reality,
-    Restart,
-    Update,
-)
+from pelagos.services.infrastructure.nodes import Instance
+from pelagos.services.infrastructure.reality import Reality
 from pelagos.services.infrastructure.reconfiguring import Reconfiguring
 from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow
 from pelagos.services.infrastructure.rendering import Renderer
 from pelagos.services.infrastructure.running import Running
 from pelagos.services.infrastructure.settings import MaintainerSettings
+from pelagos.services.infrastructure.taking_in import TakingIn
 from pelagos.services.infrastructure.tracking import Tracking
 from pelagos.services.infrastructure.updating import Updating
 from pelagos.services.infrastructure.watching import HealthWatch
@@ -98,6 +91,8 @@ class Maintainer:
         self.changes = Changes(infrastructure_id)
         self.running = Running(self)
         self.reconfiguring = Reconfiguring(self)
+        self.taking_in = TakingIn(self)
+        self.creating = Creating(self)
         self.commanding = Commanding(self, compute)
         self.mending = Mending(self)
         self.updating = Updating(self)
@@ -107,12 +102,10 @@ class Maintainer:
         self._wake = asyncio.Event()
         self._stop = False
         self._fence = Fence(lease="", epoch=0)
-        self._hinted: dict[str, None] = {}
         self._row: InfrastructureRow | None = None
         self._reality: Reality | None = None
         self.health = HealthWatch(self, prober, self._wake.set)
         self.tracking = Tracking(self, metrics, self._wake.set)
-        self._sources: Sources | None = None
         self.reload = False
         """What is remembered no longer fits what the step in progress writes."""
         self._next_pass = 0.0
@@ -123,8 +116,7 @@ class Maintainer:
 
     def hint(self, *, server_ids: Iterable[str] = (), runs: bool = False) -> None:
         """Something of this infrastructure changed in the store."""
-        for server_id in server_ids:
-            self._hinted[server_id] = None
+        self.taking_in.hint(server_ids)
         if runs:
             self.running.hinted = True
         self._wake.set()
@@ -204,13 +196,13 @@ class Maintainer:
         if row is None or row.deleted_at is not None:
             return
         self._reality = Reality(row.compiled, nodes, living)
-        self._sources = None
+        self.creating.reset()
         self._reality.pauses = Pauses(self.settings.backoff, self.settings.backoff_max)
         self.candidates.reset()
         self.commanding.reset({fact.id for fact in facts})
         self.updating.reset()
         for fact in facts:
-            self._take_in(fact)
+            self.taking_in.take_in(fact)
         self.reconfiguring.restore()
 
     @property
@@ -252,7 +244,7 @@ class Maintainer:
         except ProtectedMeanwhile:
             await self._start_over()
             return True
-        await self._take_in_servers()
+        await self.taking_in.look()
         self.health.take_in()
         self.tracking.take_in()
         now = self.world.now()
@@ -347,75 +339,8 @@ class Maintainer:
             if instance is not None and (
                 fact.state is not instance.server or fact.addresses != instance.address_list or instance.leaving
             ):
-                self._take_in(fact)
+                self.taking_in.take_in(fact)
         return answer
-
-    # -- taking in what happened -----------------------------------------------------------------------------------
-
-    async def _take_in_servers(self) -> None:
-        hinted, self._hinted = list(self._hinted), {}
-        known = [server_id for server_id in hinted if server_id in self.reality.by_server]
-        if known:
-            for fact in await self.store.read(lambda connection: server_facts(connection, known)):
-                self._take_in(fact)
-
-    def _take_in(self, fact: ServerFacts) -> None:
-        """What compute knows of a server, applied to its instance."""
-        instance = self.reality.by_server.get(fact.id)
-        if instance is None:
-            return
-        before = instance.server
-        instance.server = fact.state
-        instance.address_list = fact.addresses
-        instance.private_list = fact.private_addresses
-        self.updating.take_in(instance, fact.update)
-        row = instance.row
-        if row.id in self.reality.stuck and fact.state is not before:
-            self.reality.mark(row.node)
-        if instance.leaving:
-            if fact.state is ServerState.DELETED:
-                self.gone(instance)
-            elif fact.delete_error is not None and fact.delete_error.message != instance.delete_error:
-                self._refused(instance, fact.delete_error)
-            instance.delete_final = fact.delete_failed
-            return
-        if row.restarting_since is not None and self.mending.settling(instance, fact):
-            return
-        match fact.state:
-            case ServerState.ACTIVE:
-                self._take_in_active(instance, before)
-            case ServerState.STOPPED:
-                if row.state is not InstanceState.SHUTDOWN:
-                    self.mending.failed(instance, fact.reason or "its server is stopped")
-                    self.set_state(instance, InstanceState.SHUTDOWN, fact.reason or "its server is stopped")
-                    self.event("instance.shutdown", row, reason=row.reason)
-            case ServerState.ERROR | ServerState.DELETED | ServerState.DELETING:
-                if row.state is not InstanceState.FAILED:
-                    reason = fact.reason or f"its server is {fact.state.value}"
-                    self.fail(instance, reason, fact.create_error, made=fact.made)
-            case _ if fact.uncertain and row.state is InstanceState.PENDING:
-                self.set_state(instance, InstanceState.UNCERTAIN, "the cloud has not said whether its server exists")
-                self.event("instance.uncertain", row)
-            case _ if not fact.uncertain and row.state is InstanceState.UNCERTAIN:
-                self.set_state(instance, InstanceState.PENDING, "")
-            case _:
-                pass
-
-    def _take_in_active(self, instance: Instance, before: ServerState | None) -> None:
-        row = instance.row
-        address = instance.address_list[0] if instance.address_list else ""
-        if address != row.address:
-            row.address = address
-            self.changes.instance(row)
-        recovered = row.id in self.reality.stuck and before not in (None, ServerState.ACTIVE)
-        if row.state in (InstanceState.READY, InstanceState.TEMP_FAILED):
-            return
-        if row.state is InstanceState.FAILED and not recovered:
-            return
-        if row.state is not InstanceState.PENDING:
-            self.set_state(instance, InstanceState.PENDING, "")
-        if not self.health.server_active(instance, newly=before is not ServerState.ACTIVE):
-            self.ready(instance)
 
     # -- changes of an instance ------------------------------------------------------------------------------------
 
@@ -525,19 +450,13 @@ class Maintainer:
         self.health.forget(row.id)
         self.reality.remove(instance)
 
-    def _refused(self, instance: Instance, error: ErrorPayload) -> None:
-        instance.delete_error = error.message
-        instance.refused_at = instance.refused_at or self.world.now()
-        self.set_state(instance, InstanceState.DESTROYING, f"the cloud does not delete it: {error.message}")
-        self.event("instance.refused", instance.row, error=error)
-
     # -- carrying out ----------------------------------------------------------------------------------------------
 
     def _carry_out(self, decisions: Sequence[Decision], now: float) -> None:
         for decision in decisions:
             match decision:
                 case Create(node=name, count=count):
-                    self._create(self.reality.nodes[name], count, now)
+                    self.creating.create(self.reality.nodes[name], count, now)
                 case Destroy(instance_id=instance_id, reason=reason, surplus=surplus):
                     if surplus:
                         self.running.commit()
@@ -546,66 +465,6 @@ class Maintainer:
                     self.mending.restart(decision)
                 case Update(instance_id=instance_id):
                     self.updating.begin(instance_id)
-
-    def _create(self, node: Node, count: int, now: float) -> None:
-        picked = self.candidates.pick(node, count)
-        if isinstance(picked, ErrorPayload):
-            self._cannot(node, picked, now)
-            return
-        run = self.running.current
-        for ordinal, candidate in zip(node.free_ordinals(count), picked, strict=True):
-            row = InstanceRow(
-                id=self.world.new_id(),
-                node=node.name,
-                ordinal=ordinal,
-                state=InstanceState.PENDING,
-                server_id=self.world.new_id(),
-                account=candidate.account,
-                implementation=candidate.index,
-                fingerprint=node.compiled.fingerprint,
-                source=self.keep_source(node, candidate.index),
-                run_id=run.id if run else None,
-                created_at=now,
-                updated_at=now,
-            )
-            instance = self.reality.add(row)
-            self.changes.new(row)
-            self.commanding.create(instance)
-            self.event("instance.pending", row, cloud=candidate.account)
-
-    @property
-    def sources(self) -> Sources:
-        """What instances are made from, by the description that is wanted."""
-        if self._sources is None:
-            self._sources = Sources(self.reality.compiled)
-        return self._sources
-
-    def keep_source(self, node: Node, index: int) -> str:
-        """The digest of what the node's instances are made from; the source itself is kept by the next transaction,
-        each time: what no instance was made from for a while may have been pruned."""
-        digest = self.sources.digest(node.compiled, index)
-        self.changes.source(digest, self.sources.value(node.compiled, index))
-        return digest
-
-    def implementation_on(self, node: Node, account: str) -> int:
-        """The first of the node's implementations that is made on this account, else the first."""
-        for index in node.compiled.implementations:
-            try:
-                if self.candidates.account_for(self.reality.implementation(node, index)) == account:
-                    return index
-            except PelagosError:
-                continue  # one that the pool has no account for
-        return node.compiled.implementations[0]
-
-    def _cannot(self, node: Node, error: ErrorPayload, now: float) -> None:
-        """A node that cannot be created at all as the pool is."""
-        record = node.record
-        record.failures += 1
-        record.error = error
-        record.retry_at = now + min(self.settings.backoff * 2**record.failures, self.settings.backoff_max)
-        self.candidates.exhausted(node, record.retry_at)
-        self.changes.node(record)
-        self.running.give_up(node, error)
 
     def _destroy(self, instance: Instance, reason: str) -> None:
         self.set_state(instance, InstanceState.DESTROYING, reason)

@@ -15,8 +15,9 @@ from pelagos.model.errors import ErrorPayload
 from pelagos.model.states import InstanceState, ServerState
 from pelagos.services.compute.facts import ServerFacts
 from pelagos.services.infrastructure.commanding import restart_request
+from pelagos.services.infrastructure.decisions import Restart
 from pelagos.services.infrastructure.healing import failed_again
-from pelagos.services.infrastructure.reality import Instance, Node, Restart
+from pelagos.services.infrastructure.nodes import Instance, Node
 
 if TYPE_CHECKING:
     from pelagos.services.infrastructure.maintainer import Maintainer

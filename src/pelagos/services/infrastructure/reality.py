@@ -12,187 +12,20 @@ Memory is never the truth: it is loaded from the store when the lease is taken, 
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, assert_never
-
-import msgspec
+from typing import assert_never
 
 from pelagos.model.states import InstanceState, ServerState
-from pelagos.services.compute.facts import UpdateFacts
+from pelagos.services.infrastructure.decisions import Create, Decision, Destroy, Mode, Restart, Update
 from pelagos.services.infrastructure.healing import PAUSES, Treatment, treat
+from pelagos.services.infrastructure.nodes import KEPT_SO, Instance, Misfit, Node
 from pelagos.services.infrastructure.observed import ObservedInstance, choose_surplus
 from pelagos.services.infrastructure.policies import HealPolicy, ScaleDown
 from pelagos.services.infrastructure.records import InstanceRow, NodeRow
 from pelagos.services.infrastructure.rolling import Bounds, Old, Step, next_step
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode, Implementation
-from pelagos.services.infrastructure.views import observed_instance
 
-__all__ = [
-    "KEPT_SO",
-    "Create",
-    "Decision",
-    "Destroy",
-    "Instance",
-    "Misfit",
-    "Mode",
-    "Node",
-    "Reality",
-    "Restart",
-    "Update",
-]
-
-
-class Mode(enum.Enum):
-    """What the maintainer is about."""
-
-    BUILD = "build"
-    """Towards the targets: create, replace, remove what is too many."""
-    ROLLBACK = "rollback"
-    """Remove what one run made."""
-    DOWN = "down"
-    """Remove everything."""
-    HOLD = "hold"
-    """Only look."""
-
-
-KEPT_SO = " (kept)"
-"""Ends what is said of an instance that is not as described and is to stay so."""
-
-
-class Create(msgspec.Struct, frozen=True):
-    node: str
-    count: int
-
-
-class Destroy(msgspec.Struct, frozen=True):
-    """``surplus``: nothing is wrong with it; it is only no longer wanted."""
-
-    instance_id: str
-    reason: str
-    surplus: bool = False
-
-
-class Restart(msgspec.Struct, frozen=True):
-    """``verb``: ``start`` a stopped server, or ``reboot`` one that runs."""
-
-    instance_id: str
-    verb: str
-    reason: str
-
-
-class Update(msgspec.Struct, frozen=True):
-    """Change it in place."""
-
-    instance_id: str
-
-
-Decision = Create | Destroy | Restart | Update
-
-
-class Instance:
-    """A living instance: its row, and what the cloud said of its server last (None: nothing yet)."""
-
-    __slots__ = (
-        "address_list",
-        "attributes",
-        "delete_error",
-        "delete_final",
-        "delete_round",
-        "private_list",
-        "refused_at",
-        "row",
-        "server",
-        "update",
-    )
-
-    def __init__(self, row: InstanceRow) -> None:
-        self.row = row
-        self.server: ServerState | None = None
-        self.address_list: tuple[str, ...] = ()
-        self.private_list: tuple[str, ...] = ()
-        self.attributes: dict[str, Any] = {}
-        """What it reported when it was asked last."""
-        self.delete_error = ""
-        """What the cloud said last when it was to be deleted."""
-        self.refused_at: float | None = None
-        self.delete_final = False
-        """The cloud refused for good; it is asked once more at the next pass or run."""
-        self.delete_round = 0
-        """Differs between two such requests."""
-        self.update: UpdateFacts | None = None
-        """Its last change in place."""
-
-    @property
-    def leaving(self) -> bool:
-        return self.row.state is InstanceState.DESTROYING
-
-    @property
-    def ready(self) -> bool:
-        return self.row.state is InstanceState.READY
-
-    def observed(self) -> ObservedInstance:
-        return observed_instance(self.row, self.server, self.address_list, self.private_list, self.update)
-
-    @property
-    def kept_by_protection(self) -> bool:
-        """It is protected, and there is something to protect."""
-        return self.row.protected and self.server is not ServerState.DELETED
-
-
-class Misfit(NamedTuple):
-    """An instance that is not as a saved plan that is carried out takes it to be."""
-
-    instance: Instance
-    what: str
-
-
-class Node:
-    """A node and its living instances, oldest first."""
-
-    __slots__ = ("awaited", "compiled", "dependees", "dependents", "instances", "ready", "record", "satisfied", "unmet")
-
-    def __init__(self, compiled: CompiledNode, record: NodeRow) -> None:
-        self.compiled = compiled
-        self.record = record
-        self.instances: dict[str, Instance] = {}
-        self.dependees: list[Node] = []
-        self.dependents: list[Node] = []
-        self.awaited: list[str] = []
-        """Attributes that an instance must have before dependents are made (``synch``)."""
-        self.ready = 0
-        """Ready instances."""
-        self.satisfied = False
-        """As many ready instances as the target says, or more."""
-        self.unmet = 0
-        """Dependees that are not satisfied."""
-
-    @property
-    def name(self) -> str:
-        return self.compiled.name
-
-    @property
-    def as_many_as_wanted(self) -> bool:
-        """As many instances as the target says; protected ones may be more."""
-        count = len(self.instances)
-        if count <= self.target:
-            return count == self.target
-        return count == sum(instance.kept_by_protection for instance in self.instances.values())
-
-    @property
-    def target(self) -> int:
-        return 0 if self.compiled.retired else self.record.target
-
-    def free_ordinals(self, count: int) -> list[int]:
-        """The ``count`` smallest numbers that no living instance has."""
-        used = {instance.row.ordinal for instance in self.instances.values()}
-        found: list[int] = []
-        ordinal = 0
-        while len(found) < count:
-            ordinal += 1
-            if ordinal not in used:
-                found.append(ordinal)
-        return found
+__all__ = ["Reality"]
 
 
 class Reality:

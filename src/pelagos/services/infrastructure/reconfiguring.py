@@ -17,10 +17,10 @@ from pelagos.model.errors import Conflict, ErrorPayload, LeaseLost, PelagosError
 from pelagos.model.states import RunState
 from pelagos.services.infrastructure import records
 from pelagos.services.infrastructure.in_place import Keys
+from pelagos.services.infrastructure.nodes import KEPT_SO, Instance
 from pelagos.services.infrastructure.outlook import Mark, Outlook, Update, look_ahead
 from pelagos.services.infrastructure.plan import make_plan
 from pelagos.services.infrastructure.plan_diff import foresee, plans_differ, sources_needed
-from pelagos.services.infrastructure.reality import KEPT_SO, Instance
 from pelagos.services.infrastructure.records import RunRow, encode
 from pelagos.services.infrastructure.rolling import Bounds
 from pelagos.services.infrastructure.targeting import Narrowed, instances_meant
@@ -151,7 +151,7 @@ class Reconfiguring:
             row.implementation, row.source = followed.implementation, followed.source
             row.inputs = encode(followed.asked) if followed.asked else b""
             node = self._maintainer.reality.nodes[row.node]
-            self._maintainer.keep_source(node, row.implementation)
+            self._maintainer.creating.keep_source(node, row.implementation)
         if followed is not None or outdated != row.outdated:
             self._maintainer.reality.note_outdated(instance, outdated)
             self._maintainer.changes.instance(row)

@@ -25,8 +25,9 @@ from pelagos.services.infrastructure.attributes import (
 from pelagos.services.infrastructure.made_from import looks_at_attributes
 from pelagos.services.infrastructure.metrics import MetricUnavailable
 from pelagos.services.infrastructure.names import hostname_of
+from pelagos.services.infrastructure.nodes import Instance, Node
 from pelagos.services.infrastructure.policies import MetricSource
-from pelagos.services.infrastructure.reality import Instance, Node, Reality
+from pelagos.services.infrastructure.reality import Reality
 from pelagos.services.infrastructure.records import InfrastructureRow
 from pelagos.services.infrastructure.values import AttributeMapping, Contextualisation, HealthCheck, Implementation
 

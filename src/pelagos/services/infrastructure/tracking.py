@@ -17,9 +17,11 @@ import structlog
 
 from pelagos.model.errors import PelagosError
 from pelagos.services.infrastructure.autoscaling import Limits, Sample, decide
+from pelagos.services.infrastructure.decisions import Mode
 from pelagos.services.infrastructure.metrics import MetricReader, MetricUnavailable
+from pelagos.services.infrastructure.nodes import Instance, Node
 from pelagos.services.infrastructure.policies import AutoscalePolicy, MetricSource
-from pelagos.services.infrastructure.reality import Instance, Mode, Node, Reality
+from pelagos.services.infrastructure.reality import Reality
 from pelagos.services.infrastructure.values import AutoscalingRecord
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from pelagos.services.compute.facts import UpdateFacts
 from pelagos.services.compute.messages import CloudRef, ServerUpdate, UpdateServers
 from pelagos.services.infrastructure.health import HealthVerdict
 from pelagos.services.infrastructure.in_place import as_updated
-from pelagos.services.infrastructure.reality import Instance
+from pelagos.services.infrastructure.nodes import Instance
 from pelagos.services.infrastructure.values import PlannedUpdate
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Updating:
             return
         maintainer.running.commit()
         maintainer.reality.updates[instance_id] = True
-        maintainer.keep_source(maintainer.reality.nodes[instance.row.node], planned.implementation)
+        maintainer.creating.keep_source(maintainer.reality.nodes[instance.row.node], planned.implementation)
         maintainer.event("instance.updating", instance.row, keys=list(planned.keys))
         self._waiting[instance_id] = instance
 
@@ -167,7 +167,9 @@ class Updating:
         """The instance's record says what it is made from now, and in what it is not as described."""
         maintainer, row = self._maintainer, instance.row
         node = maintainer.reality.nodes[row.node]
-        fitting = [i for i in node.compiled.implementations if maintainer.sources.digest(node.compiled, i) == source]
+        fitting = [
+            i for i in node.compiled.implementations if maintainer.creating.sources.digest(node.compiled, i) == source
+        ]
         fingerprint = node.compiled.fingerprint if fitting else ""
         back = bool(fitting and row.outdated and maintainer.reality.updates.get(row.id))
         if (row.source, row.fingerprint) == (source, fingerprint) and not back:
@@ -175,7 +177,7 @@ class Updating:
         row.source, row.fingerprint = source, fingerprint
         if fitting:
             row.implementation = row.implementation if row.implementation in fitting else fitting[0]
-            maintainer.keep_source(node, row.implementation)
+            maintainer.creating.keep_source(node, row.implementation)
             maintainer.reality.note_outdated(instance, "")
         elif not row.outdated:
             maintainer.reality.note_outdated(instance, "another change of it was made in place")
@@ -244,7 +246,7 @@ class Updating:
         if planned is None:
             return ""
         node = self._maintainer.reality.nodes[instance.row.node]
-        return self._maintainer.sources.digest(node.compiled, planned.implementation)
+        return self._maintainer.creating.sources.digest(node.compiled, planned.implementation)
 
     def _request(self, instance: Instance) -> str:
         run = self._maintainer.running.current

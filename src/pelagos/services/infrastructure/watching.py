@@ -17,8 +17,8 @@ from pelagos.model.errors import PelagosError
 from pelagos.model.states import InstanceState
 from pelagos.services.infrastructure.attributes import told_at_once
 from pelagos.services.infrastructure.health import HealthVerdict, Prober, ProbeTarget, describe
+from pelagos.services.infrastructure.nodes import Instance
 from pelagos.services.infrastructure.probing import Probing
-from pelagos.services.infrastructure.reality import Instance
 from pelagos.services.infrastructure.values import HealthCheck
 
 if TYPE_CHECKING:
