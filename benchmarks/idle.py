@@ -16,11 +16,13 @@ from sqlalchemy import Connection, select
 
 from benchmarks.report import Row
 from benchmarks.scene import Scene
-from pelagos.process import client
-from pelagos.services.compute import ComputeService
-from pelagos.services.compute.messages import Accepted, CreateServers, DeleteServers, RefreshAccounts, Refreshed
+from pelagos.model import DEFAULT_SCOPE
+from pelagos.process import Context, Process
+from pelagos.services.compute.messages import RefreshAccounts, Refreshed
+from pelagos.services.infrastructure.faces import MaintainersCompute
 from pelagos.services.infrastructure.health import NetworkProber
 from pelagos.services.infrastructure.maintainer import Maintainer
+from pelagos.services.infrastructure.metrics import NetworkMetrics
 from pelagos.services.infrastructure.rendering import Renderer
 from pelagos.services.infrastructure.settings import MaintainerSettings
 from pelagos.store.schema import instances, servers
@@ -30,28 +32,23 @@ __all__ = ["measure"]
 PASSES = 5
 
 
-class _Counting:
-    """The compute service's client; rings when a listing was asked for so often."""
+class _Counting(MaintainersCompute):
+    """The maintainer's compute service; rings when a listing was asked for so often."""
 
-    def __init__(self, compute: Any, enough: int, done: Callable[[], None]) -> None:
-        self._compute = compute
+    def __init__(self, edge: Process, enough: int, done: Callable[[], None]) -> None:
+        super().__init__(edge, Context(DEFAULT_SCOPE), 120.0)
+        self._listed, self.refresh = self.refresh, self._count
         self._left = enough
         self._done = done
         self.began = 0.0
 
-    async def create_servers(self, request: CreateServers) -> Accepted:
-        raise AssertionError("an idle pass creates nothing")
-
-    async def delete_servers(self, request: DeleteServers) -> Accepted:
-        raise AssertionError("an idle pass deletes nothing")
-
-    async def refresh(self, request: RefreshAccounts) -> Refreshed:
+    async def _count(self, request: RefreshAccounts) -> Refreshed:
         if not self.began:
             self.began = time.perf_counter()
         elif self._left == 0:
             self._done()
         self._left -= 1
-        answer: Refreshed = await self._compute.refresh(request)
+        answer: Refreshed = await self._listed(request)
         return answer
 
 
@@ -88,7 +85,7 @@ async def measure(scene: Scene, infrastructure_id: str, nodes: int) -> list[Row]
         ended = time.perf_counter()
         maintainer.stop()
 
-    compute = _Counting(client(ComputeService, runtime.container.edge, timeout=120.0), PASSES, done)
+    compute = _Counting(runtime.container.edge, PASSES, done)
     maintainer = Maintainer(
         infrastructure_id,
         store=runtime.store,
@@ -96,6 +93,7 @@ async def measure(scene: Scene, infrastructure_id: str, nodes: int) -> list[Row]
         compute=compute,
         accounts=runtime.pool,
         prober=NetworkProber(runtime.world, _never, _never),
+        metrics=NetworkMetrics(_never),
         renderer=Renderer(runtime.pool),
         settings=MaintainerSettings(interval=0.0),
         resident=True,

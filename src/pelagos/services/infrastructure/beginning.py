@@ -44,8 +44,6 @@ class Beginning:
         old_targets = {name: node.record.target for name, node in maintainer.reality.nodes.items()}
         revision = await maintainer.store.read(partial(revisions.wanted, scope=row.scope, infrastructure_id=row.id))
         previous = Desired(compiled=row.compiled, revision=revision, targets=old_targets)
-        if parameters.maintained is not None and parameters.maintained != row.maintained:
-            maintainer.note_row(maintained=parameters.maintained)
         desired = parameters.desired
         protecting: set[str] = set()
         moved: dict[str, str] = {}
@@ -73,6 +71,8 @@ class Beginning:
             adopted = self._adopt(run, parameters.adopt)
             # What is adopted cannot be taken back: to destroy it would do harm.
             parameters = msgspec.structs.replace(parameters, committed=True)
+        if parameters.maintained is not None and parameters.maintained != row.maintained:
+            maintainer.note_row(maintained=parameters.maintained)
         if not (parameters.creates_infrastructure or parameters.inherited) and run.kind in ("up", "scale"):
             parameters = msgspec.structs.replace(parameters, previous=previous)
         maintainer.candidates.refusals.clear()

@@ -8,7 +8,7 @@ import structlog
 
 from pelagos.clouds.values import CommandResult
 from pelagos.model.errors import PelagosError
-from pelagos.process import Context, ServiceProcess, client
+from pelagos.process import Context, Process, ServiceProcess, client
 from pelagos.services.compute import ComputeService
 from pelagos.services.compute.messages import CloudRef, ExecuteRequest, ListenerCheck
 from pelagos.services.infrastructure.choosing import Price
@@ -63,7 +63,7 @@ class MaintainersCompute:
     """Compute for a maintainer. Commands are journaled and answered at once: what is not, died with who had it, and is
     sent again as the same request. A listing takes what its cloud takes."""
 
-    def __init__(self, service: ServiceProcess, context: Context, patience: float) -> None:
+    def __init__(self, service: Process, context: Context, patience: float) -> None:
         quick = client(ComputeService, service, timeout=patience, context=context)
         self.create_servers = quick.create_servers
         self.delete_servers = quick.delete_servers
