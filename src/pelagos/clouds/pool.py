@@ -147,16 +147,17 @@ class Pool:
         given = {option_names(plugin)["endpoint"]: "http://localhost"}
         return not check_keys(plugin.account_options, given)[1]
 
-    def unusable(self, type: str) -> PelagosError | None:
-        """Why no server of a type can be made here, with what to do about it: there is no such driver (NotFound), what
-        its driver needs is not installed (Unsupported), or no account is of it (NotFound)."""
+    def unusable(self, type: str, section: Mapping[str, Any]) -> PelagosError | None:
+        """Why no server of a type can be made of a resource section here, with what to do about it: there is no such
+        driver (NotFound), what its driver needs is not installed (Unsupported), or no account is of it, and the section
+        does not describe one (NotFound)."""
         try:
             lacking = self._plugins.lacking(type)
         except NotFound as error:
             return error
         same = self._plugins.same
         there = any(not one.described and same(one.config.driver, type) for one in self._accounts.values())
-        if there or self.can_describe(type):
+        if there or (self.can_describe(type) and self._describes(type, section)):
             return lacking
         advice = f"add an account of driver {type} to the clouds of the configuration"
         if self._auth is not None:
@@ -164,6 +165,18 @@ class Pool:
         if lacking is not None:
             return Unsupported(lacking.message, advice=f"{lacking.advice}, and {advice}", details=lacking.details)
         return NotFound(f"the pool has no account of driver {type!r}", advice=advice, details={"type": type})
+
+    def _describes(self, type: str, section: Mapping[str, Any]) -> bool:
+        """Whether a section means an account by itself; that of an endpoint which is wrong is a mistake."""
+        if section.get("endpoint"):
+            return True
+        try:
+            self.means(type, section=section)
+        except NotFound:
+            return False
+        except PelagosError:
+            return True
+        return True
 
     def stand_in(self, name: str) -> str:
         """Name of the account that descriptions are built on in place of their own clouds: of that name, or the one of

@@ -118,6 +118,13 @@ async def test_a_cloud_that_is_described_needs_credentials(world, tmp_path):
     with pytest.raises(DescriptionError) as caught:
         await Compiler(far_pool(world, AuthFile(file)), world).description(sources, ["a.yaml", "b.yaml"], {})
     [mistake] = caught.value.diagnostics
+    # Where no endpoint is given, none is meant: another implementation may be used.
+    both = FAR.replace("      endpoint: https://far.example\n", "").replace("many", "2")
+    sources["b.yaml"] = both + "  - resource: {type: simulated, name: east}\n"
+    found = await Compiler(far_pool(world, AuthFile(file)), world).description(sources, ["a.yaml", "b.yaml"], {})
+    [warning] = found.warnings
+    assert str(warning).startswith("b.yaml:2:5") and "this implementation of 'web' is passed over" in str(warning)
+    sources["b.yaml"] = FAR.replace("many", "2")
     assert str(mistake).startswith("b.yaml:4:7: the pool has no account of type 'far' at https://far.example")
     assert "authentication file" in mistake.advice
     file.write_text(file.read_text().replace("near", "far"))

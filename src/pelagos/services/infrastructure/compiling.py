@@ -84,8 +84,8 @@ class Compiler:
             )
         )
 
-    def _unusable(self, type_: str) -> Unusable | None:
-        error = self._pool.unusable(type_)
+    def _unusable(self, type_: str, section: Mapping[str, Any]) -> Unusable | None:
+        error = self._pool.unusable(type_, section)
         return None if error is None else Unusable(error.message, error.advice)
 
     def _check_values(self, type_: str, section: dict[str, Any]) -> list[ResourceProblem]:
@@ -100,7 +100,7 @@ class Compiler:
     def _check_resource(self, type_: str, section: dict[str, Any]) -> list[ResourceProblem]:
         """Keys and values; of a type that can be used, which account is meant."""
         problems = self._check_values(type_, section)
-        if self._pool.unusable(type_) is not None:
+        if self._pool.unusable(type_, section) is not None:
             return problems  # told where a node uses it
         label = section.get("name") or None
         try:

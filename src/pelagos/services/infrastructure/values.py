@@ -7,7 +7,7 @@ once a node: ten thousand nodes of one type share one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -68,7 +68,7 @@ class Unusable(NamedTuple):
     advice: str
 
 
-UsableTypes = Callable[[str], Unusable | None]
+UsableTypes = Callable[[str, Mapping[str, Any]], Unusable | None]
 """A type -> None if servers of it can be made here, else why not."""
 
 

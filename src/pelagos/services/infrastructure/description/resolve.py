@@ -71,7 +71,7 @@ class Resolver:
         self._definitions = definitions
         self._broken = broken
         self._unusable = unusable
-        self._reasons: dict[str, Unusable | None] = {}
+        self._reasons: dict[tuple[str, int], Unusable | None] = {}
         self._problems = problems
         self._templates: dict[tuple[str, int], list[_Template]] = {}
         self._hashes: dict[tuple[str, int], bytes] = {}
@@ -185,31 +185,34 @@ class Resolver:
                 _filter_advice(node.filter, implementations),
             )
             return ()
-        types = dict.fromkeys(implementations[index].resource_type for index in matching)
-        reasons = {type_: reason for type_ in types if (reason := self._why_unusable(type_)) is not None}
-        possible = [index for index in matching if implementations[index].resource_type not in reasons]
+        reasons = {
+            index: reason
+            for index in matching
+            if (reason := self._why_unusable(node.type, index, implementations[index])) is not None
+        }
+        possible = [index for index in matching if index not in reasons]
         if not possible:
+            told = dict.fromkeys(reasons.values())
             problems.error(
-                f"node {node.name!r} cannot be made here: {'; '.join(reason.message for reason in reasons.values())}",
+                f"node {node.name!r} cannot be made here: {'; '.join(reason.message for reason in told)}",
                 node.type_position,
-                "; or ".join(reason.advice for reason in reasons.values()),
+                "; or ".join(reason.advice for reason in told),
             )
             return ()
-        for index in matching:
-            if index not in possible:
-                item = implementations[index]
-                reason = reasons[item.resource_type]
-                problems.warning(
-                    f"{reason.message}; this implementation of {node.type!r} is passed over",
-                    item.position,
-                    reason.advice,
-                )
+        for index, reason in reasons.items():
+            problems.warning(
+                f"{reason.message}; this implementation of {node.type!r} is passed over",
+                implementations[index].position,
+                reason.advice,
+            )
         return tuple(possible)
 
-    def _why_unusable(self, type_: str) -> Unusable | None:
-        if type_ not in self._reasons:
-            self._reasons[type_] = self._unusable(type_) if self._unusable is not None else None
-        return self._reasons[type_]
+    def _why_unusable(self, name: str, index: int, item: Implementation) -> Unusable | None:
+        if self._unusable is None:
+            return None
+        if (name, index) not in self._reasons:
+            self._reasons[name, index] = self._unusable(item.resource_type, item.resource)
+        return self._reasons[name, index]
 
     def _fingerprint(self, node: NodeDraft, choice: tuple[int, ...], mappings: Sequence[AttributeMapping]) -> str:
         hashes = [self._hashes[node.type, index] for index in choice]
