@@ -10,6 +10,7 @@ from pelagos.model import DEFAULT_SCOPE
 from pelagos.model.states import RunState
 from pelagos.services.infrastructure import queries
 from pelagos.services.infrastructure.explain import explain
+from pelagos.store.schema import events as event_rows
 from support.infrastructure_world import describe
 
 pytestmark = [pytest.mark.anyio, ON_SQLITE]
@@ -71,7 +72,11 @@ async def test_what_is_asked_of_a_cloud_that_went_waits_and_is_told(make_site):
 
     steps = await site.until(told, "explain says what the deletion waits for")
     assert steps["instance web"].next_try is None
-    assert not (await site.read(lambda c: queries.run(c, DEFAULT_SCOPE, down.id))).state.final
+    given_up = await program.finish(down.id)
+    assert given_up.state is RunState.FAILED and given_up.error is not None
+    assert "the pool has no account 'west'" in given_up.error.message
+    (refused,) = await site.rows(event_rows, kind="instance.refused")
+    assert refused.node == "web", "whoever waits hears it at once"
 
     status = await site.read(lambda c: queries.status(c, DEFAULT_SCOPE, "shop", known=known))
     [web] = status.nodes["web"].instances.values()
@@ -82,6 +87,24 @@ async def test_what_is_asked_of_a_cloud_that_went_waits_and_is_told(make_site):
     assert "no cloud account" not in str(unaware), "whoever does not know the pool cannot say so"
 
     pool.reload([account("east"), account("west")])
-    done = await program.finish(down.id)
-    assert done.state is RunState.SUCCEEDED
+
+    async def deleted():
+        return not site.clouds["west"].servers()
+
+    await site.until(deleted, "what was to be deleted there is deleted")
+    assert (await program.run("down")).state is RunState.SUCCEEDED
     assert site.clouds["west"].servers() == site.clouds["east"].servers() == []
+
+
+async def test_a_down_that_is_to_stop_does_not_wait_for_ever_for_a_cloud_that_never_answers(make_site):
+    site = await make_site({"east": {}})
+    program = await site.program()
+    await program.build(describe("shop", {"web": {}}))
+    site.east.inject("delete", "unreachable", times=10_000)
+    down = await program.start_run("down", infrastructure="shop")
+    await site.until_event("server.deleting")
+    await program.cancel(down)
+    assert (await program.finish(down.id)).state is RunState.CANCELLED
+    site.east.calm()
+    assert (await program.run("down")).state is RunState.SUCCEEDED
+    assert site.east.servers() == []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from pelagos.model.errors import ErrorPayload, PelagosError, Unsupported
+from pelagos.model.errors import ErrorPayload, NotFound, PelagosError, Unsupported
 from pelagos.services.compute.facts import servers_by_account
 from pelagos.services.infrastructure.choosing import (
     Candidate,
@@ -203,6 +203,15 @@ class Candidates:
     def account_for(self, implementation: Implementation) -> str:
         """The cloud account that an implementation is built on. Raises NotFound, Ambiguous."""
         return account_for(self._accounts, implementation)
+
+    def missing(self, account: str) -> ErrorPayload | None:
+        """None if the pool has the account; else that it has not, and what to do."""
+        try:
+            self._accounts.account(account)
+        except NotFound as error:
+            advice = f"Put {account!r} back into the pool; what is to be deleted there is deleted then."
+            return msgspec.structs.replace(error.payload(), advice=advice)
+        return None
 
 
 def account_for(accounts: Accounts, implementation: Implementation) -> str:

@@ -43,6 +43,8 @@ class Running:
         self.fatal: ErrorPayload | None = None
         self.fatal_policy = "rollback"
         """Of the node because of which the run fails."""
+        self._asked_at: float | None = None
+        """When it was seen that the run is to stop."""
 
     def budget(self) -> int | None:
         """How many more instances the run may create now; None: any number."""
@@ -226,7 +228,8 @@ class Running:
             self._taking_back.roll_back(run)
         elif run.kind == "adopt" and self._adopting(run):
             return  # its outcome is waited for, whoever asks
-        elif not (self.holds and self._leaving(now)):  # what is being destroyed already is waited for
+        elif not (self.holds and self._leaving(now)) or self._waited_enough(now):
+            # What is being destroyed already is waited for, for a while: it goes on without the run, too.
             self.end(run, RunState.CANCELLED, None)
             if run.kind == "down":
                 self.verdict = (InfrastructureState.DEGRADED, "its destruction was cancelled")
@@ -324,6 +327,12 @@ class Running:
         if not maintainer.reality.leaving or (run.kind != "down" and maintainer.reality.unsatisfied):
             return
         waited_for = [instance for instance in maintainer.reality.instances.values() if instance.leaving]
+        for account in dict.fromkeys(i.row.account for i in waited_for if i.refused_at is None):
+            # What is journaled waits until the account is back; whoever asked for it need not.
+            if (gone := maintainer.candidates.missing(account)) is not None:
+                for instance in waited_for:
+                    if instance.row.account == account and instance.refused_at is None:
+                        maintainer.taking_in.refused(instance, gone)
         patience = maintainer.settings.refusal_patience
         if any(i.refused_at is None or now - i.refused_at < patience for i in waited_for):
             return
@@ -369,6 +378,12 @@ class Running:
         leaving = [i for i in reality.instances.values() if i.leaving] if reality.leaving else []
         return any(i.refused_at is None or now - i.refused_at < patience for i in leaving)
 
+    def _waited_enough(self, now: float) -> bool:
+        """Since the run was asked to stop."""
+        if self._asked_at is None:
+            self._asked_at = now
+        return now - self._asked_at >= self._maintainer.settings.refusal_patience
+
     def settling(self, now: float) -> bool:
         """Whether something is on its way that will be decided soon: a creation, a deletion, a back-off's end."""
         maintainer = self._maintainer
@@ -390,6 +405,8 @@ class Running:
             for i in self._maintainer.reality.instances.values()
             if i.refused_at is not None and i.leaving
         ]
+        if self._asked_at is not None:
+            times.append(self._asked_at + patience)
         return max([min(times), now + 0.05]) if times else None
 
     # -- ending ------------------------------------------------------------------------------------------------------
@@ -409,6 +426,7 @@ class Running:
         maintainer.changes.event(maintainer.row.scope, f"run.{state.value}", at=now, run_id=run.id, data=data)
         if self.current is not None and self.current.id == run.id:
             self.current = None
+            self._asked_at = None
             self.fatal = None
             self.verdict = None
             maintainer.health.unchecked.clear()

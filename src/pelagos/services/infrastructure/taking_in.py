@@ -59,7 +59,7 @@ class TakingIn:
             if fact.state is ServerState.DELETED:
                 maintainer.gone(instance)
             elif fact.delete_error is not None and fact.delete_error.message != instance.delete_error:
-                self._refused(instance, fact.delete_error)
+                self.refused(instance, fact.delete_error)
             instance.delete_final = fact.delete_failed
             return
         if row.restarting_since is not None and maintainer.mending.settling(instance, fact):
@@ -102,7 +102,8 @@ class TakingIn:
         if not maintainer.health.server_active(instance, newly=before is not ServerState.ACTIVE):
             maintainer.ready(instance)
 
-    def _refused(self, instance: Instance, error: ErrorPayload) -> None:
+    def refused(self, instance: Instance, error: ErrorPayload) -> None:
+        """Its server cannot be deleted now."""
         maintainer = self._maintainer
         instance.delete_error = error.message
         instance.refused_at = instance.refused_at or maintainer.world.now()
