@@ -23,6 +23,7 @@ _STATES = {
     "instance.shutdown": "shutdown",
     "instance.restarting": "pending",
     "instance.adopting": "pending",
+    "instance.delayed": "pending",
     "instance.uncertain": "uncertain",
     "instance.destroying": "destroying",
     "instance.refused": "destroying",

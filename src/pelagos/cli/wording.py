@@ -79,6 +79,7 @@ _SENTENCES: dict[str, Callable[[Data], str]] = {
     "node.waiting": lambda data: f"waits for {_names(data.get('on'))}",
     "node.refused": lambda data: _with(f"cannot be made on {data.get('cloud') or 'a cloud'}", _error(data)),
     "instance.pending": lambda data: "pending" + (f" on {data['cloud']}" if data.get("cloud") else ""),
+    "instance.delayed": lambda data: _with("its cloud has not made it yet, and is asked again", _error(data)),
     "instance.building": lambda data: "building",
     "instance.checking": lambda data: _with("checking", _names(data.get("what"))),
     "instance.ready": _ready,

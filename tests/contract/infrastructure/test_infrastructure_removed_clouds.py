@@ -108,3 +108,14 @@ async def test_a_down_that_is_to_stop_does_not_wait_for_ever_for_a_cloud_that_ne
     site.east.calm()
     assert (await program.run("down")).state is RunState.SUCCEEDED
     assert site.east.servers() == []
+
+
+async def test_why_a_cloud_has_not_made_an_instance_yet_is_told_while_it_is_waited_for(make_site):
+    site = await make_site({"east": {}})
+    program = await site.program()
+    site.east.inject("create", "unreachable", times=3)
+    run = await program.build(describe("shop", {"web": {}}))
+    told = await site.rows(event_rows, kind="instance.delayed", run_id=run.id)
+    assert [row.node for row in told] == ["web"], "once, since the reason stays the same"
+    (web,) = (await program.status()).nodes["web"].instances.values()
+    assert (web.state.value, web.reason) == ("ready", "")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pelagos.clouds import AccountConfig, Plugins, Pool, Provenance
+from pelagos.clouds import AccountConfig, CloudCapacity, Plugins, Pool, Provenance, ServerSpec
 from pelagos.clouds.simulated import SimulatedPlugin
 from pelagos.model import SystemWorld
 from pelagos.model.errors import InvalidInput, NotFound
@@ -46,6 +46,16 @@ async def test_what_is_written_as_before_keeps_its_driver(pool):
     leave()
     pool.reload([account("east")])
     assert len(told) == 1
+
+
+async def test_a_simulated_cloud_goes_on_with_its_servers_and_other_options(pool):
+    west = await pool.driver("west")
+    made = await west.create_server(ServerSpec(name="one"), token="a", timeout=5.0)
+    pool.reload([account("east"), account("west", options={"max_servers": 1})])
+    again = await pool.driver("west")
+    with pytest.raises(CloudCapacity):
+        await again.create_server(ServerSpec(name="two"), token="b", timeout=5.0)
+    assert [one.provider_id for one in await again.list_servers(timeout=5.0)] == [made.provider_id]
 
 
 async def test_what_went_is_retired_and_closed_by_who_lets_its_calls_end(pool):

@@ -61,6 +61,17 @@ class SimulatedCloud:
         self._tokens = float(self.options.burst)
         self._filled = self.datacenter.now()
 
+    def behave(self, options: SimulatedOptions) -> None:
+        """Go on with other options; what it has and what befell that stay, and where they are kept (``state``)."""
+        before, self.options = self.options, options
+        if options.faults != before.faults:
+            self.fault_plan.faults = options.faults
+        self.datacenter.behave(
+            idempotent=options.token_lookup is TokenLookup.IDEMPOTENT,
+            max_servers=options.max_servers,
+            max_parts=options.max_parts,
+        )
+
     # -- what is done to it ----------------------------------------------------------------------------------------
 
     @property

@@ -57,12 +57,16 @@ class Datacenter:
     ) -> None:
         self._clock = clock
         self._wall_offset = wall_offset
-        self._idempotent = idempotent
-        self._max_servers = math.inf if max_servers is None else max_servers
-        self._max_parts = math.inf if max_parts is None else max_parts
+        self.behave(idempotent=idempotent, max_servers=max_servers, max_parts=max_parts)
         self._file = file
         self._floor = -math.inf
         self._adopt(Reality())
+
+    def behave(self, *, idempotent: bool, max_servers: int | None, max_parts: int | None) -> None:
+        """From now on. What is there stays, also where it is more than that."""
+        self._idempotent = idempotent
+        self._max_servers = math.inf if max_servers is None else max_servers
+        self._max_parts = math.inf if max_parts is None else max_parts
 
     # -- access and time -------------------------------------------------------------------------------------------
 

@@ -21,7 +21,8 @@ class SimulatedPlugin:
 
     A cloud outlives its drivers: opening an account again finds the cloud that it had. ``clouds`` gives clouds by
     account name, as simulation, benchmarks and tests make them; then their own options hold. An account without one
-    gets a new cloud, kept for as long as the same world opens it (another world is another universe)."""
+    gets a new cloud, kept for as long as the same world opens it (another world is another universe); opened with other
+    options, it behaves by these from then on."""
 
     name = "simulated"
     resource = SimulatedResource
@@ -47,14 +48,13 @@ class SimulatedPlugin:
         if given is not None:
             return given
         key = (context.home, context.account)
+        options = msgspec.convert(dict(context.options), SimulatedOptions)
         made = self._made.get(key)
-        if made is None or made.world is not context.world:
-            made = self._made[key] = SimulatedCloud(
-                context.world,
-                name=context.account,
-                options=msgspec.convert(dict(context.options), SimulatedOptions),
-                folder=context.home / "clouds" / context.account,
-            )
+        if made is None or made.world is not context.world or made.options.state != options.state:
+            folder = context.home / "clouds" / context.account
+            made = self._made[key] = SimulatedCloud(context.world, name=context.account, options=options, folder=folder)
+        elif made.options != options:
+            made.behave(options)
         return made
 
 

@@ -53,6 +53,8 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Its create call may or may not have had its effect."""
     create_error: ErrorPayload | None = None
     """Why it was not created, once it is certain that it will not be: what was made of it may still be taken back."""
+    create_trouble: ErrorPayload | None = None
+    """Why it is not created yet: the call is made again."""
     delete_error: ErrorPayload | None = None
     """What the cloud said last when it was to be deleted."""
     delete_failed: bool = False
@@ -169,6 +171,7 @@ def _facts(
                 create_error=create_error
                 if create_state == OperationState.FAILED.value or (create_state and state == ServerState.ERROR.value)
                 else None,
+                create_trouble=create_error if create_state == OperationState.PENDING.value else None,
                 delete_error=delete_error,
                 delete_failed=delete_state == OperationState.FAILED.value,
                 power_error=power_error,
