@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from contract.infrastructure.test_infrastructure_builds import ON_SQLITE
@@ -11,7 +12,7 @@ from pelagos.model.states import RunState
 from pelagos.services.infrastructure import queries
 from pelagos.services.infrastructure.explain import explain
 from pelagos.store.schema import events as event_rows
-from support.infrastructure_world import describe
+from support.infrastructure_world import QUICK, describe
 
 pytestmark = [pytest.mark.anyio, ON_SQLITE]
 
@@ -98,7 +99,7 @@ async def test_what_is_asked_of_a_cloud_that_went_waits_and_is_told(make_site):
 
 async def test_a_down_that_is_to_stop_does_not_wait_for_ever_for_a_cloud_that_never_answers(make_site):
     site = await make_site({"east": {}})
-    program = await site.program()
+    program = await site.program(settings=msgspec.structs.replace(QUICK, leave_patience=0.3))
     await program.build(describe("shop", {"web": {}}))
     site.east.inject("delete", "unreachable", times=10_000)
     down = await program.start_run("down", infrastructure="shop")

@@ -23,6 +23,7 @@ class Instance:
     __slots__ = (
         "address_list",
         "attributes",
+        "delayed",
         "delete_error",
         "delete_final",
         "delete_round",
@@ -40,6 +41,8 @@ class Instance:
         self.private_list: tuple[str, ...] = ()
         self.attributes: dict[str, Any] = {}
         """What it reported when it was asked last."""
+        self.delayed = ""
+        """Why its cloud had not made it, as that was told last."""
         self.delete_error = ""
         """What the cloud said last when it was to be deleted."""
         self.refused_at: float | None = None

@@ -382,7 +382,7 @@ class Running:
         """Since the run was asked to stop."""
         if self._asked_at is None:
             self._asked_at = now
-        return now - self._asked_at >= self._maintainer.settings.refusal_patience
+        return now - self._asked_at >= self._maintainer.settings.leave_patience
 
     def settling(self, now: float) -> bool:
         """Whether something is on its way that will be decided soon: a creation, a deletion, a back-off's end."""
@@ -406,7 +406,7 @@ class Running:
             if i.refused_at is not None and i.leaving
         ]
         if self._asked_at is not None:
-            times.append(self._asked_at + patience)
+            times.append(self._asked_at + self._maintainer.settings.leave_patience)
         return max([min(times), now + 0.05]) if times else None
 
     # -- ending ------------------------------------------------------------------------------------------------------

@@ -46,3 +46,5 @@ class MaintainerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long an implementation that a cloud refused to make is passed over while there is another."""
     refusal_patience: float = 30.0
     """How long a run waits for a cloud that refuses to delete before it ends and lists what remains."""
+    leave_patience: float = 60.0
+    """How long a run that was asked to stop waits for what is being destroyed already."""

@@ -84,9 +84,8 @@ class TakingIn:
             case _ if not fact.uncertain and row.state is InstanceState.UNCERTAIN:
                 maintainer.set_state(instance, InstanceState.PENDING, "")
             case _ if fact.create_trouble is not None and row.state is InstanceState.PENDING:
-                reason = f"its cloud has not made it yet, and is asked again: {fact.create_trouble.message}"
-                if reason != row.reason:
-                    maintainer.set_state(instance, InstanceState.PENDING, reason)
+                if fact.create_trouble.message != instance.delayed:
+                    instance.delayed = fact.create_trouble.message
                     maintainer.event("instance.delayed", row, error=fact.create_trouble)
             case _:
                 pass
