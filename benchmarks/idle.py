@@ -37,19 +37,17 @@ class _Counting(MaintainersCompute):
 
     def __init__(self, edge: Process, enough: int, done: Callable[[], None]) -> None:
         super().__init__(edge, Context(DEFAULT_SCOPE), 120.0)
-        self._listed, self.refresh = self.refresh, self._count
         self._left = enough
         self._done = done
         self.began = 0.0
 
-    async def _count(self, request: RefreshAccounts) -> Refreshed:
+    async def refresh(self, request: RefreshAccounts) -> Refreshed:
         if not self.began:
             self.began = time.perf_counter()
         elif self._left == 0:
             self._done()
         self._left -= 1
-        answer: Refreshed = await self._listed(request)
-        return answer
+        return await super().refresh(request)
 
 
 def _bulk_read(connection: Connection, infrastructure_id: str) -> int:

@@ -4,7 +4,7 @@ and looked after by whoever is left."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from pelagos.clouds import AccountConfig, Plugins, Pool
 from pelagos.clouds.simulated import SimulatedCloud, SimulatedOptions, SimulatedPlugin
 from pelagos.container import Container, ContainerConfig
 from pelagos.container.apps import AppManager
-from pelagos.exchange import MemoryTransport
+from pelagos.exchange import MemoryTransport, Transport
 from pelagos.model import DEFAULT_SCOPE
 from pelagos.model.states import RunState
 from pelagos.process import client
@@ -32,8 +32,6 @@ from pelagos.wire.infrastructures import RunRequest
 from support.infrastructure_world import CloudProber, describe
 from support.operations_world import Facts
 
-APPS = {"clouds": ["compute"], "one": ["infrastructure"], "two": ["infrastructure"]}
-
 
 class Site:
     """What the containers share."""
@@ -47,23 +45,25 @@ class Site:
         self.settings = Settings(maintain_interval=10.0)
 
     @asynccontextmanager
-    async def container(self, name: str) -> AsyncIterator[tuple[Container, LeaseKeeper]]:
+    async def container(
+        self, name: str, apps: Sequence[str], exchange: Transport | None = None
+    ) -> AsyncIterator[tuple[Container, LeaseKeeper]]:
         world = self.world
         store = open_simulated_store(world, database=self.database, before=(0.0, 0.01), after=(0.0, 0.01), name=name)
         await store.start()
         config = ContainerConfig(id=name, system="site", call_timeout=60.0)
         async with (
             LeaseKeeper(store, world, Facts(set()), holder_id=name).running() as keeper,
-            Container(world, config, self.transport, shared_transport=True) as container,
+            Container(world, config, exchange or self.transport, shared_transport=True) as container,
         ):
             plugins = Plugins({"simulated": SimulatedPlugin({"east": self.east})}, source=lambda *, group: ())
             pool = Pool([AccountConfig(name="east", driver="simulated")], plugins, world, Path("/nowhere"))
             prober = CloudProber({"east": self.east})
             given: dict[type[Any], object] = {Store: store, LeaseKeeper: keeper, Pool: pool, Prober: prober}
-            apps = AppManager(container, HostResources(container, self.settings, given))
-            await apps.start(builtin_plan(*APPS[name]))
+            manager = AppManager(container, HostResources(container, self.settings, given))
+            await manager.start(builtin_plan(*apps))
             yield container, keeper
-            await apps.stop_all()
+            await manager.stop_all()
             await pool.close()
         await store.stop()
 
@@ -75,10 +75,14 @@ def test_a_build_on_three_containers_and_what_one_of_them_leaves(seed: int) -> N
         await site.transport.start()
         eye = open_simulated_store(site.world, database=site.database, name="eye")
         await eye.start()
-        async with site.container("clouds") as (front, _), AsyncExitStack() as second, AsyncExitStack() as first:
+        async with (
+            site.container("clouds", ["compute"]) as (front, _),
+            AsyncExitStack() as second,
+            AsyncExitStack() as first,
+        ):
             keepers = {
-                "one": (await first.enter_async_context(site.container("one")))[1],
-                "two": (await second.enter_async_context(site.container("two")))[1],
+                "one": (await first.enter_async_context(site.container("one", ["infrastructure"])))[1],
+                "two": (await second.enter_async_context(site.container("two", ["infrastructure"])))[1],
             }
             commands = client(InfrastructureService, front.edge)
             sources = describe("shop", {"store": {}, "web": {"after": ("store",), "scaling": (3, 3)}})

@@ -11,6 +11,7 @@ from pelagos.clouds.errors import (
     CloudRejected,
     CloudUncertain,
     CloudUnreachable,
+    ServerGone,
     ServerNotFound,
 )
 from pelagos.clouds.plugins import Plugins
@@ -82,6 +83,7 @@ __all__ = [
     "PoolChange",
     "Provenance",
     "ServerAdopter",
+    "ServerGone",
     "ServerNotFound",
     "ServerSpec",
     "ServerUpdater",

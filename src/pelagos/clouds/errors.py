@@ -17,6 +17,7 @@ __all__ = [
     "CloudRejected",
     "CloudUncertain",
     "CloudUnreachable",
+    "ServerGone",
     "ServerNotFound",
 ]
 
@@ -86,3 +87,10 @@ class ServerNotFound(CloudError):
 
     code = "server_not_found"
     status = 404
+
+
+class ServerGone(ServerNotFound):
+    """The cloud says that the server was there and is no more: unlike one that it does not know of, that is no doubt of
+    a look too early."""
+
+    code = "server_gone"

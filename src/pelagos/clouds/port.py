@@ -61,7 +61,8 @@ class CloudReader(Protocol):
         ...
 
     async def get_server(self, provider_id: str, *, timeout: float) -> CloudServer:
-        """What the cloud says of one server. If it says there is none, raises ServerNotFound."""
+        """What the cloud says of one server. If it says there is none, raises ServerNotFound; ServerGone if it still
+        tells of one that it has ended."""
         ...
 
     async def find_by_token(self, token: str, *, timeout: float) -> CloudServer | None:

@@ -299,6 +299,10 @@ class Container:
         self._count += 1
         return f"{self._id}.{self._count}"
 
+    def serving(self, service: str) -> str | None:
+        found = (process.address for process in self._processes.values() if process.name == service and process.serves)
+        return next(found, None)
+
     def process_started(self, process: Process) -> None:
         self._processes[process.id] = process
         if self._service_names is not None:

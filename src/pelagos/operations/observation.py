@@ -5,8 +5,9 @@ settled in favour of the record:
 
 - a listing is older than what was written since it began: rows written after its start are left alone, and each write
   is made only if the row is as it was read;
-- a server may be missing for the cloud's settling time after its create call: before that, absent means nothing; after
-  it, it is gone if the cloud says so when asked for it by id, or if it was absent twice;
+- a server may be missing for the cloud's settling time after its create call: before that, absent means nothing unless
+  the cloud, asked for it by id, says that it has ended it; after it, it is gone if the cloud knows of none, or if it
+  was absent twice;
 - what operations have in hand (a boot awaited, a delete under way) is theirs to write.
 
 The sweep looks at the rest of the listing, what no live record claims. By its token it is a late arrival (its attempt
@@ -140,8 +141,11 @@ class Changes(msgspec.Struct, frozen=True):
     """Server id, the ``updated_at`` it was read with, what the cloud says."""
     absent: tuple[tuple[str, float, str], ...]
     """Server id, ``updated_at``, provider id."""
-    early: tuple[tuple[str, float], ...]
-    """Absent, but for so short a time that it means nothing yet: server id, when it will."""
+    early: tuple[tuple[str, float, str, float], ...]
+    """Absent, but for so short a time that it means nothing yet: server id, ``updated_at``, provider id, when it will.
+    """
+    gone: tuple[tuple[str, float], ...]
+    """The listing itself says that they are no more: server id, ``updated_at``."""
     unclaimed: tuple[CloudServer, ...]
 
 
@@ -172,7 +176,8 @@ def compare(
     by_id = {server.provider_id: server for server in listed}
     changed: list[tuple[str, float, CloudServer]] = []
     absent: list[tuple[str, float, str]] = []
-    early: list[tuple[str, float]] = []
+    early: list[tuple[str, float, str, float]] = []
+    gone: list[tuple[str, float]] = []
     for id_, provider_id, state, addresses, private, updated_at in known:
         if provider_id is None:
             continue
@@ -183,14 +188,16 @@ def compare(
             if started_at - updated_at > settle:
                 absent.append((id_, updated_at, provider_id))
             else:
-                early.append((id_, updated_at + settle + _JUST_AFTER))
+                early.append((id_, updated_at, provider_id, updated_at + settle + _JUST_AFTER))
+        elif server.state is ServerState.DELETED:
+            gone.append((id_, updated_at))
         elif (
             server.state.value != state
             or encode_addresses(server.addresses) != addresses
             or encode_addresses(server.private_addresses) != private
         ):
             changed.append((id_, updated_at, server))
-    return Changes(tuple(changed), tuple(absent), tuple(early), tuple(by_id.values()))
+    return Changes(tuple(changed), tuple(absent), tuple(early), tuple(gone), tuple(by_id.values()))
 
 
 def write_changes(

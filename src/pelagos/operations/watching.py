@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pelagos.clouds.errors import CloudBusy, CloudError, ServerNotFound
+from pelagos.clouds.errors import CloudBusy, CloudError, ServerGone, ServerNotFound
 from pelagos.clouds.values import CloudPart, CloudServer, PartKind
 from pelagos.model.errors import PelagosError
 from pelagos.model.failpoints import Step
@@ -322,9 +322,11 @@ class Observer:
         known = await worker.store.read(partial(known_servers, account=worker.name))
         changes = compare(known, listing.servers, started_at=listing.started_at, settle=settle, in_hand=busy)
         vanished, seen = await self._confirm(cloud, changes.absent)
+        vanished += [*changes.gone, *await self._ended(cloud, changes.early)]
         now = worker.world.now()
+        doubtful = {id_: at for id_, _, _, at in changes.early} | {id_: now for id_, *_ in changes.absent}
         known_now = {id_ for id_, *_ in (*vanished, *seen)}
-        self.doubts = dict(changes.early) | {id_: now for id_, *_ in changes.absent if id_ not in known_now}
+        self.doubts = {id_: at for id_, at in doubtful.items() if id_ not in known_now}
         if changes.changed or seen or vanished:
             await worker.write(
                 Step.OBSERVE,
@@ -375,6 +377,29 @@ class Observer:
             for entry in doubtful[:_MOST_ASKED]:
                 group.create_task(ask(*entry))
         return sorted(vanished), sorted(seen, key=lambda entry: entry[0])
+
+    async def _ended(self, cloud: Cloud, early: tuple[tuple[str, float, str, float], ...]) -> list[tuple[str, float]]:
+        """Those of which the cloud says that it has ended them: of the others it may not tell yet."""
+        ended: list[tuple[str, float]] = []
+        limit = asyncio.Semaphore(cloud.capabilities.parallel_calls)
+
+        async def ask(id_: str, updated_at: float, provider_id: str) -> None:
+            async with limit:
+                try:
+                    server = await cloud.get(provider_id)
+                except ServerGone:
+                    ended.append((id_, updated_at))
+                except PelagosError as error:
+                    # Then its absence decides, when the time has come.
+                    _log.debug("absent server not asked after", server_id=id_, error=str(error))
+                else:
+                    if server.state is ServerState.DELETED:
+                        ended.append((id_, updated_at))
+
+        async with asyncio.TaskGroup() as group:
+            for id_, updated_at, provider_id, _ in early[:_MOST_ASKED]:
+                group.create_task(ask(id_, updated_at, provider_id))
+        return sorted(ended)
 
     async def _sweep(self, unclaimed: tuple[CloudServer, ...], started_at: float, settle: float) -> None:
         worker = self._worker

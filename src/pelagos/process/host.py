@@ -66,6 +66,10 @@ class Host(Protocol):
 
     def new_process_id(self) -> str: ...
 
+    def serving(self, service: str) -> str | None:
+        """The mailbox of a process of this very container that serves a service now; None if none does."""
+        ...
+
     def process_started(self, process: Process) -> None:
         """The process has its id and begins to initialize."""
         ...

@@ -24,6 +24,7 @@ from pelagos.clouds import (
     PartKind,
     PartsDriver,
     ServerAdopter,
+    ServerGone,
     ServerNotFound,
 )
 from pelagos.clouds.ec2.driver import Ec2Driver
@@ -175,7 +176,7 @@ class TestServers(Ec2Scene):
         made = await create(driver, harness.spec("one"), "token-one")
         harness.moto.ask("TerminateInstances", **{"InstanceId.1": made.provider_id})
         assert await driver.find_by_token("token-one", timeout=limit(driver)) is None
-        with pytest.raises(ServerNotFound):
+        with pytest.raises(ServerGone):
             await driver.get_server(made.provider_id, timeout=limit(driver))
 
     async def test_servers_of_others_are_seen_and_adopted(self, driver: CloudDriver, harness: Ec2Harness) -> None:

@@ -22,6 +22,7 @@ from pelagos.clouds import (
     ForeignReader,
     PartsDriver,
     ServerAdopter,
+    ServerGone,
     ServerNotFound,
     ServerSpec,
 )
@@ -310,7 +311,7 @@ async def test_a_soft_deleted_server_is_gone(cloud: Emulation, open_driver: Open
     await reach(driver, made.provider_id)
     cloud.servers[made.provider_id]["status"] = "SOFT_DELETED"
     assert list(await driver.list_servers(timeout=T)) == []
-    with pytest.raises(ServerNotFound):
+    with pytest.raises(ServerGone):
         await driver.get_server(made.provider_id, timeout=T)
 
 

@@ -85,6 +85,20 @@ async def test_ordered_start_and_stop() -> None:
     await container.wait()
 
 
+async def test_who_serves_a_service_in_this_very_container() -> None:
+    transport = MemoryTransport(world := SimulatedWorld())
+    await transport.start()
+    other = Container(world, ContainerConfig(id="d", system="test"), transport, shared_transport=True)
+    async with Container(world, config(), transport, shared_transport=True) as container, other:
+        await other.spawn(Store)
+        assert container.serving("store") is None and other.serving("store") == "process:d.3"
+        here = await container.spawn(Store)
+        for _ in range(3):
+            assert await client(Store, container.edge, address=container.serving("store")).slow(0) == here
+        await container.terminate(here)
+        assert container.serving("store") is None
+
+
 async def test_a_dependency_that_comes_later_is_waited_for() -> None:
     async with Container(SimulatedWorld(), config()) as container, asyncio.TaskGroup() as group:
         group.create_task(container.spawn(Web))

@@ -22,7 +22,7 @@ from pelagos.clouds.ec2.launch import USER_DATA_LIMIT, resource_of, run_instance
 from pelagos.clouds.ec2.options import Ec2Account, Ec2Resource, region_of
 from pelagos.clouds.ec2.prices import price_of
 from pelagos.clouds.ec2.replies import KEY_PAIR_TAG, TOKEN_TAG, flavor, image, instances, server, tags_of
-from pelagos.clouds.errors import CloudBusy, CloudError, CloudRejected, CloudUncertain, ServerNotFound
+from pelagos.clouds.errors import CloudBusy, CloudError, CloudRejected, CloudUncertain, ServerGone, ServerNotFound
 from pelagos.clouds.libcloud.calls import LibraryCalls
 from pelagos.clouds.libcloud.failures import scrubber, translate
 from pelagos.clouds.libcloud.late import LateServers
@@ -353,10 +353,12 @@ def _known(client: Ec2Client, provider_id: str) -> Any:
 
 
 def _instance(client: Ec2Client, provider_id: str) -> Any:
-    """The element of an instance that is not gone. Raises ServerNotFound."""
+    """The element of an instance that is not gone. Raises ServerNotFound, of a terminated one ServerGone."""
     known = _known(client, provider_id)
-    if known is None or text(known, "instanceState/name") == "terminated":
+    if known is None:
         raise ServerNotFound(f"there is no instance {provider_id}")
+    if text(known, "instanceState/name") == "terminated":
+        raise ServerGone(f"the instance {provider_id} was terminated")
     return known
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import openstack.utils
 
-from pelagos.clouds.errors import CloudBusy, CloudRejected, CloudUncertain, CloudUnreachable, ServerNotFound
+from pelagos.clouds.errors import CloudBusy, CloudRejected, CloudUncertain, CloudUnreachable, ServerGone
 from pelagos.clouds.openstack.catalogue import Lookup, flavors, images
 from pelagos.clouds.openstack.connection import Client, check_scope, connect
 from pelagos.clouds.openstack.errors import FOREIGN, gone_is_fine, translate
@@ -328,7 +328,7 @@ class OpenStackDriver(Catalogue, ForeignReader, ServerAdopter, PartsDriver):
     def _get(self, compute: Compute, provider_id: str) -> Server:
         server = compute.get_server(provider_id)
         if describe(server).state is ServerState.DELETED:
-            raise ServerNotFound(f"{provider_id} is deleted")
+            raise ServerGone(f"{provider_id} is deleted")
         return server
 
     def _settled(self, server: Server) -> ServerState:

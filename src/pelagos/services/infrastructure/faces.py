@@ -1,4 +1,9 @@
-"""Compute and the store, as those parts of the infrastructure service see them that may only look, or only command."""
+"""Compute and the store, as those parts of the infrastructure service see them that may only look, or only command.
+
+Compute is asked in this very container, where it runs there. A request to the service would go to any container that
+serves it, so also to one that hangs, which nobody can tell before the broker misses it: whoever took over from that one
+would wait for it. Nothing is lost by it: who carries out what, the accounts' leases say and not who was asked.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +15,36 @@ from pelagos.clouds.values import CommandResult
 from pelagos.model.errors import PelagosError
 from pelagos.process import Context, Process, ServiceProcess, client
 from pelagos.services.compute import ComputeService
-from pelagos.services.compute.messages import CloudRef, ExecuteRequest, ListenerCheck
+from pelagos.services.compute.messages import (
+    Accepted,
+    AdoptServers,
+    CloudRef,
+    CreateServers,
+    DeleteServers,
+    ExecuteRequest,
+    ListenerCheck,
+    PowerServers,
+    RefreshAccounts,
+    Refreshed,
+    UpdatableKeys,
+    UpdateServers,
+)
 from pelagos.services.infrastructure.choosing import Price
 from pelagos.services.infrastructure.in_place import Keys
 from pelagos.store.port import Store
 
-__all__ = ["Looks", "MaintainersCompute", "StoredRecords", "Surveys"]
+__all__ = ["Looks", "MaintainersCompute", "StoredRecords", "Surveys", "compute_of"]
 
 _log = structlog.get_logger("pelagos.infrastructure")
 _CATALOGUE_PATIENCE = 10.0
 """Seconds that a plan waits for what a cloud tells of itself: prices, what it changes in place."""
 _LISTING_PATIENCE = 60.0
+
+
+def compute_of(service: Process, *, timeout: float | None = None, context: Context | None = None) -> ComputeService:
+    """A client of the compute that is nearest now: made for each call, since that one may end, or begin."""
+    address = service.container.serving(ComputeService.name)
+    return client(ComputeService, service, timeout=timeout, context=context, address=address)
 
 
 class Looks:
@@ -31,7 +55,7 @@ class Looks:
 
     async def sizes(self, account: str) -> dict[str, Price]:
         """Size -> its price on an account, by id and by name."""
-        compute = client(ComputeService, self._service, timeout=_CATALOGUE_PATIENCE)
+        compute = compute_of(self._service, timeout=_CATALOGUE_PATIENCE)
         return {
             name: Price(one.price_per_hour, one.currency)
             for one in (await compute.list_flavors(CloudRef(cloud=account))).items
@@ -41,7 +65,7 @@ class Looks:
 
     async def updatable(self, accounts: Iterable[str]) -> Keys:
         """What these clouds change in place; of one that does not say so, nothing is known."""
-        compute = client(ComputeService, self._service, timeout=_CATALOGUE_PATIENCE)
+        compute = compute_of(self._service, timeout=_CATALOGUE_PATIENCE)
         found = {}
         for account in sorted(set(accounts)):
             try:
@@ -51,11 +75,11 @@ class Looks:
         return found
 
     async def execute(self, server_id: str, argv: tuple[str, ...], timeout: float) -> CommandResult:
-        compute = client(ComputeService, self._service, timeout=timeout + 1.0)
+        compute = compute_of(self._service, timeout=timeout + 1.0)
         return (await compute.execute(ExecuteRequest(server_id=server_id, argv=argv, timeout=timeout))).result
 
     async def owns_listener(self, server_id: str, address: str, port: int) -> bool | None:
-        compute = client(ComputeService, self._service)
+        compute = compute_of(self._service)
         return (await compute.check_listener(ListenerCheck(server_id=server_id, address=address, port=port))).owned
 
 
@@ -64,14 +88,33 @@ class MaintainersCompute:
     sent again as the same request. A listing takes what its cloud takes."""
 
     def __init__(self, service: Process, context: Context, patience: float) -> None:
-        quick = client(ComputeService, service, timeout=patience, context=context)
-        self.create_servers = quick.create_servers
-        self.delete_servers = quick.delete_servers
-        self.adopt_servers = quick.adopt_servers
-        self.power_servers = quick.power_servers
-        self.update_servers = quick.update_servers
-        self.updatable_keys = quick.updatable_keys
-        self.refresh = client(ComputeService, service, timeout=_LISTING_PATIENCE, context=context).refresh
+        self._service = service
+        self._context = context
+        self._patience = patience
+
+    def _ask(self, patience: float | None = None) -> ComputeService:
+        return compute_of(self._service, timeout=patience or self._patience, context=self._context)
+
+    async def create_servers(self, request: CreateServers) -> Accepted:
+        return await self._ask().create_servers(request)
+
+    async def delete_servers(self, request: DeleteServers) -> Accepted:
+        return await self._ask().delete_servers(request)
+
+    async def adopt_servers(self, request: AdoptServers) -> Accepted:
+        return await self._ask().adopt_servers(request)
+
+    async def power_servers(self, request: PowerServers) -> Accepted:
+        return await self._ask().power_servers(request)
+
+    async def update_servers(self, request: UpdateServers) -> Accepted:
+        return await self._ask().update_servers(request)
+
+    async def updatable_keys(self, request: CloudRef) -> UpdatableKeys:
+        return await self._ask().updatable_keys(request)
+
+    async def refresh(self, request: RefreshAccounts) -> Refreshed:
+        return await self._ask(_LISTING_PATIENCE).refresh(request)
 
 
 class Surveys:
@@ -80,7 +123,7 @@ class Surveys:
     __slots__ = ("survey",)
 
     def __init__(self, service: ServiceProcess) -> None:
-        self.survey = client(ComputeService, service, timeout=_LISTING_PATIENCE).survey
+        self.survey = compute_of(service, timeout=_LISTING_PATIENCE).survey
 
 
 class StoredRecords:

@@ -28,8 +28,7 @@ from pelagos.model.errors import (
 from pelagos.model.failpoints import Step, through
 from pelagos.model.scope import Scope
 from pelagos.model.states import InfrastructureState
-from pelagos.process import Context, ServiceProcess, client, current_context, operation
-from pelagos.services.compute import ComputeService
+from pelagos.process import Context, ServiceProcess, current_context, operation
 from pelagos.services.compute.messages import (
     ConsoleRequest,
     RefreshAccounts,
@@ -42,7 +41,7 @@ from pelagos.services.infrastructure.compiling import Compiler
 from pelagos.services.infrastructure.desiring import lacking
 from pelagos.services.infrastructure.drawing import graph_of
 from pelagos.services.infrastructure.drift import find_drift
-from pelagos.services.infrastructure.faces import Looks, MaintainersCompute, StoredRecords, Surveys
+from pelagos.services.infrastructure.faces import Looks, MaintainersCompute, StoredRecords, Surveys, compute_of
 from pelagos.services.infrastructure.health import NetworkProber, Prober
 from pelagos.services.infrastructure.hosting import Hosting
 from pelagos.services.infrastructure.importing_servers import find_server
@@ -357,7 +356,7 @@ class InfrastructureService(ServiceProcess):
                 )
             return [instance for instance in living if request.node in ("", instance.node)]
 
-        compute = client(ComputeService, self)
+        compute = compute_of(self)
 
         async def read(instance: records.InstanceRow) -> LogView:
             try:
@@ -407,7 +406,7 @@ class InfrastructureService(ServiceProcess):
         ids = [self.world.new_id() for _ in request.servers]
         items = await orphans_to_remove(StoredRecords(self._store), Surveys(self), request.servers, ids)
         if items:
-            await client(ComputeService, self, timeout=60.0).remove_orphans(RemoveOrphans(items=items))
+            await compute_of(self, timeout=60.0).remove_orphans(RemoveOrphans(items=items))
 
     async def _server_to_adopt(self, request: RunRequest) -> CloudServer:
         if request.adopt is None:
@@ -488,7 +487,7 @@ class InfrastructureService(ServiceProcess):
         accounts = tuple(sorted({instance.account for instance in living}))
         if not accounts:
             return {}
-        compute = client(ComputeService, self, timeout=60.0, context=Context(scope=scope))
+        compute = compute_of(self, timeout=60.0, context=Context(scope=scope))
         try:
             answer = await compute.refresh(RefreshAccounts(accounts=accounts))
         except PelagosError as error:
