@@ -111,6 +111,11 @@ _SENTENCES: dict[str, Callable[[Data], str]] = {
     "instance.restarting": lambda data: _with("restarted", data.get("reason")),
     "instance.adopting": lambda data: f"taking the server {data.get('server', '')} on record",
     "instance.protected": lambda data: "protected" if data.get("protected") else "not protected any more",
+    "instance.outdated": lambda data: (
+        _with("not as described any more", data["reason"])
+        if data.get("reason")
+        else "what it was told of others is true again"
+    ),
     "node.breaker_opened": lambda data: _with("failed too often, nothing of it is healed any more", data.get("reason")),
     "node.breaker_closed": lambda data: "is healed again",
     "node.autoscaled": lambda data: _with(

@@ -130,6 +130,12 @@ class SimulatedCloud:
         with self.datacenter.access():
             self.datacenter.set_health(provider_id, health)
 
+    def give_addresses(self, provider_id: str, *addresses: str) -> None:
+        """Out of band: it has these addresses before its own, and none that it was given earlier. Raises
+        ServerNotFound."""
+        with self.datacenter.access():
+            self.datacenter.give_addresses(provider_id, addresses)
+
     def add_foreign(self, name: str, token: str = "", **options: str) -> str:
         """Make a server as somebody else would, without a token or with one of another system; its provider id.
         ``options`` are keys of the resource: ``flavor``, ``image``."""

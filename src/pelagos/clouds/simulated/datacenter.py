@@ -22,7 +22,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 
 from msgspec.structs import replace
@@ -343,6 +343,13 @@ class Datacenter:
         """What a listing of parts shows at ``t``: those with a token, by arrival."""
         self._bury_parts(t)
         return tuple(part.show(t) for part in self.parts.values() if part.token and part.shown(t))
+
+    def give_addresses(self, provider_id: str, addresses: Iterable[str]) -> None:
+        """Show these before the server's own, instead of those that it was given. Raises ServerNotFound."""
+        server = self.find_real(provider_id, self.advance())
+        server.given = list(addresses)
+        self._index_addresses(server)
+        self._touch(server)
 
     def lose_part(self, provider_id: str) -> None:
         """A part is gone now, and reads show that at once. Raises ServerNotFound."""

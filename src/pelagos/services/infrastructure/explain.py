@@ -205,7 +205,11 @@ def explain(
 
 
 def _moving(facts: _Facts, node: CompiledNode) -> bool:
-    return any(facts.state_of(instance)[0] is not InstanceState.READY for instance in facts.by_node[node.name])
+    return any(_worth_telling(facts, instance) for instance in facts.by_node[node.name])
+
+
+def _worth_telling(facts: _Facts, instance: InstanceRow) -> bool:
+    return bool(instance.outdated) or facts.state_of(instance)[0] is not InstanceState.READY
 
 
 def _summary(facts: _Facts) -> str:
@@ -311,7 +315,7 @@ def _node(facts: _Facts, node: CompiledNode, depth: int, seen: set[str]) -> Iter
             last_answer=str(refused.get("message", "")),
         )
     for instance in here:
-        if facts.state_of(instance)[0] is not InstanceState.READY:
+        if _worth_telling(facts, instance):
             yield _instance(facts, instance, depth + 1)
     for other in unmet:
         yield from _node(facts, other, depth + 1, seen)
@@ -339,8 +343,11 @@ def _instance(facts: _Facts, instance: InstanceRow, depth: int) -> ExplainStep:
         last_answer = reason or last_answer
     elif server is None:
         why = why or "its server has not been asked for yet"
-    elif not why:
+    elif not why and (state is not InstanceState.READY or not instance.outdated):
         why = f"its server is {server.value}"
+    if instance.outdated:
+        unlike = f"not as described: {instance.outdated}"
+        why = f"{why}; {unlike}" if why else unlike
     return ExplainStep(
         depth=depth,
         subject=f"instance {instance.node}/{instance.id[:8]}",

@@ -44,6 +44,7 @@ from pelagos.services.infrastructure.records import InfrastructureRow, InstanceR
 from pelagos.services.infrastructure.rendering import Renderer
 from pelagos.services.infrastructure.running import Running
 from pelagos.services.infrastructure.settings import MaintainerSettings
+from pelagos.services.infrastructure.stale import Stale
 from pelagos.services.infrastructure.taking_in import TakingIn
 from pelagos.services.infrastructure.tracking import Tracking
 from pelagos.services.infrastructure.updating import Updating
@@ -91,6 +92,7 @@ class Maintainer:
         self.changes = Changes(infrastructure_id)
         self.running = Running(self)
         self.reconfiguring = Reconfiguring(self)
+        self.stale = Stale(self)
         self.taking_in = TakingIn(self)
         self.creating = Creating(self)
         self.commanding = Commanding(self, compute)
@@ -204,6 +206,7 @@ class Maintainer:
         for fact in facts:
             self.taking_in.take_in(fact)
         self.reconfiguring.restore()
+        self.stale.reset()
 
     @property
     def reality(self) -> Reality:
@@ -263,7 +266,10 @@ class Maintainer:
             choice=run.parameters.choice if run else None,
         )
         self._carry_out(decisions, now)
+        self.stale.look()
         self.running.see_to(now)
+        if run is not None and self.running.current is None:
+            self.stale.look(after_run=True)
         if not self.changes.dropping:
             self._note_state(now)
         try:
@@ -350,6 +356,8 @@ class Maintainer:
         if row.state is InstanceState.READY and now - row.updated_at >= self.settings.stable:
             row.restarts = 0
         self.reality.set_state(instance, state)
+        if state is InstanceState.DESTROYING:
+            self.stale.changed(row.node)
         row.reason = reason
         row.updated_at = now
         self.changes.instance(instance.row)
@@ -369,6 +377,7 @@ class Maintainer:
         row.ready_at = row.ready_at or now
         row.failing_since, row.check_failures, row.restarting_since = None, 0, None
         self.set_state(instance, InstanceState.READY, "")
+        self.stale.ready(row.node)
         node = self.reality.nodes[row.node]
         record = node.record
         if first and node.compiled.policy.protect and not node.compiled.retired:

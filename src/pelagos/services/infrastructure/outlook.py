@@ -18,28 +18,34 @@ that were told its address, and theirs, and no others.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import msgspec
 
-from pelagos.services.infrastructure.asking import ATTRIBUTE, Asked, InstanceInfo, NodeFunctions, Unresolvable
-from pelagos.services.infrastructure.attributes import BUILT_IN, MISSING, built_in, constant
+from pelagos.services.infrastructure.asked_again import AskedAgain, info_of, infos_of, stays, to_come
+from pelagos.services.infrastructure.asking import Asked, InstanceInfo
 from pelagos.services.infrastructure.graph import topological_order
-from pelagos.services.infrastructure.healing import treat
 from pelagos.services.infrastructure.in_place import Difference, Keys, difference
 from pelagos.services.infrastructure.made_from import Source, Sources, digest_of, renamed
-from pelagos.services.infrastructure.names import hostname_of
-from pelagos.services.infrastructure.observed import ObservedInstance, Verdict, choose_surplus, verdict
+from pelagos.services.infrastructure.observed import ObservedInstance, choose_surplus
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode
 from pelagos.wire.infrastructures import DescriptionChange
 
-__all__ = ["ASKED", "CHANGED_IN_PLACE", "DESCRIBED_ANEW", "Followed", "Mark", "Outlook", "Update", "look_ahead"]
+__all__ = [
+    "ASKED",
+    "CHANGED_IN_PLACE",
+    "DESCRIBED_ANEW",
+    "TOLD_ANEW",
+    "Followed",
+    "Mark",
+    "Outlook",
+    "Update",
+    "look_ahead",
+]
 
 DESCRIBED_ANEW = "described anew"
 CHANGED_IN_PLACE = "changed in place"
 TOLD_ANEW = "what it was told of others changes"
 ASKED = "asked for"
-_UNKNOWN = "(known when it is there)"
 
 
 KEPT = "kept by its policy"
@@ -119,22 +125,15 @@ class _Looking:
         self._by_node: dict[str, list[ObservedInstance]] = {}
         self._nodes = {node.name: node for node in desired.nodes if not node.retired}
         for instance in observed:
-            if self._stays(instance):
+            if stays(instance, self._nodes.get(instance.node)):
                 self._by_node.setdefault(instance.node, []).append(instance)
         self._infos: dict[str, Sequence[InstanceInfo]] = {}
         if any(instance.asked for instance in observed):
             for name, found in self._by_node.items():
                 found.sort(key=lambda instance: (instance.ordinal, instance.id))
-                self._infos[name] = [_info(instance, self._nodes.get(name)) for instance in found]
-        self._functions = NodeFunctions(self._infos, infrastructure_id)
+                self._infos[name] = infos_of(found, self._nodes.get(name))
+        self._again = AskedAgain(self._infos, self._nodes, desired.definitions, infrastructure_id)
         self.outlook = Outlook(replace={}, update={}, drifted={}, followed={})
-
-    def _stays(self, instance: ObservedInstance) -> bool:
-        """It is there, well or not, until the description says otherwise. A change closes breakers, so none counts."""
-        node = self._nodes.get(instance.node)
-        if node is None:
-            return verdict(instance.state, instance.server)[0] is Verdict.KEEP
-        return treat(instance, node.policy.heal).treatment.counts
 
     def look(self) -> Outlook:
         nodes = self._nodes
@@ -153,7 +152,7 @@ class _Looking:
         described = self._described(node, instance)
         changes, followed, update = described.changes, described.followed, described.update
         asked = followed.asked if followed is not None else instance.asked
-        told = self._told(asked)
+        told = self._again.others(asked)
         reasons = [DESCRIBED_ANEW] if changes is not None else []
         reasons += [TOLD_ANEW] if told else []
         mark = Mark("; ".join(reasons), (*(changes or ()), *told))
@@ -229,46 +228,6 @@ class _Looking:
             return found._replace(changes=left.changes, touched=left.touched)
         return found
 
-    def _told(self, asked: Sequence[Asked]) -> tuple[DescriptionChange, ...]:
-        """The answers that will be others."""
-        changes: list[DescriptionChange] = []
-        for question in asked:
-            try:
-                answer = self._answer(question)
-            except Unresolvable:
-                continue  # nothing better could be told
-            then, now = msgspec.to_builtins(question.answer), msgspec.to_builtins(answer)
-            if then != now and (question.function == ATTRIBUTE or _another(then, now)):
-                shown = _UNKNOWN if _UNKNOWN in str(answer) else answer
-                changes.append(
-                    DescriptionChange(change="changed", path=str(question), old=question.answer, new=shown)
-                )  # fmt: skip
-        return tuple(changes)
-
-    def _answer(self, question: Asked) -> Any:
-        """What it would be told now. Raises Unresolvable."""
-        if question.function != ATTRIBUTE:
-            return self._functions.answer(question.function, question.node)
-        found = self._infos.get(question.node)
-        if not found:
-            raise Unresolvable(f"the node {question.node!r} has no instance")
-        if question.instance:
-            return question.answer if any(i.node_id == question.instance for i in found) else _UNKNOWN
-        if question.name in BUILT_IN:
-            return built_in(found[0])[question.name]
-        return self._constant(question)
-
-    def _constant(self, question: Asked) -> Any:
-        """An attribute that its node's definition tells; as it was, if any of its implementations says so."""
-        node = self._nodes.get(question.node)
-        if node is None or not node.implementations:
-            raise Unresolvable(f"there is no node {question.node!r}")
-        choices = self._desired.definitions[node.defined_by]
-        values = [constant(question.name, node.name, choices[index]) for index in node.implementations]
-        if question.answer in values:
-            return question.answer
-        return next((value for value in values if value is not MISSING), _UNKNOWN)
-
     def _foresee(self, node: CompiledNode, kept: list[ObservedInstance]) -> None:
         """The node's instances as they will be: those that stay, and those that take the others' places."""
         target = self._targets.get(node.name, node.min)
@@ -278,7 +237,7 @@ class _Looking:
         if not gone and len(kept) >= target and node.name in self._infos:
             return
         taken = {instance.ordinal for instance in kept}
-        infos = {i.ordinal: _info(i, node) for i in kept if i.id not in gone}
+        infos = {i.ordinal: info_of(i, node) for i in kept if i.id not in gone}
         leaving = sorted((i.ordinal for i in kept if i.id in gone), reverse=True)
         first_down = node.policy.max_unavailable > 0
         for _ in range(max(0, target - len(infos))):
@@ -288,7 +247,7 @@ class _Looking:
             taken.add(ordinal)
             if not first_down and leaving and len(taken) > target:
                 taken.discard(leaving.pop())
-            infos[ordinal] = _to_come(node, ordinal)
+            infos[ordinal] = to_come(node, ordinal)
         self._infos[node.name] = [infos[ordinal] for ordinal in sorted(infos)]
 
 
@@ -313,34 +272,3 @@ def look_ahead(
     return _Looking(
         desired, targets, observed, made_from or {}, wanted, moved or {}, held, infrastructure_id, updatable or {}
     ).look()
-
-
-def _another(then: Any, now: Any) -> bool:
-    """Whether an answer is another one. A node that merely has more instances, or fewer, is the same: scaling makes
-    nobody else anew."""
-    if isinstance(then, list) and isinstance(now, list):
-        old, new = {str(item) for item in then}, {str(item) for item in now}
-        return not (old <= new or old >= new)
-    return bool(then != now)
-
-
-def _info(instance: ObservedInstance, node: CompiledNode | None) -> InstanceInfo:
-    data: dict[str, Any] = {}
-    if node is not None:
-        data = {"name": node.name, "hostname": hostname_of(node, instance.ordinal), "cloud": instance.account}
-    return InstanceInfo(
-        node_id=instance.id,
-        addresses=instance.addresses,
-        private_addresses=instance.private_addresses,
-        data=data,
-    )
-
-
-def _to_come(node: CompiledNode, ordinal: int) -> InstanceInfo:
-    address = (_UNKNOWN,)
-    return InstanceInfo(
-        node_id=_UNKNOWN,
-        addresses=address,
-        private_addresses=address,
-        data={"name": node.name, "hostname": hostname_of(node, ordinal), "cloud": _UNKNOWN},
-    )

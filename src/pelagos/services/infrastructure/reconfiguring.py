@@ -18,7 +18,7 @@ from pelagos.model.states import RunState
 from pelagos.services.infrastructure import records
 from pelagos.services.infrastructure.in_place import Keys
 from pelagos.services.infrastructure.nodes import KEPT_SO, Instance
-from pelagos.services.infrastructure.outlook import Mark, Outlook, Update, look_ahead
+from pelagos.services.infrastructure.outlook import TOLD_ANEW, Mark, Outlook, Update, look_ahead
 from pelagos.services.infrastructure.plan import make_plan
 from pelagos.services.infrastructure.plan_diff import foresee, plans_differ, sources_needed
 from pelagos.services.infrastructure.records import RunRow, encode
@@ -67,6 +67,7 @@ class Reconfiguring:
             self.restore()
         elif self.remark and run is None:
             await self._outlook(None, {})
+            self._maintainer.stale.reset()
         self.remark = False
 
     async def _updatable(self, run: RunRow) -> Keys | None:
@@ -135,16 +136,18 @@ class Reconfiguring:
             updatable=updatable,
         )
         for instance in living:
-            self._note(instance, outlook)
+            self._note(instance, outlook, run)
         return outlook
 
-    def _note(self, instance: Instance, outlook: Outlook) -> None:
+    def _note(self, instance: Instance, outlook: Outlook, run: RunRow | None) -> None:
         row = instance.row
         mark = outlook.replace.get(row.id) or outlook.drifted.get(row.id)
+        if run is None and mark is not None and mark.reason == TOLD_ANEW:
+            mark = None  # what is no longer true is told by those who look at it while no run does
         if row.id in outlook.update:
             mark = outlook.update[row.id].mark
         outdated = _told(mark) if mark is not None else ""
-        if row.id in outlook.drifted:
+        if mark is not None and row.id in outlook.drifted:
             outdated += KEPT_SO
         followed = outlook.followed.get(row.id)
         if followed is not None:

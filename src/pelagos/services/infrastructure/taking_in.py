@@ -49,6 +49,13 @@ class TakingIn:
             return
         before = instance.server
         instance.server = fact.state
+        known = (instance.address_list, instance.private_list)
+        if (
+            before is not None
+            and instance.row.ready_at is not None
+            and known != (fact.addresses, fact.private_addresses)
+        ):
+            maintainer.stale.changed(instance.row.node)
         instance.address_list = fact.addresses
         instance.private_list = fact.private_addresses
         maintainer.updating.take_in(instance, fact.update)
