@@ -78,6 +78,12 @@ class TestWording:
         assert sentence(event(1, "instance.failed", of=WEB_1, reason="late", error=None)) == "failed: late"
         refused = {"cloud": "east", "implementation": 0, "error": {"code": "cloud_capacity", "message": "no room"}}
         assert sentence(event(1, "node.refused", "web", **refused)) == "cannot be made on east: no room"
+        untrue = "no longer true: getip('db') was 10.0.0.2, is 10.0.0.4"
+        assert (
+            sentence(event(1, "instance.outdated", of=WEB_1, reason=untrue)) == f"not as described any more: {untrue}"
+        )
+        again = "what it was told of others is true again"
+        assert sentence(event(1, "instance.outdated", of=WEB_1, reason="")) == again
         assert subject(event(1, "instance.ready", "web", WEB_1)) == "web/aaaaaaaa"
         assert subject(event(1, "node.waiting", "web")) == "web"
         assert subject(event(1, "run.started")) == ""
