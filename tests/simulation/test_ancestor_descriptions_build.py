@@ -136,7 +136,7 @@ def test_the_definitions_of_an_example_are_imported_for_a_stand_in(name: str) ->
     async def main(loop: VirtualLoop) -> None:
         async with Site(loop).open() as site:
             request = ImportDefinitions(sources=sources, entries=tuple(entries), map_clouds="simulated")
-            assert await site.commands.import_definitions(request)
+            assert (await site.commands.import_definitions(request)).items
 
     run_virtual(main)
 

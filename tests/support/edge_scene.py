@@ -73,6 +73,7 @@ from pelagos.wire.infrastructures import (
     ServerView,
     StatusView,
 )
+from pelagos.wire.pages import DefinitionList
 
 NOW = "2026-01-01T00:00:00.000Z"
 INFRA = "11111111-1111-4111-8111-111111111111"
@@ -162,9 +163,9 @@ class Domain:
         self._known(current_context().scope, request.infrastructure, INFRA, "shop")
         return summary(request.maintained)
 
-    async def import_definitions(self, request: ImportDefinitions, /) -> tuple[DefinitionView, ...]:
+    async def import_definitions(self, request: ImportDefinitions, /) -> DefinitionList:
         self._command(request)
-        return (self._definition(),)
+        return DefinitionList(items=(self._definition(),))
 
     async def logs(self, request: LogsRequest, /) -> Logs:
         self._command(request)

@@ -18,6 +18,7 @@ from pelagos.cli.invocation import Invocation
 from pelagos.cli.main import main
 from pelagos.cli.session import Session
 from pelagos.clients import Client
+from pelagos.model.diagnostics import Diagnostic
 from pelagos.model.errors import NotFound, PelagosError
 from pelagos.model.states import InfrastructureState, InstanceState, RunState
 from pelagos.model.world import SystemWorld
@@ -46,6 +47,7 @@ from pelagos.wire.infrastructures import (
     ServerView,
     StatusView,
 )
+from pelagos.wire.pages import DefinitionList
 
 NOW = 1_700_000_000.0
 CREATED = "2023-11-14T22:11:20.000Z"
@@ -207,6 +209,8 @@ class FakeServer:
     graph: GraphView = field(default_factory=lambda: GraphView(name="shop", id=SHOP, nodes=()))
     consoles: tuple[LogView, ...] = ()
     definitions: tuple[DefinitionView, ...] = ()
+    warnings: tuple[Diagnostic, ...] = ()
+    """Of an import."""
     facts: DoctorView | None = None
     passes: list[tuple[EventView | PelagosError | signal.Signals, ...]] = field(default_factory=list)
     """What each run in turn follows, where there are several."""
@@ -398,9 +402,9 @@ class FakeDefinitions:
     async def list(self) -> tuple[DefinitionView, ...]:
         return self._server.definitions
 
-    async def import_(self, request: DefinitionsRequest) -> tuple[DefinitionView, ...]:
+    async def import_(self, request: DefinitionsRequest) -> DefinitionList:
         self._server.imported.append(request)
-        return self._server.definitions
+        return DefinitionList(self._server.definitions, self._server.warnings)
 
     async def delete(self, type: str) -> None:
         self._server.deleted.append(type)

@@ -8,6 +8,7 @@ import click
 
 from pelagos.cli.texts import age, clean, count, duration, join, printable, short, state, table
 from pelagos.wire.infrastructures import (
+    CostEstimate,
     DescriptionChange,
     ExplainView,
     InfrastructureSummary,
@@ -101,16 +102,31 @@ def _spending(plan: PlanView) -> list[str]:
         over = need.needed > need.left
         told = f"Quota: {need.needed} more {need.resource} needed at most, {need.left} of {need.limit} left"
         lines.append(click.style(f"{told}; it will be exceeded", fg="red") if over else told)
-    for cost in plan.cost:
-        told = f"Cost: {cost.before:.4g} -> {cost.after:.4g} {cost.currency} an hour".rstrip()
-        if cost.after_least is not None and cost.after_most is not None:
-            told += f", between {cost.after_least:.4g} and {cost.after_most:.4g}"
-        lines.append(told + (f" (no price known of {join(list(plan.unpriced))})" if plan.unpriced else ""))
-    if plan.cost:
+    costs = [told for cost in plan.cost if (told := _cost(cost, plan.unpriced))]
+    lines += costs
+    if costs:
         lines += [f"      {clean(doubt.node)}: {clean(doubt.why)}" for doubt in plan.cost_doubts[:_KEYS]]
         if len(plan.cost_doubts) > _KEYS:
             lines.append(f"      and {count(len(plan.cost_doubts) - _KEYS, 'more node')} with several prices")
     return lines
+
+
+def _cost(cost: CostEstimate, unpriced: Sequence[str]) -> str:
+    """Nothing where nothing is known to cost anything: that there are no prices is no news."""
+    unknown = join([clean(name) for name in unpriced])
+    certain = cost.after_least is None or cost.after_most is None
+    if not cost.before and not cost.after and unpriced:
+        if certain:
+            return ""
+        told = f"Cost: no price known of {unknown}; made elsewhere, up to {cost.after_most:.4g} {cost.currency} an hour"
+        return told.rstrip()
+    if certain and cost.before == cost.after:
+        told = f"Cost: {cost.after:.4g} {cost.currency}".rstrip() + " an hour, as before"
+    else:
+        told = f"Cost: {cost.before:.4g} -> {cost.after:.4g} {cost.currency}".rstrip() + " an hour"
+    if not certain:
+        told += f", between {cost.after_least:.4g} and {cost.after_most:.4g}"
+    return told + (f" (no price known of {unknown})" if unknown else "")
 
 
 def _action(action: PlanAction, width: int) -> str:

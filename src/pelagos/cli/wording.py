@@ -93,17 +93,22 @@ _SENTENCES: dict[str, Callable[[Data], str]] = {
     "server.active": lambda data: "the server runs",
     "server.stopped": lambda data: _with("the server is stopped", data.get("reason")),
     "server.error": lambda data: _with("the server is in error", data.get("reason")),
+    "server.deleting": lambda data: "the server is to be deleted",
     "server.deleted": lambda data: _with("the server is deleted", data.get("reason")),
     "server.vanished": lambda data: _with("the server has vanished from its cloud", data.get("reason")),
+    "server.unknown": lambda data: f"{_strange(data)} has a token of ours, and nothing on record made it",
     "server.swept": lambda data: "a server that came late was deleted",
     "part.created": lambda data: f"its cloud made {_part(data)}",
     "part.ready": lambda data: _with(f"{_part(data)} is ready", data.get("address")),
     "part.deleted": lambda data: f"{_part(data)} is deleted",
     "part.vanished": lambda data: f"{_part(data)} has vanished from its cloud",
+    "part.unknown": lambda data: f"{_strange(data)} has a token of ours, and nothing on record made it",
     "part.swept": lambda data: f"a {data.get('kind', 'part')} that came late was deleted",
+    "operation.submitted": lambda data: f"{_call(data)} is asked for",
+    "operation.succeeded": lambda data: f"{_call(data)} is done",
     "operation.retrying": lambda data: _with("is tried again", _error(data)),
     "operation.uncertain": lambda data: _with("its outcome is not known yet, looking for it", _error(data)),
-    "operation.failed": lambda data: _with("failed", _error(data)),
+    "operation.failed": lambda data: _with(f"{_call(data)} failed", _error(data)),
     "instance.updating": lambda data: f"changed in place: {_names(data.get('keys'))}",
     "instance.updated": lambda data: "changed in place",
     "instance.update_failed": lambda data: _with("not changed in place", _error(data)),
@@ -125,6 +130,33 @@ _SENTENCES: dict[str, Callable[[Data], str]] = {
     "node.metric_available": lambda data: "its metric is there again",
     "instance.refused": lambda data: _with("its cloud refuses to delete it, trying again", _error(data)),
 }
+
+
+_CALLS = {
+    "server.create": "making the server",
+    "server.adopt": "taking the server on record",
+    "server.delete": "deleting the server",
+    "server.sweep": "deleting a server without a record",
+    "server.start": "starting the server",
+    "server.stop": "stopping the server",
+    "server.reboot": "rebooting the server",
+    "server.update": "changing the server in place",
+    "parts.delete": "deleting what the server had",
+    "part.sweep": "deleting what no server has",
+    "account.refresh": "asking the cloud what it has",
+}
+
+
+def _call(data: Data) -> str:
+    """What a call to a cloud does, to begin a sentence with."""
+    kind = str(data.get("kind") or "a call to the cloud")
+    return _CALLS.get(kind, kind)
+
+
+def _strange(data: Data) -> str:
+    """Something that a cloud shows and that is on no record."""
+    named = data.get("name") or data.get("provider_id") or ""
+    return f"{data.get('kind', 'server')} {named} on {data.get('account', 'a cloud')}"
 
 
 def _part(data: Data) -> str:

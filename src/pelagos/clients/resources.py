@@ -186,10 +186,9 @@ class Definitions:
     async def list(self) -> tuple[DefinitionView, ...]:
         return (await self._connection.get("/definitions", DefinitionList)).items
 
-    async def import_(self, request: DefinitionsRequest) -> tuple[DefinitionView, ...]:
+    async def import_(self, request: DefinitionsRequest) -> DefinitionList:
         """All of the bundle's, or none if one has a mistake."""
-        answer = await self._connection.request("POST", "/definitions", DefinitionList, body=request, repeatable=True)
-        return answer.items
+        return await self._connection.request("POST", "/definitions", DefinitionList, body=request, repeatable=True)
 
     async def get(self, type: str) -> DefinitionView:
         return await self._connection.get(f"/definitions/{_part(type)}", DefinitionView)

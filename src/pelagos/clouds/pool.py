@@ -133,6 +133,19 @@ class Pool:
         chosen = self._choose(type, label, endpoint, section or {})
         return chosen if isinstance(chosen, str) else chosen.name
 
+    def instead_of(self, chosen: str, type: str, label: str, *, endpoint: str = "") -> tuple[str, ...]:
+        """The accounts among which ``chosen`` was taken for a section whose ``label`` is no account's name; empty where
+        the section says with its label, or with its endpoint, which account it means, or describes one."""
+        fitting = self._fitting(type)
+        if not label or _TEMPLATE in label or _named(fitting, label) or chosen not in {one.name for one in fitting}:
+            return ()
+        if endpoint and _TEMPLATE not in endpoint:
+            there = [config for config in fitting if same_endpoint(config.told_endpoint, endpoint)]
+            if len(there) == 1:
+                return ()
+            fitting = there or [config for config in fitting if not config.told_endpoint]
+        return tuple(config.name for config in fitting)
+
     def can_describe(self, type: str) -> bool:
         """Whether sections of a type may mean accounts that nobody configured: the authentication file may have entries
         for it, or it needs no credentials."""
@@ -383,10 +396,8 @@ class Pool:
     def _choose(
         self, type: str, label: str | None, endpoint: str, section: Mapping[str, Any]
     ) -> str | DescribedAccount:
-        fitting = [
-            a.config for a in self._accounts.values() if not a.described and self._plugins.same(a.config.driver, type)
-        ]
-        named = [config for config in fitting if label and config.name in (label, account_name(label))]
+        fitting = self._fitting(type)
+        named = _named(fitting, label)
         if named:
             return named[0].name
         said = "" if _TEMPLATE in endpoint else endpoint
@@ -404,6 +415,11 @@ class Pool:
         if described is not None:
             return described
         raise self._nowhere(type, said, fitting)
+
+    def _fitting(self, type: str) -> list[AccountConfig]:
+        return [
+            a.config for a in self._accounts.values() if not a.described and self._plugins.same(a.config.driver, type)
+        ]
 
     def _one_of(self, configs: Sequence[AccountConfig], type: str) -> str:
         if len(configs) == 1:
@@ -455,6 +471,10 @@ class Pool:
             f"there are: {others}.",
             details={"type": type, "accounts": list(self._accounts)},
         )
+
+
+def _named(fitting: Sequence[AccountConfig], label: str | None) -> list[AccountConfig]:
+    return [config for config in fitting if label and config.name in (label, account_name(label))]
 
 
 def _complete(accounts: Sequence[AccountConfig], simulated: bool) -> list[AccountConfig]:

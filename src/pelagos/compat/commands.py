@@ -15,6 +15,7 @@ import click
 
 from pelagos.cli.exits import Exit
 from pelagos.cli.failures import report as tell
+from pelagos.cli.failures import show_warnings
 from pelagos.cli.invocation import Invocation, pass_invocation
 
 if TYPE_CHECKING:
@@ -303,7 +304,8 @@ def _import(invocation: Invocation, cfg: str | None, map_clouds: str, datafile: 
     async def work(session: Session) -> int:
         request = DefinitionsRequest(sources=sources, entries=tuple(entries), map_clouds=map_clouds)
         found = await session.client.definitions.import_(request)
-        invocation.say(f"Successfully imported nodes: {', '.join(one.type for one in found)}")
+        show_warnings(found.warnings, invocation)
+        invocation.say(f"Successfully imported nodes: {', '.join(one.type for one in found.items)}")
         return Exit.OK
 
     return invocation.run(work)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from pelagos.launch.checking import check_plan
 from pelagos.launch.plan import LaunchPlan
 from pelagos.launch.texts import names_in, texts_of
 from pelagos.model.diagnostics import Diagnostic
@@ -16,8 +16,6 @@ from pelagos.model.yaml_layer import Layer, PathKey, did_you_mean, read_layer
 
 __all__ = ["read_plan"]
 
-_PATH = re.compile(r" - at `\$(?P<path>[^`]*)`\Z")
-_STEP = re.compile(r"\.(?P<key>[^.\[\]]+)|\[(?P<index>\d+|\.\.\.)\]")
 _KINDS = ("infrastructure", "program", "container")
 
 
@@ -30,31 +28,14 @@ def read_plan(path: Path) -> LaunchPlan:
         raise InvalidInput(f"the launch plan {path} cannot be read: {error.strerror}") from error
     plan = None
     if not mistakes:
-        try:
-            plan = msgspec.convert(layer.data, LaunchPlan)
-        except msgspec.ValidationError as error:
-            mistakes.append(_mistake(layer, str(error)))
-    if plan is not None:
+        check_plan(layer.data, LaunchPlan, lambda *told: mistakes.append(layer.diagnostic(*told)))
+    if not mistakes:
+        plan = msgspec.convert(layer.data, LaunchPlan)
         _check(plan, layer, mistakes)
     if mistakes or plan is None:
         count = "a mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         raise DescriptionError(f"{count} in {path}", diagnostics=tuple(mistakes))
     return plan
-
-
-def _mistake(layer: Layer, message: str) -> Diagnostic:
-    found = _PATH.search(message)
-    place: list[str | int] = []
-    for step in _STEP.finditer(found["path"] if found else ""):
-        index = step["index"]
-        if index == "...":
-            break  # msgspec does not say which item
-        place.append(int(index) if index else step["key"])
-    text = _PATH.sub("", message)
-    advice = ""
-    if "`^[a-z]" in text:
-        advice = "A name has small letters, digits and, for parts, '_'; for the launch, '-'."
-    return layer.diagnostic(tuple(place), f"{'.'.join(map(str, place)) or 'the plan'}: {text}", advice)
 
 
 def _check(plan: LaunchPlan, layer: Layer, mistakes: list[Diagnostic]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from pelagos.model.diagnostics import Diagnostic
 from pelagos.wire.infrastructures import (
     DefinitionView,
     EventView,
@@ -48,6 +49,8 @@ class RevisionList(msgspec.Struct, frozen=True):
 
 class DefinitionList(msgspec.Struct, frozen=True):
     items: tuple[DefinitionView, ...]
+    warnings: tuple[Diagnostic, ...] = ()
+    """Of an import: what is odd in the bundle, and no mistake."""
 
 
 class ServerList(msgspec.Struct, frozen=True):

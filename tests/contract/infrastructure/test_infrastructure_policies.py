@@ -56,6 +56,30 @@ async def event_data(site, kind):
 # -- healing -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("asks", ["scale", "remove"])
+async def test_scaling_a_node_heals_the_others_whose_breakers_are_closed(site, asks):
+    program = await site.program()
+    await program.build(
+        describe(
+            "shop",
+            {
+                "db": {"check": CHECK, "policy": "{heal: {shutdown: restart}}"},
+                "web": {"check": CHECK, "scaling": (1, 4)},
+            },
+        )
+    )
+    assert (await program.run("scale", scale={"web": "3"})).state is RunState.SUCCEEDED
+    nodes = (await program.status()).nodes
+    ((db, _),) = nodes["db"].instances.items()
+    (stopped,) = [server for server in site.east.servers() if "-db-" in server.name]
+    site.east.stop(stopped.provider_id)
+    asked = {"scale": {"web": "2"}} if asks == "scale" else {"remove": (next(iter(nodes["web"].instances)),)}
+    assert (await program.run("scale", **asked)).state is RunState.SUCCEEDED
+    assert site.alive() == ["db", "web", "web"]
+    assert [row.instance_id for row in await site.rows(event_rows, kind="instance.restarting")] == [db]
+    assert (await program.status()).nodes["db"].instances[db].state is InstanceState.READY
+
+
 async def test_a_stopped_server_is_started_again_where_the_policy_says_so(site):
     program = await site.program(serves=True)
     await program.build(shop("{heal: {shutdown: restart}}"))

@@ -177,7 +177,7 @@ async def test_large_bodies_and_broken_requests(running: Daemon) -> None:
 async def test_an_infrastructure_lives_in_the_daemon(running: Daemon) -> None:
     async with asyncio.timeout(60), connect(running.unix) as client:
         definitions = DefinitionsRequest(sources={"n.yaml": SOURCES["n.yaml"]}, entries=("n.yaml",))
-        assert [view.type for view in await client.definitions.import_(definitions)] == ["web"]
+        assert [view.type for view in (await client.definitions.import_(definitions)).items] == ["web"]
         async with httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=running.unix[7:])) as http:
             text = SOURCES["i.yaml"].encode()
             response = await http.post("http://pelagos/infrastructures/", content=text, timeout=30)

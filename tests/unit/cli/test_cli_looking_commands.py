@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pelagos.model.diagnostics import Diagnostic, Position, Severity
 from pelagos.model.errors import NotFound, Unauthenticated, Unavailable
 from pelagos.model.states import InfrastructureState, InstanceState, RunState
 from pelagos.wire.doctor import DoctorView, Fact
@@ -263,6 +264,16 @@ class TestDefinitions:
         server.definitions = (self.VIEW,)
         assert pelagos("definitions", "import", files[1], "-o", "json").json[0]["type"] == "web"
         assert server.imported[0].entries == (files[1],)
+
+    def test_what_is_odd_in_an_import_is_told_with_its_place(
+        self, pelagos: Terminal, server: FakeServer, files: list[str]
+    ) -> None:
+        odd = Diagnostic("no account is called 'eats'", Position("nodes.yaml", 5, 7), Severity.WARNING, "there is east")
+        server.definitions, server.warnings = (self.VIEW,), (odd,)
+        result = pelagos("definitions", "import", files[1])
+        assert result.code == 0 and "web" in result.out
+        for text in ("warning: no account is called 'eats'", "nodes.yaml:5:7", "there is east"):
+            assert text in result.err
 
     def test_delete(self, pelagos: Terminal, server: FakeServer) -> None:
         assert pelagos("definitions", "delete", "web").code == 0

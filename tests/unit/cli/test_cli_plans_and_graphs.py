@@ -90,6 +90,50 @@ class TestPlan:
         assert "3 more servers needed at most, 2 of 5 left; it will be exceeded" in result.out
         assert "Cost: 0.1 -> 0.25 EUR an hour (no price known of far)" in result.out
 
+    @pytest.mark.parametrize(
+        ("cost", "unpriced", "told"),
+        [
+            ({"before": 0.1, "after": 0.1}, (), ["Cost: 0.1 EUR an hour, as before"]),
+            ({"before": 0.1, "after": 0.1}, ("far",), ["Cost: 0.1 EUR an hour, as before (no price known of far)"]),
+            ({"before": 0.0, "after": 0.0}, ("far", "web"), []),
+            (
+                {"before": 0.0, "after": 0.0, "after_least": 0.0, "after_most": 0.05},
+                ("far",),
+                [
+                    "Cost: no price known of far; made elsewhere, up to 0.05 EUR an hour",
+                    "      far: local; should that cloud refuse, another",
+                ],
+            ),
+            (
+                {"before": 0.1, "after": 0.1, "after_least": 0.1, "after_most": 0.2},
+                (),
+                [
+                    "Cost: 0.1 -> 0.1 EUR an hour, between 0.1 and 0.2",
+                    "      far: local; should that cloud refuse, another",
+                ],
+            ),
+        ],
+    )
+    def test_a_cost_that_stays_or_is_not_known_is_told_in_sense(
+        self,
+        pelagos: Terminal,
+        server: FakeServer,
+        files: list[str],
+        cost: dict[str, float],
+        unpriced: tuple[str, ...],
+        told: list[str],
+    ) -> None:
+        doubts = (CostDoubt(node="far", count=1, why="local; should that cloud refuse, another"),)
+        server.plan = plan_view(
+            REPLACE,
+            id=SHOP,
+            cost=(CostEstimate(currency="EUR", **cost),),  # type: ignore[arg-type]
+            unpriced=unpriced,
+            cost_doubts=doubts if "after_most" in cost else (),
+        )
+        lines = pelagos("plan", *files).out.splitlines()
+        assert [line for line in lines if "EUR" in line or "should that cloud" in line] == told
+
     def test_tells_a_range_of_costs_and_why(self, pelagos: Terminal, server: FakeServer, files: list[str]) -> None:
         server.plan = plan_view(
             REPLACE,

@@ -54,7 +54,9 @@ async def test_every_call_reaches_its_service(client: Client, scene: Scene) -> N
     assert (await client.plan(PlanRequest(infrastructure="shop"))).changes
     assert (await client.runs.get(RUN)).state is RunState.RUNNING
     assert (await client.runs.cancel(RUN, keep=True)).keep is True
-    assert (await client.definitions.import_(DefinitionsRequest(sources={"a": "x"}, entries=("a",))))[0].type == "web"
+    assert (await client.definitions.import_(DefinitionsRequest(sources={"a": "x"}, entries=("a",)))).items[
+        0
+    ].type == "web"
     assert (await client.definitions.list())[0].type == "web"
     assert (await client.definitions.get("web")).implementations == 1
     await client.definitions.delete("web")

@@ -4,9 +4,10 @@ from functools import partial
 
 import pytest
 
-from pelagos.clouds import AccountConfig, ServerSpec
+from pelagos.clouds import AccountConfig, CloudServer, ServerSpec
 from pelagos.container import Container, ContainerConfig
 from pelagos.model.errors import NotFound, Unsupported
+from pelagos.model.states import ServerState
 from pelagos.process import client
 from pelagos.services.compute import ComputeService
 from pelagos.services.compute.messages import (
@@ -104,6 +105,23 @@ async def test_servers_of_ours_have_their_records_and_others_none(compute, one, 
     ]
     assert [image.id for image in (await compute.list_images(CloudRef(cloud=ACCOUNT))).items] == ["default"]
     assert (await compute.list_flavors(CloudRef(cloud=ACCOUNT))).items[0].id == "small"
+
+
+async def test_an_address_that_is_both_public_and_private_is_shown_once(compute, one, monkeypatch):
+    found = CloudServer(
+        provider_id="c-1",
+        name="web",
+        state=ServerState.ACTIVE,
+        addresses=("192.0.2.7", "10.89.1.2"),
+        private_addresses=("10.89.1.2",),
+    )
+
+    async def listing(name, *, foreign):
+        return [found]
+
+    monkeypatch.setattr(one.engine, "listing", listing)
+    [shown] = (await compute.list_cloud_servers(CloudServersRequest(cloud=ACCOUNT))).items
+    assert shown.addresses == ("192.0.2.7", "10.89.1.2")
 
 
 async def test_a_cloud_that_went_is_shown_while_it_has_servers_or_work(compute, one):

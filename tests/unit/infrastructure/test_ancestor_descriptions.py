@@ -124,4 +124,4 @@ def test_without_the_definitions_each_node_is_named() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_definitions_alone_can_be_imported(name: str) -> None:
     sources, entries = read_bundle([CORPUS / name / "nodes" / "node_definitions.yaml"])
-    assert compile_definitions(sources, entries)
+    assert compile_definitions(sources, entries).definitions

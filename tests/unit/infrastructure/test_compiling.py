@@ -195,7 +195,7 @@ def laptop(world):
 @pytest.mark.parametrize("type_", CORRECT)
 async def test_the_driver_itself_checks_what_is_imported_whether_or_not_it_can_be_used(laptop, type_):
     correct = of_type(type_, CORRECT[type_])
-    [implementation] = (await laptop.definitions({"d": correct}, ["d"]))["web"]
+    [implementation] = (await laptop.definitions({"d": correct}, ["d"])).definitions["web"]
     assert implementation.resource_type == type_
     with pytest.raises(DescriptionError) as caught:
         await laptop.definitions({"d": correct.replace("{type:", "{hue: x, type:")}, ["d"])
@@ -248,3 +248,64 @@ async def test_what_is_missing_is_told_apart_extra_or_account(world, monkeypatch
     found = await Compiler(pool, world).description(both, ["a.yaml", "b.yaml"], {})
     assert [one.advice for one in found.warnings] == ["pip install 'pelagos[openstack]'"]
     assert found.compiled.nodes[0].implementations == (1,)
+
+
+OPTIONS = {"access_key": "a", "secret_key": "b"}
+NAMED = "'node_def:web':\n  - resource:\n      type: simulated\n      name: {0}\n"
+
+
+def pool_of(world, *accounts):
+    drivers = Plugins({"simulated": SimulatedPlugin()}, source=lambda *, group: ())
+    return Pool([AccountConfig(driver="simulated", **one) for one in accounts], drivers, world, Path("/nowhere"))
+
+
+async def test_a_name_that_no_account_has_is_told_with_what_is_taken_instead(world):
+    compiler = Compiler(pool_of(world, {"name": "east"}, {"name": "west", "default": True}), world)
+    sources = {"a.yaml": INFRA, "b.yaml": NAMED.format("eats")}
+    result = await compiler.description(sources, ["a.yaml", "b.yaml"], {})
+    imported = await compiler.definitions({"b.yaml": sources["b.yaml"]}, ["b.yaml"])
+    for (warning,) in (result.warnings, imported.warnings):
+        assert warning.severity is Severity.WARNING
+        assert str(warning) == (
+            "b.yaml:4:7: no account of type 'simulated' is called 'eats'; 'west' is taken, the default"
+        )
+        assert warning.advice == "did you mean 'east'? There are east and west"
+    stored = {"web": StoredDefinition(file="d.yaml", sources={"d.yaml": NAMED.format("nowhere")})}
+    (warning,) = (await compiler.description({"a.yaml": INFRA}, ["a.yaml"], stored)).warnings
+    assert (warning.position.file, warning.advice) == ("d.yaml", "there are east and west")
+
+
+async def test_the_only_account_is_taken_whatever_the_name_and_that_is_told(compiler):
+    sources = {"a.yaml": INFRA, "b.yaml": NAMED.format("nowhere")}
+    (warning,) = (await compiler.description(sources, ["a.yaml", "b.yaml"], {})).warnings
+    assert "'east' is taken, the only one" in warning.summary and warning.advice == "there is east"
+
+
+async def test_names_that_mean_an_account_and_templates_are_not_told(world):
+    compiler = Compiler(pool_of(world, {"name": "lab-cloud"}, {"name": "west", "default": True}), world)
+    for name in ("lab-cloud", "lab_cloud", "west", "'{{ variables.cloud }}'"):
+        assert (await compiler.definitions({"b.yaml": NAMED.format(name)}, ["b.yaml"])).warnings == (), name
+    alone = {"a.yaml": INFRA, "b.yaml": DEFINITION}
+    assert (await compiler.description(alone, ["a.yaml", "b.yaml"], {})).warnings == ()
+
+
+async def test_that_the_account_of_a_definition_is_ambiguous_is_a_mistake_where_it_is_used(world):
+    compiler = Compiler(pool_of(world, {"name": "east"}, {"name": "west"}), world)
+    sources = {"a.yaml": INFRA, "b.yaml": NAMED.format("nowhere")}
+    assert "web" in (await compiler.definitions({"b.yaml": sources["b.yaml"]}, ["b.yaml"])).definitions
+    with pytest.raises(DescriptionError, match="names none of them"):
+        await compiler.description(sources, ["a.yaml", "b.yaml"], {})
+
+
+async def test_a_name_beside_the_endpoint_of_one_account_is_a_label(world):
+    drivers = Plugins({"far": Far()}, source=lambda *, group: ())
+    accounts = [
+        AccountConfig(name=name, driver="far", endpoint=f"https://{name}.example", options=OPTIONS, default=one)
+        for name, one in (("east", True), ("west", False))
+    ]
+    compiler = Compiler(Pool(accounts, drivers, world, Path("/nowhere")), world)
+    text = FAR.replace("many", "2").replace("far.example", "west.example/\n      name: wets")
+    assert (await compiler.definitions({"b.yaml": text}, ["b.yaml"])).warnings == ()
+    text = text.replace("      endpoint: https://west.example/\n", "")
+    (warning,) = (await compiler.definitions({"b.yaml": text}, ["b.yaml"])).warnings
+    assert "'east' is taken" in warning.summary and "'west'" in warning.advice

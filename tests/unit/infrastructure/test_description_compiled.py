@@ -255,7 +255,7 @@ def test_config_management_is_kept_and_warned_about_where_it_cannot_be_carried_o
 
 
 def test_definitions_alone() -> None:
-    found = compile_definitions(SOURCES, ["defs/nodes.yaml"])
+    found = compile_definitions(SOURCES, ["defs/nodes.yaml"]).definitions
     assert {name: len(items) for name, items in found.items()} == {"web_node": 3, "db_node": 1}
 
 

@@ -21,7 +21,7 @@ async def list_definitions(call: Call) -> DefinitionList:
 async def import_definitions(call: Call) -> DefinitionList:
     bundle = await read_bundle_body(call)
     request = ImportDefinitions(sources=bundle.sources, entries=bundle.entries, map_clouds=bundle.map_clouds)
-    return DefinitionList(items=tuple(await call.edge.commands.import_definitions(request)))
+    return await call.edge.commands.import_definitions(request)
 
 
 async def get(call: Call) -> DefinitionView:

@@ -59,6 +59,7 @@ def listing(invocation: Invocation) -> int:
 def import_(invocation: Invocation, files: tuple[Path, ...], map_clouds: str) -> int:
     """Store the node definitions of files; one of the same type is replaced. All are stored, or none if there is a
     mistake. With --map-clouds they are checked for being built there: of resource sections the keys alone."""
+    from pelagos.cli.failures import show_warnings
     from pelagos.clients.bundle import read_bundle
     from pelagos.wire.infrastructures import DefinitionsRequest
 
@@ -66,7 +67,9 @@ def import_(invocation: Invocation, files: tuple[Path, ...], map_clouds: str) ->
 
     async def work(session: Session) -> int:
         request = DefinitionsRequest(sources=sources, entries=tuple(entries), map_clouds=map_clouds)
-        _show(invocation, await session.client.definitions.import_(request))
+        imported = await session.client.definitions.import_(request)
+        show_warnings(imported.warnings, invocation)
+        _show(invocation, imported.items)
         return Exit.OK
 
     return invocation.run(work)

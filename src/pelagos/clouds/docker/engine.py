@@ -36,6 +36,9 @@ __all__ = ["Call", "Client", "Engine"]
 
 T = TypeVar("T")
 
+_NO_PING = (400, 404, 405, 410, 501)
+"""What answers these to a ping knows none, and is something else. It is no refusal, which would count as an answer."""
+
 
 class Call:
     """One call: its deadline, and how far it got. Shared by the coroutine that waits and the thread that works."""
@@ -235,11 +238,13 @@ class Engine:
         """Ask for the version of the API by ping: the SDK's own question costs podman a second of work."""
         with Client(self._account, docker.constants.MINIMUM_DOCKER_API_VERSION) as probe, probe.during(call):
             reply = probe.get(f"{probe.base_url}/_ping")
-            probe.check(reply)
+            if reply.status_code not in _NO_PING:
+                probe.check(reply)
         version = reply.headers.get("Api-Version")
-        if not version:
+        if not version or reply.status_code in _NO_PING:
+            said = "" if reply.ok else f": it answers {reply.status_code} to a ping"
             raise CloudUnreachable(
-                f"what answers at {self._account.endpoint} is no Docker engine",
+                f"what answers at {self._account.endpoint} is no Docker engine{said}",
                 advice="Check `endpoint` in the options of the account.",
             )
         self.podman = "Libpod-API-Version" in reply.headers

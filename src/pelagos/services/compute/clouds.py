@@ -148,7 +148,7 @@ def _server(server: CloudServer, row: ServerRow | None) -> CloudServerView:
         name=server.name,
         state=server.state,
         ours=bool(server.token),
-        addresses=(*server.addresses, *server.private_addresses),
+        addresses=tuple(dict.fromkeys((*server.addresses, *server.private_addresses))),
         server_id=None if row is None else row.id,
         infrastructure_id=None if row is None else row.infrastructure_id,
         instance_id=None if row is None else row.instance_id,

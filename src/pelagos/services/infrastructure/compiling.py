@@ -9,6 +9,7 @@ Values that the described cloud would not take are odd and no mistake: descripti
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,14 +19,13 @@ from pelagos.model.errors import NotFound, PelagosError, Unsupported
 from pelagos.model.world import World
 from pelagos.services.infrastructure.values import (
     RESOURCE_COMMON,
-    Implementation,
     ResourceProblem,
     StoredDefinition,
     Unusable,
 )
 
 if TYPE_CHECKING:  # the compiler brings parsers that most commands do not need
-    from pelagos.services.infrastructure.description import CompileResult
+    from pelagos.services.infrastructure.description import CompileResult, DefinitionsResult
 
 __all__ = ["Compiler"]
 
@@ -69,9 +69,9 @@ class Compiler:
 
     async def definitions(
         self, sources: Mapping[str, str], entries: Sequence[str], map_clouds: str = ""
-    ) -> dict[str, tuple[Implementation, ...]]:
-        """The node definitions of a bundle that holds nothing else; which account each means is asked when it is used.
-        Raises as :meth:`description`."""
+    ) -> DefinitionsResult:
+        """The node definitions of a bundle that holds nothing else. That the account of one cannot be told is a mistake
+        only when it is used. Raises as :meth:`description`."""
         from pelagos.services.infrastructure.description import compile_definitions
 
         built_on = self._pool.stand_in(map_clouds) if map_clouds else ""
@@ -80,7 +80,7 @@ class Compiler:
                 compile_definitions,
                 sources,
                 entries,
-                check_resource=self._check_keys if built_on else self._check_values,
+                check_resource=self._check_keys if built_on else self._check_definition,
             )
         )
 
@@ -102,18 +102,42 @@ class Compiler:
         problems = self._check_values(type_, section)
         if self._pool.unusable(type_, section) is not None:
             return problems  # told where a node uses it
-        label = section.get("name") or None
         try:
-            self._pool.means(
-                type_,
-                str(label) if label is not None else None,
-                endpoint=str(section.get("endpoint") or ""),
-                section=section,
-            )
+            problems += self._unheeded_name(type_, section)
         except PelagosError as error:
             key = next((key for key in ("name", "endpoint") if section.get(key)), None)
             problems.append(ResourceProblem(key, error.message, error.advice))
         return problems
+
+    def _check_definition(self, type_: str, section: dict[str, Any]) -> list[ResourceProblem]:
+        """Keys and values, and what is odd about which account is meant; it may be another one when it is used."""
+        problems = self._check_values(type_, section)
+        if self._pool.unusable(type_) is None:
+            with contextlib.suppress(PelagosError):  # told where a node uses it
+                problems += self._unheeded_name(type_, section)
+        return problems
+
+    def _unheeded_name(self, type_: str, section: dict[str, Any]) -> list[ResourceProblem]:
+        """A ``name`` that no account has is a label, says the ancestor, or a typing mistake: so whoever wrote it hears
+        on whose account the node is built. Raises what :meth:`Pool.means` does."""
+        from pelagos.services.infrastructure.source.problems import did_you_mean, listing
+
+        label, endpoint = str(section.get("name") or ""), str(section.get("endpoint") or "")
+        taken = self._pool.means(type_, label or None, endpoint=endpoint, section=section)
+        names = self._pool.instead_of(taken, type_, label, endpoint=endpoint)
+        if not names:
+            return []
+        why = "the only one" if len(names) == 1 else "the default"
+        there = f"there is {names[0]}" if len(names) == 1 else f"there are {listing(names)}"
+        guess = did_you_mean(label, names)
+        return [
+            ResourceProblem(
+                "name",
+                f"no account of type {type_!r} is called {label!r}; {taken!r} is taken, {why}",
+                f"{guess} {there[:1].upper()}{there[1:]}" if guess else there,
+                error=False,
+            )
+        ]
 
     def _check_keys(self, type_: str, section: dict[str, Any]) -> list[ResourceProblem]:
         """What is wrong with the keys; what is odd about the values. A type that is not known here is odd as well."""

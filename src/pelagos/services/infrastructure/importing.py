@@ -136,7 +136,7 @@ def definition_views(connection: Connection, rows: Sequence[Any]) -> list[Defini
         definition = texts[row.type]
         key = msgspec.msgpack.encode(definition)
         if key not in compiled:
-            compiled[key] = compile_definitions(definition.sources, [definition.file])
+            compiled[key] = compile_definitions(definition.sources, [definition.file]).definitions
         implementations = compiled[key].get(row.type, ())
         views.append(
             DefinitionView(

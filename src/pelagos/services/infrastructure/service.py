@@ -86,6 +86,7 @@ from pelagos.wire.infrastructures import (
     RunView,
     SavedPlan,
 )
+from pelagos.wire.pages import DefinitionList
 
 if TYPE_CHECKING:
     from pelagos.services.infrastructure.description import CompileResult
@@ -313,14 +314,14 @@ class InfrastructureService(ServiceProcess):
         )
 
     @operation
-    async def import_definitions(self, request: ImportDefinitions) -> tuple[DefinitionView, ...]:
+    async def import_definitions(self, request: ImportDefinitions) -> DefinitionList:
         """Store node definitions: all of the bundle's, or none if one has a mistake (DescriptionError)."""
         scope = current_context().scope
         found = await self._compiler.definitions(request.sources, request.entries, request.map_clouds)
         store = partial(
             importing.store_definitions,
             scope=scope,
-            definitions=found,
+            definitions=found.definitions,
             sources=dict(request.sources),
             entries=request.entries,
             repository_id=self.world.new_id(),
@@ -331,7 +332,8 @@ class InfrastructureService(ServiceProcess):
             store(connection)
             return queries.definitions(connection, scope)
 
-        return tuple(view for view in await self._store.run(write) if view.type in found)
+        stored = await self._store.run(write)
+        return DefinitionList(tuple(view for view in stored if view.type in found.definitions), found.warnings)
 
     @operation
     async def delete_definition(self, request: DeleteDefinition) -> None:

@@ -149,7 +149,9 @@ async def test_no_more_calls_at_once_than_there_are_threads(tiny: TinyEngine, so
     [
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", CloudUnreachable),
         (b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n", CloudAuthFailed),
-        (b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", CloudRejected),
+        (b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", CloudUnreachable),
+        (b"HTTP/1.1 405 No\r\nApi-Version: 1.44\r\nContent-Length: 0\r\n\r\n", CloudUnreachable),
+        (b"HTTP/1.1 418 No\r\nContent-Length: 0\r\n\r\n", CloudRejected),
         (b"what is this\r\n\r\n", CloudUnreachable),
     ],
 )

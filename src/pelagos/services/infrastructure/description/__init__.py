@@ -3,6 +3,7 @@
 from pelagos.services.infrastructure.description.compile import (
     CompileOptions,
     CompileResult,
+    DefinitionsResult,
     compile_definitions,
     compile_description,
 )
@@ -11,6 +12,7 @@ from pelagos.services.infrastructure.values import ResourceChecker
 __all__ = [
     "CompileOptions",
     "CompileResult",
+    "DefinitionsResult",
     "ResourceChecker",
     "compile_definitions",
     "compile_description",

@@ -27,7 +27,7 @@ from pelagos.services.infrastructure.values import (
     UsableTypes,
 )
 
-__all__ = ["CompileOptions", "CompileResult", "compile_definitions", "compile_description"]
+__all__ = ["CompileOptions", "CompileResult", "DefinitionsResult", "compile_definitions", "compile_description"]
 
 
 class CompileResult(msgspec.Struct, frozen=True):
@@ -37,6 +37,13 @@ class CompileResult(msgspec.Struct, frozen=True):
     warnings: tuple[Diagnostic, ...] = ()
     used: tuple[str, ...] = ()
     """Types whose definition is one of the project's."""
+
+
+class DefinitionsResult(msgspec.Struct, frozen=True):
+    """Checked node definitions by type, and what is odd in them but no mistake."""
+
+    definitions: dict[str, tuple[Implementation, ...]]
+    warnings: tuple[Diagnostic, ...] = ()
 
 
 class CompileOptions(TypedDict, total=False):
@@ -90,7 +97,7 @@ def compile_definitions(
     entries: Sequence[str],
     *,
     check_resource: ResourceChecker | None = None,
-) -> dict[str, tuple[Implementation, ...]]:
+) -> DefinitionsResult:
     """The node definitions that are in ``entries``, for importing them alone; a description beside them is an error.
 
     Raises :class:`DescriptionError` as :func:`compile_description` does."""
@@ -107,7 +114,7 @@ def compile_definitions(
         problems.error("no node definition was given", Position(entries[0], 1) if entries else None)
     Resolver.check_templates(definitions, problems)
     problems.raise_if_failed()
-    return definitions
+    return DefinitionsResult(definitions, problems.sorted())
 
 
 class _Texts:
