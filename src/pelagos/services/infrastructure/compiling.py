@@ -112,7 +112,7 @@ class Compiler:
     def _check_definition(self, type_: str, section: dict[str, Any]) -> list[ResourceProblem]:
         """Keys and values, and what is odd about which account is meant; it may be another one when it is used."""
         problems = self._check_values(type_, section)
-        if self._pool.unusable(type_) is None:
+        if self._pool.unusable(type_, section) is None:
             with contextlib.suppress(PelagosError):  # told where a node uses it
                 problems += self._unheeded_name(type_, section)
         return problems
