@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from pelagos.container import Container, ContainerConfig
 from pelagos.container.keys import KeyExchangeProcess
 from pelagos.exchange import Envelope, MemoryTransport, Performative, Transport
 from pelagos.exchange.interceptors import InterceptedTransport, KeyRing, Stack
+from pelagos.exchange.interceptors.keyring import create_identity, load_keyring, revoke, trust
 from pelagos.model.errors import Retry, Unauthenticated
 from pelagos.process import Process, ServiceProcess, client, operation
 from pelagos.simulation import SimulatedWorld
@@ -248,6 +250,42 @@ async def test_keys_are_renewed_under_load_and_nothing_is_refused() -> None:
         assert (a.transport.snapshot().refused, b.transport.snapshot().refused) == (0, 0)
         assert len(b.sessions.snapshot().peers) <= 3
         assert a.counters["remembered"] < 200
+
+
+async def test_a_key_that_is_trusted_while_all_run_counts_within_five_seconds(tmp_path: Path) -> None:
+    """Whichever host trusts last, and also one that was revoked before."""
+    places = {name: tmp_path / name for name in "ab"}
+    for place in places.values():
+        create_identity(place)
+    exchange = await shared()
+    a_keys, b_keys = (load_keyring(place) for place in places.values())
+    async with Member("a", exchange, a_keys) as a, Member("b", exchange, b_keys) as b:
+        await b.container.spawn(Greeter)
+
+        async def heard() -> float:
+            """Seconds until b answers a."""
+            began = a.container.world.monotonic()
+            while True:
+                try:
+                    assert await client(Greeter, a.container.edge).greet("you") == "hello you"
+                except Unauthenticated:
+                    await asyncio.sleep(0.1)
+                else:
+                    return a.container.world.monotonic() - began
+
+        await asyncio.sleep(7)
+        trust(places["b"], places["a"] / "identity.pub")
+        await asyncio.sleep(7)
+        assert a.sessions.snapshot().peers == b.sessions.snapshot().peers == {}
+        trust(places["a"], places["b"] / "identity.pub")
+        assert await heard() < 5.5
+        for place, other in (("a", b_keys), ("b", a_keys)):
+            revoke(places[place], other.fingerprint)
+            await asyncio.sleep(7)
+            with pytest.raises(Unauthenticated):
+                await client(Greeter, a.container.edge).greet("you")
+            trust(places[place], places["ba"[place == "b"]] / "identity.pub")
+            assert await heard() < 5.5 + 2.0, place
 
 
 async def test_who_leaves_is_forgotten_and_who_is_revoked_is_shut_out() -> None:

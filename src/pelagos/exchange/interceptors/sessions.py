@@ -180,6 +180,11 @@ class Sessions:
                 self.on_unknown(session)
         return future
 
+    def want_anew(self) -> None:
+        """Ask again for each key that is wanted, as soon as a message needs it: whom this container trusts has changed,
+        and so may what is done with the answer. Who waits for one now waits in vain, for no longer than before."""
+        self._wanted.clear()
+
     # -- the exchange ----------------------------------------------------------------------------------------------
 
     def announce(self, *, asks: str = "", leaving: bool = False) -> Signed:
