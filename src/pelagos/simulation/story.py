@@ -318,7 +318,9 @@ class Story:
             raise Violated(f"made anew, and could be changed in place: {[row[0] for row in told]}")
 
     async def _stay(self, by: Incarnation) -> None:
-        """What has converged stays as it is."""
+        """What has converged stays as it is, once the wishes that a newer description overtook are carried out too."""
+        open_runs = "SELECT 1 FROM runs WHERE finished_at IS NULL"
+        await self.universe.until("no run is open", lambda: not self.universe.query(open_runs), 200.0)
         before = self._instances()
         await asyncio.sleep(40.0)
         if self._instances() != before:
