@@ -178,6 +178,11 @@ def test_built_healed_changed_and_nothing_left(desk: Desk) -> None:
     assert healed.returncode in (0, 3), healed.stderr
     assert desk.types() == ["t3.micro", "t3.micro", "t3.small"]
     assert not victims & set(desk.moto.instances())
+    told = desk("maintain", "shop", "--once")
+    assert told.returncode == 3, "what was told the address of the store that is gone is not as described"
+    assert "getprivip('store') was" in told.stdout
+    refreshed = desk("up", "shop.yaml", "nodes.yaml", "--yes")
+    assert refreshed.returncode == 0, refreshed.stderr
     assert desk("maintain", "shop", "--once").returncode == 0
     desk.assert_the_store_has_its_parts()
     assert not first["addresses"] & desk.moto.beside()["addresses"], "the parts went with their server"
