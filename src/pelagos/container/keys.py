@@ -186,7 +186,6 @@ class KeyExchangeProcess(Process):
             try:
                 if await self.world.run_blocking(self.sessions.ring.reload):
                     log.info("the key ring has changed", trusted=len(self.sessions.ring.trusted))
-                    self.sessions.want_anew()
                     self._announce()
             except PelagosError as error:
                 log.error("the key ring cannot be read; the keys read last stay in use", error=str(error))

@@ -170,20 +170,16 @@ class Sessions:
         return peer.key
 
     def wait(self, session: str) -> asyncio.Future[None]:
-        """Done when the key has come, or when there are too many that are waited for."""
+        """Done when the key has come, or when there are too many that are waited for. It is asked for with each message
+        that needs it: a question, or its answer, may have been lost, or not have been put to too many at once."""
         future = self._wanted.get(session)
         if future is None or future.done():
             if len(self._wanted) >= self._limit:
                 self._wanted.pop(next(iter(self._wanted))).cancel()
             future = self._wanted[session] = asyncio.get_running_loop().create_future()
-            if self.on_unknown is not None:
-                self.on_unknown(session)
+        if self.on_unknown is not None:
+            self.on_unknown(session)
         return future
-
-    def want_anew(self) -> None:
-        """Ask again for each key that is wanted, as soon as a message needs it: whom this container trusts has changed,
-        and so may what is done with the answer. Who waits for one now waits in vain, for no longer than before."""
-        self._wanted.clear()
 
     # -- the exchange ----------------------------------------------------------------------------------------------
 

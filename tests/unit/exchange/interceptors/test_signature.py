@@ -226,6 +226,9 @@ async def test_an_unknown_session_is_undecided_until_its_key_comes() -> None:
     with pytest.raises(Undecided) as raised:
         b.signature.inbound(signed, SERVICE, False)
     assert wanted == [a.sessions.newest]
+    with pytest.raises(Undecided):
+        b.signature.inbound(a.signature.outbound(message(a)), SERVICE, False)
+    assert wanted == [a.sessions.newest] * 2, "the question or its answer may have been lost"
     a.meet(b)
     assert raised.value.until.done()
     assert b.signature.inbound(signed, SERVICE, False)
