@@ -7,6 +7,10 @@ import re
 import subprocess
 import sys
 
+import pytest
+
+from pelagos.simulation import command
+
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONHASHSEED"}
@@ -33,3 +37,11 @@ def test_many_seeds_are_counted() -> None:
     done = run("--seeds", "4", "--first", "1", "--scenario", "build", "--jobs", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^seeds run: 4, failures: 0  \(commit .+, PYTHONHASHSEED=0\)$", done.stdout, re.MULTILINE)
+
+
+def test_workers_are_replaced_and_nothing_hangs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "_LIFE", 1)
+    assert command.main(["--seeds", "5", "--scenario", "build", "--jobs", "2"]) == 0
+    assert "seeds run: 5, failures: 0" in capsys.readouterr().out

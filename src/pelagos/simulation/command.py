@@ -23,6 +23,8 @@ HASH_SEED = "0"
 """With which every run, also a repetition, orders sets of texts."""
 _REAL_SECONDS = 120
 """What a seed may take on a real clock before that counts as a failure."""
+_LIFE = 200
+"""Seeds that a worker runs."""
 
 
 def main(arguments: list[str]) -> int:
@@ -83,11 +85,14 @@ def _results(seeds: range, scenario: str | None, jobs: int) -> Iterator[SeedResu
     if jobs <= 1:
         yield from (_worker(seed, scenario) for seed in seeds)
         return
-    # Spawned, not forked: each worker is a program of its own, as a repetition will be.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=200) as pool:
-        waiting = [pool.submit(_worker, seed, scenario) for seed in seeds]
-        for future in as_completed(waiting):
-            yield future.result()
+    # Spawned, not forked: each worker is a program of its own, as a repetition will be. New ones after a while, since
+    # universes leave memory behind; by new pools, since `max_tasks_per_child` may hang when a worker is replaced
+    # (CPython issue 115634).
+    for first in range(0, len(seeds), jobs * _LIFE):
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            waiting = [pool.submit(_worker, seed, scenario) for seed in seeds[first : first + jobs * _LIFE]]
+            for future in as_completed(waiting):
+                yield future.result()
 
 
 def _worker(seed: int, scenario: str | None) -> SeedResult:
