@@ -160,7 +160,7 @@ class _Looking:
         if instance.id in self._wanted and not instance.protected:
             outlook.replace[instance.id] = Mark(ASKED, mark.changes)
         elif update is not None and not reasons:
-            held = HELD if node.name in self._held else KEPT if node.policy.change == "keep" else ""
+            held = HELD if node.name in self._held else self._kept_by_policy(node, instance)
             if held:
                 outlook.drifted[instance.id] = msgspec.structs.replace(update.mark, reason=DESCRIBED_ANEW, kept=held)
             else:
@@ -180,7 +180,12 @@ class _Looking:
             return HELD
         if instance.adopted:
             return ADOPTED
-        return KEPT if node.policy.change == "keep" else ""
+        return self._kept_by_policy(node, instance)
+
+    @staticmethod
+    def _kept_by_policy(node: CompiledNode, instance: ObservedInstance) -> str:
+        """What never became ready is not kept: it would be waited for, and the change never be made."""
+        return KEPT if node.policy.change == "keep" and instance.was_ready else ""
 
     def _described(self, node: CompiledNode, instance: ObservedInstance) -> _Described:
         """In what the description differs from what it was made from; and what the record of one of which it does not
