@@ -14,12 +14,12 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["KeyProblem", "check_keys", "check_presence"]
+__all__ = ["TYPE_WORDS", "KeyProblem", "check_keys", "check_presence"]
 
 KeyProblem = tuple[str | None, str]
 """The key at fault (None: the section as a whole) and the end of a sentence that begins with it."""
 
-_WORDS = {
+TYPE_WORDS = {
     "str": "text",
     "int": "a whole number",
     "float": "a number",
@@ -28,6 +28,7 @@ _WORDS = {
     "object": "a mapping",
     "null": "nothing",
 }
+"""msgspec's words for types -> those for people."""
 _EXPECTED = re.compile(r"Expected `(?P<expected>[^`]+)`, got `(?P<got>[^`]+)`(?: - at `\$(?P<path>[^`]*)`)?\Z")
 _AT = re.compile(r" - at `\$(?P<path>[^`]*)`\Z")
 
@@ -135,4 +136,4 @@ def _choices(type: object) -> list[str]:
 
 
 def _word(name: str) -> str:
-    return _WORDS.get(name, name)
+    return TYPE_WORDS.get(name, name)

@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from pelagos.clouds.keys import TYPE_WORDS
 from pelagos.model.yaml_layer import PathKey, did_you_mean
 
 __all__ = ["check_plan"]
@@ -20,15 +21,6 @@ Tell = Callable[[PathKey, str, str], None]
 """(place, what is wrong there, advice)."""
 
 _NAME = "A name has small letters, digits and, for parts, '_'; for the launch, '-'."
-_WORDS = {
-    "str": "text",
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "a mapping",
-    "null": "nothing",
-}
 
 
 def check_plan(data: object, plan: type[msgspec.Struct], tell: Tell) -> None:
@@ -149,8 +141,8 @@ def _explained(message: str, value: object) -> tuple[str, str]:
     expected = text.partition("`")[2].partition("`")[0]
     if not text.startswith("Expected `") or not expected:
         return f"is wrong: {text[:1].lower()}{text[1:]}", ""
-    words = " or ".join(_WORDS.get(one, one) for one in expected.split(" | ") if one != "null")
+    words = " or ".join(TYPE_WORDS.get(one, one) for one in expected.split(" | ") if one != "null")
     got = text.rpartition("got `")[2].rstrip("`")
     if where:  # msgspec does not say in which item of a mapping, and the list's item is plain to see
-        return f"holds {_WORDS.get(got, got)} where {words} must be", ""
+        return f"holds {TYPE_WORDS.get(got, got)} where {words} must be", ""
     return f"must be {words}, not {_kind(value)}", ""
