@@ -9,7 +9,7 @@ somebody has stopped.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -160,32 +160,25 @@ class Reconfiguring:
             self._maintainer.changes.instance(row)
 
     def _tell(self, outlook: Outlook) -> None:
-        """What is made anew of each node, as an event."""
-        maintainer, run = self._maintainer, self._maintainer.running.current
+        """What is made anew of each node, and changed in place, as an event."""
+        maintainer = self._maintainer
         by_node: dict[str, list[Mark]] = {}
         for key, mark in outlook.replace.items():
             by_node.setdefault(maintainer.reality.instances[key].row.node, []).append(mark)
         for node, marks in by_node.items():
-            maintainer.changes.event(
-                maintainer.row.scope,
-                "node.replacing",
-                at=maintainer.world.now(),
-                node=node,
-                run_id=run.id if run is not None else None,
-                data={"count": len(marks), "reason": _told(marks[0])},
-            )
+            self._event("node.replacing", node, count=len(marks), reason=_told(marks[0]))
         in_place: dict[str, list[Update]] = {}
         for key, update in outlook.update.items():
             in_place.setdefault(maintainer.reality.instances[key].row.node, []).append(update)
         for node, updates in in_place.items():
-            maintainer.changes.event(
-                maintainer.row.scope,
-                "node.updating",
-                at=maintainer.world.now(),
-                node=node,
-                run_id=run.id if run is not None else None,
-                data={"count": len(updates), "reason": _told(updates[0].mark), "keys": updates[0].touched},
-            )
+            first = updates[0]
+            self._event("node.updating", node, count=len(updates), reason=_told(first.mark), keys=first.touched)
+
+    def _event(self, kind: str, node: str, **data: Any) -> None:
+        maintainer, run = self._maintainer, self._maintainer.running.current
+        run_id = run.id if run is not None else None
+        now = maintainer.world.now()
+        maintainer.changes.event(maintainer.row.scope, kind, at=now, node=node, run_id=run_id, data=data)
 
     async def misfit(self, run: RunRow, narrowed: Narrowed) -> ErrorPayload | None:
         """Why a saved plan cannot be carried out now; None if it can, or if the run carries out none."""
