@@ -262,6 +262,7 @@ class Story:
                 await self._take_down(by)
                 continue
             if await self.ended(run) is RunState.SUCCEEDED:
+                await self._all_ended()
                 self._as_described()
                 return
         raise Violated(f"the description is not reached in {_TRIES} runs of calm: {self._trouble()}")
@@ -317,10 +318,13 @@ class Story:
         if told:
             raise Violated(f"made anew, and could be changed in place: {[row[0] for row in told]}")
 
-    async def _stay(self, by: Incarnation) -> None:
-        """What has converged stays as it is, once the wishes that a newer description overtook are carried out too."""
+    async def _all_ended(self) -> None:
+        """The wishes that a newer description overtook are carried out after it."""
         open_runs = "SELECT 1 FROM runs WHERE finished_at IS NULL"
         await self.universe.until("no run is open", lambda: not self.universe.query(open_runs), 200.0)
+
+    async def _stay(self, by: Incarnation) -> None:
+        """What has converged stays as it is."""
         before = self._instances()
         await asyncio.sleep(40.0)
         if self._instances() != before:
