@@ -131,8 +131,11 @@ def test_surplus_is_first_what_goes_anyway_and_never_what_is_protected(observed,
     assert len(chosen) == min(count, len(free)) and set(chosen) <= {i.id for i in free}
     assert len(doomed & set(chosen)) == min(count, len([i for i in free if i.id in doomed]))
     if choice != "unhealthy" and not doomed:
-        order = sorted((i.created_at for i in free), reverse=choice == "youngest")
-        assert [next(i.created_at for i in free if i.id == key) for key in chosen] == order[:count]
+        sign = -1 if choice == "youngest" else 1
+        down = (InstanceState.FAILED, InstanceState.SHUTDOWN)
+        order = sorted((i.state not in down, sign * i.created_at) for i in free)
+        by_id = {i.id: (i.state not in down, sign * i.created_at) for i in free}
+        assert [by_id[key] for key in chosen] == order[:count]
 
 
 def test_nothing_is_made_of_a_node_whose_breaker_is_open():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pelagos.model.states import InstanceState, ServerState
 from pelagos.services.infrastructure.decisions import Create, Destroy, Mode
 from pelagos.services.infrastructure.observed import Verdict, verdict
+from pelagos.services.infrastructure.policies import HealPolicy, NodePolicy
 from pelagos.services.infrastructure.reality import Reality
 from pelagos.services.infrastructure.records import InstanceRow, NodeRow
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode
@@ -123,7 +125,9 @@ class Machine(RuleBasedStateMachine):
         for instance in destroys:
             if verdict(instance.row.state, instance.server)[0] is Verdict.KEEP:
                 assert all(node.ready >= node.target for node in reality.nodes.values()), "surplus goes last"
-                assert len(reality.nodes[instance.row.node].instances) > reality.nodes[instance.row.node].target
+                node = reality.nodes[instance.row.node]
+                assert len(node.instances) > node.target
+                assert node.ready - sum(i.ready and i.row.node == node.name for i in destroys) >= node.target
 
     def _carry_out(self, creates, destroys):
         for create in creates:
@@ -209,3 +213,26 @@ def test_an_instance_of_a_node_nobody_knows_is_taken_away():
     assert not reality.converged()
     reality.remove(reality.instances["i2"])
     assert reality.converged()
+
+
+@pytest.mark.parametrize("choice", ["oldest", "youngest"])
+def test_a_ready_instance_is_too_many_only_once_one_that_stays_is_ready(choice):
+    """Whichever the policy takes first: the only one that serves stays until another does."""
+    ready, coming = (1, 2) if choice == "oldest" else (2, 1)
+    rows = [row(ready, "a"), row(coming, "a", InstanceState.PENDING)]
+    reality = Reality(infrastructure({"a": []}), {"a": NodeRow(name="a", target=1)}, rows)
+    assert reality.decide(Mode.BUILD, now=0.0, choice=choice) == []
+    assert not reality.converged()
+    reality.set_state(reality.instances[f"i{coming}"], InstanceState.READY)
+    assert reality.decide(Mode.BUILD, now=0.0, choice=choice) == [Destroy(f"i{ready}", "target is 1", surplus=True)]
+
+
+def test_of_those_that_are_too_many_what_failed_and_was_kept_goes_before_the_oldest():
+    keep = NodePolicy(heal=HealPolicy(failed="keep"))
+    compiled = msgspec.structs.replace(infrastructure({"a": []}).nodes[0], policy=keep)
+    nodes = CompiledInfrastructure(name="shop", nodes=(compiled,))
+    failed = msgspec.structs.replace(row(2, "a", InstanceState.FAILED), ready_at=1.0)
+    rows = [row(1, "a"), failed]
+    reality = Reality(nodes, {"a": NodeRow(name="a", target=1)}, rows)
+    decisions = reality.decide(Mode.BUILD, now=0.0, choice="oldest")
+    assert decisions == [Destroy("i2", "target is 1", surplus=True)]

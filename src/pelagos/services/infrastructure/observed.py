@@ -86,6 +86,9 @@ _LEAST_READY_FIRST = {
     InstanceState.READY: 5,
 }
 
+_NEVER_READY = frozenset({InstanceState.FAILED, InstanceState.SHUTDOWN})
+"""By themselves."""
+
 
 def choose_surplus(
     instances: Sequence[ObservedInstance],
@@ -94,15 +97,16 @@ def choose_surplus(
     doomed: Collection[str] = frozenset(),
 ) -> list[str]:
     """Which ``count`` instances go when there are too many: those that are ``doomed`` anyway first, then by ``choice``
-    those not ready and then the youngest, the youngest, or the oldest. Protected ones never; so there may be fewer."""
+    those not ready and then the youngest, the youngest, or the oldest; of these two, such that failed and were kept go
+    before any other. Protected ones never; so there may be fewer."""
     free = [instance for instance in instances if not instance.protected]
     match choice:
         case "unhealthy":
             free.sort(key=lambda i: (i.id not in doomed, _LEAST_READY_FIRST.get(i.state, 9), -i.created_at, i.id))
         case "youngest":
-            free.sort(key=lambda i: (i.id not in doomed, -i.created_at, i.id))
+            free.sort(key=lambda i: (i.id not in doomed, i.state not in _NEVER_READY, -i.created_at, i.id))
         case "oldest":
-            free.sort(key=lambda i: (i.id not in doomed, i.created_at, i.id))
+            free.sort(key=lambda i: (i.id not in doomed, i.state not in _NEVER_READY, i.created_at, i.id))
         case _:
             assert_never(choice)
     return [instance.id for instance in free[:count]]

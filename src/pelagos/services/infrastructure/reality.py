@@ -340,9 +340,7 @@ class Reality:
                 missing = step.create
             elif missing < 0 and self.settled:
                 # What is too many goes only when all else is in place, so that a change that fails has cost nothing.
-                for instance_id in self._surplus([i.observed() for i in kept], -missing, node):
-                    if self._may_go(self.instances[instance_id], run_id):
-                        yield Destroy(instance_id, f"target is {node.target}", surplus=True)
+                yield from self._reduce(node, kept, -missing, run_id)
             missing = min(missing, self._may_come(node, run_id, kept, missing))
             if missing > 0 and node.unmet == 0:
                 count = missing if budget is None else min(missing, budget)
@@ -394,6 +392,19 @@ class Reality:
         """Which of the node's instances go where there are too many."""
         doomed = self.marked if self.bounds is None else {*self.marked, *self.bounds.destroys}
         return choose_surplus(instances, count, self._choice or node.compiled.policy.scale_down, doomed)
+
+    def _reduce(self, node: Node, kept: list[Instance], excess: int, run_id: str | None) -> Iterator[Decision]:
+        """What is too many goes; but one that is ready, while the node needs it, only when one that stays is ready."""
+        spare = sum(instance.ready for instance in kept) - node.target
+        for instance_id in self._surplus([i.observed() for i in kept], excess, node):
+            instance = self.instances[instance_id]
+            if not self._may_go(instance, run_id):
+                continue
+            if instance.ready:
+                if spare <= 0:
+                    continue
+                spare -= 1
+            yield Destroy(instance_id, f"target is {node.target}", surplus=True)
 
     def _step(self, node: Node, anew: list[Instance], kept: list[Instance]) -> Step:
         """The next step of making a node's instances anew; first those of what it depends on are."""
