@@ -9,6 +9,9 @@ from pelagos.simulation.seeds import run_seed
 
 ONCE_FAILED = [
     # What went wrong, before it was mended.
+    (1019, "kept-in-faults"),  # the oldest went as one too many, though the other one was not ready yet
+    (214, "parts-in-chaos"),  # an address no listing showed yet was taken for gone, and its delete was forgotten
+    (808, "broker"),  # a wish that the last description overtook was not waited for
     (311, "fails"),  # a policy kept instances of a description that failed, which never became ready
     (68, "broker"),  # what a newer description overtook was taken for a change by itself
     (4, "scale"),  # a wait of the pacer too short to move the clock

@@ -179,6 +179,11 @@ class Boots:
 class PartBoots(Boots):
     """The operations that wait for a part: to be ready, or to be gone."""
 
+    def __init__(self, worker: AccountWorker, cloud: Cloud) -> None:
+        super().__init__(worker, cloud)
+        self._leaving: set[str] = set()
+        """Keys of those that are to go and were in a listing meanwhile."""
+
     def _key(self, call: Call) -> str:
         part = call.stray or call.part
         assert part is not None
@@ -200,13 +205,17 @@ class PartBoots(Boots):
             if result is not None:
                 del self._calls[key]
                 self._missed.pop(key, None)
+                self._leaving.discard(key)
                 self._worker.put(call, result)
 
     def _judge_part(self, key: str, call: Call, part: CloudPart | None, at: float) -> Result | None:
         settle = self._cloud.capabilities.settle
         if call.verb == "unparted":
             if part is None:
-                return Done()
+                # One that was made just before may only not be visible yet, and its deletion may come to nothing.
+                visible = call.kind != "server.create" or key in self._leaving or at - call.since > settle
+                return Done() if visible else None
+            self._leaving.add(key)
             if at - call.since <= settle + self._worker.config.deleting_patience:
                 return None
             return Again(_still_there(f"{part.kind.value} is there").payload(), self._worker.world.now())

@@ -385,6 +385,19 @@ async def test_a_delete_does_not_wait_for_a_part_that_never_becomes_ready(make_u
     await nothing_left(universe, one.store)
 
 
+async def test_a_part_that_no_listing_shows_yet_is_not_taken_for_gone(make_universe):
+    """The cloud forgot its delete, and it becomes visible only afterwards: nobody would look for it any more."""
+    universe = await make_universe(**SLOW, visibility_delay=6.0, settle=8.0)
+    one = await universe.incarnate()
+    universe.cloud.inject("unpart", "stuck_delete")
+    new = universe.new(resource={"address": True})
+    await one.engine.create_servers(DEFAULT_SCOPE, new)
+    await until(lambda: len(universe.cloud.parts()) == 1)
+    (record,) = await one.engine.delete_servers(DEFAULT_SCOPE, universe.on(new[0].server_id))
+    assert states(await one.engine.wait([record.id], 600)) == {OperationState.SUCCEEDED}
+    await nothing_left(universe, one.store)
+
+
 async def test_the_deletion_of_parts_that_failed_is_asked_for_again(make_universe):
     universe = await make_universe(**SLOW)
     one = await universe.incarnate()
