@@ -21,7 +21,7 @@ from pelagos.simulation.story import REFUSALS, Story
 from pelagos.simulation.universe import Incarnation, Violated
 from pelagos.wire.infrastructures import AdoptRequest, ProtectRequest, RunRequest
 
-__all__ = ["adopt", "autoscale", "change", "protect"]
+__all__ = ["adopt", "autoscale", "change", "protect", "renew", "strike"]
 
 _ACTIONS = ("restart", "replace", "keep")
 _GOAL = 10.0
@@ -88,11 +88,12 @@ async def _one_change(story: Story, by: Incarnation) -> None:
 
 
 def _set_policies(story: Story) -> None:
-    rng = story.rng
+    rng, renewals = story.rng, story.universe.world.rng("renewals")
 
     def policy() -> str:
         heal = {state: rng.choice(_ACTIONS) for state in ("shutdown", "failed", "temp_failed") if rng.random() < 0.5}
         heal |= {"attempts": str(rng.choice((2, 5, 50)))} if rng.random() < 0.5 else {}
+        heal |= {"outdated": renewals.choice(("replace", "keep"))} if renewals.random() < 0.7 else {}
         parts = [f"heal: {{{', '.join(f'{key}: {value}' for key, value in heal.items())}}}"]
         parts += ["protect: true"] if rng.random() < 0.4 else []
         parts += [f"scale_down: {rng.choice(('unhealthy', 'youngest', 'oldest'))}"]
@@ -103,7 +104,7 @@ def _set_policies(story: Story) -> None:
 
 
 async def _one_trial(story: Story, by: Incarnation) -> None:
-    rng, universe = story.rng, story.universe
+    rng = story.rng
     node = rng.choice(story.description.nodes)
     match rng.choice(("protect", "protect", "lift", "down", "scale", "update", "strike", "strike", "heal", "crash")):
         case "protect":
@@ -123,15 +124,7 @@ async def _one_trial(story: Story, by: Incarnation) -> None:
         case "crash":
             by.kill()
         case _:
-            servers = story.real_servers()
-            if servers:
-                account, provider_id = rng.choice(servers)
-                cloud = universe.clouds[account]
-                try:
-                    rng.choice((cloud.kill, cloud.stop, cloud.vanish))(provider_id)
-                    universe.note(f"{provider_id} in {account} is struck")
-                except ServerNotFound:
-                    universe.note(f"{provider_id} was gone")
+            strike(story)
 
 
 async def _protect(story: Story, by: Incarnation, node: str, *, on: bool) -> None:
@@ -208,6 +201,50 @@ async def adopt(story: Story) -> None:
         if provider_id not in {server.provider_id for server in universe.clouds[account].servers()}:
             raise Violated(f"{provider_id} in {account}, which was somebody's, is gone")
     await _free_all(story, by)
+
+
+async def renew(story: Story) -> None:
+    """Servers are lost, maintainers die, and whoever was told what is no longer true is made anew without being asked
+    for: an ``up`` afterwards has nothing to do."""
+    rng, universe = story.rng, story.universe
+    described = adorned(rng, story.description)
+    nodes = tuple(msgspec.structs.replace(n, keeping="heal: {outdated: replace, attempts: 0}") for n in described.nodes)
+    story.description = msgspec.structs.replace(described, nodes=nodes)
+    pair = [await universe.incarnate(serves=True, host=host) for host in ("here", "there")]
+    await story.ended(await story.up(pair[0]))
+    for _ in range(rng.randint(1, 4)):
+        strike(story)
+        await story.wait(0.0, rng.choice((1.0, 30.0, 90.0)))
+        if rng.random() < 0.3:
+            index = rng.randrange(2)
+            pair[index].kill()
+            pair[index] = await universe.incarnate(serves=True, host=("here", "there")[index])
+    await story.wait(60.0, 90.0)  # the last strike is noticed
+    marked = "SELECT node, outdated FROM instances WHERE deleted_at IS NULL AND coalesce(outdated, '') <> ''"
+    states = "SELECT state FROM infrastructures WHERE deleted_at IS NULL"
+    await universe.until(
+        "it is healed, and nobody is marked",
+        lambda: universe.query(states) == [("ready",)] and not universe.query(marked),
+        3000.0,
+    )
+    before = sorted(story.real_servers())
+    await story.ended(await story.up(pair[0]))
+    if sorted(story.real_servers()) != before:
+        raise Violated("what was healed was not as described")
+
+
+def strike(story: Story) -> None:
+    """Something befalls one of the servers, if there is one."""
+    universe, servers = story.universe, story.real_servers()
+    if not servers:
+        return
+    account, provider_id = story.rng.choice(servers)
+    cloud = universe.clouds[account]
+    try:
+        story.rng.choice((cloud.kill, cloud.stop, cloud.vanish))(provider_id)
+        universe.note(f"{provider_id} in {account} is struck")
+    except ServerNotFound:
+        universe.note(f"{provider_id} was gone")
 
 
 async def autoscale(story: Story) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from pelagos.clouds.errors import ServerNotFound
 from pelagos.clouds.simulated import Faults
 from pelagos.model.errors import NotFound
 from pelagos.model.states import RunState
@@ -333,15 +332,7 @@ async def _something(story: Story, by: Incarnation) -> None:
         case "pause":
             by.pause()
         case _:
-            servers = story.real_servers()
-            if servers:
-                account, provider_id = rng.choice(servers)
-                cloud = universe.clouds[account]
-                try:
-                    rng.choice((cloud.kill, cloud.stop, cloud.vanish))(provider_id)
-                    universe.note(f"{provider_id} in {account} is struck")
-                except ServerNotFound:
-                    universe.note(f"{provider_id} was gone")
+            keeping.strike(story)
 
 
 async def _partitioned(story: Story) -> None:
@@ -454,6 +445,8 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("partitioned", _partitioned, faults=FEW_FAULTS),
         Scenario("broker", _broker, faults=FEW_FAULTS),
         Scenario("quotas", _quotas, faults=FEW_FAULTS, most=3, parts=True),
+        Scenario("renew", keeping.renew),
+        Scenario("renew-in-faults", keeping.renew, faults=FEW_FAULTS),
         Scenario("in-place", updating.in_place, updates=True),
         Scenario("in-place-in-faults", updating.in_place, faults=FEW_FAULTS, updates=True),
         Scenario("in-place-newer", updating.newer, updates=True),

@@ -206,3 +206,97 @@ async def test_a_node_whose_policy_keeps_it_is_marked_so_and_degrades_nothing(si
         return (await daemon.status()).state is InfrastructureState.READY
 
     await site.until(ready, "it is as its policy wants it")
+
+
+RENEWS = {**ASKS, "scaling": (2, 2), "policy": "{heal: {outdated: replace}}"}
+
+
+async def as_described(site, program, nodes):
+    """Nobody is marked, and an `up` would change nothing: all were told what is so."""
+
+    async def so():
+        return not await marks(program) and (await program.status()).state is InfrastructureState.READY
+
+    await site.until(so, "all are as described")
+    plan = await program.plan(sources=describe("shop", nodes))
+    assert {action.action for action in plan.actions} == {"keep"}
+
+
+async def ids(program, node):
+    return set((await program.status()).nodes[node].instances)
+
+
+async def test_whom_its_policy_renews_is_made_anew_in_its_turn_and_never_too_many_at_once(site):
+    nodes = {**CHAIN, "web": RENEWS, "lb": {"after": ["web"], "text": "{{ getip('web') }}", "policy": RENEWS["policy"]}}
+    daemon = await site.program(serves=True)
+    await daemon.build(describe("shop", nodes))
+    before = {node: await ids(daemon, node) for node in nodes}
+    await replaced(site, daemon, await lose(site, daemon))
+    fewest = []
+
+    async def renewed():
+        status = await daemon.status()
+        fewest.append(sum(i.state is InstanceState.READY for i in status.nodes["web"].instances.values()))
+        now = {node: set(found.instances) for node, found in status.nodes.items()}
+        return not now["web"] & before["web"] and not now["lb"] & before["lb"] and len(now["web"]) == 2
+
+    await site.until(renewed, "web and lb are others")
+    assert min(fewest) >= 2
+    await as_described(site, daemon, nodes)
+    assert await ids(daemon, "apart") == before["apart"]
+    gone = [event for event in await site.rows(event_rows, kind="instance.destroying") if event.node in ("web", "lb")]
+    assert len(gone) == 3 and all("no longer true: getip(" in json.loads(event.data)["reason"] for event in gone)
+
+
+async def test_whoever_maintains_next_goes_on_with_renewing(site):
+    nodes = {**CHAIN, "web": RENEWS, "lb": {}}
+    first = await site.program(serves=True)
+    await first.build(describe("shop", nodes))
+    before = await ids(first, "web")
+    await replaced(site, first, await lose(site, first))
+
+    async def half_way():
+        return len(await ids(first, "web")) == 3
+
+    await site.until(half_way, "the first of two is being made anew")
+    await first.stop()
+    second = await site.program(serves=True)
+    await as_described(site, second, nodes)
+    assert not before & await ids(second, "web") and len(await ids(second, "web")) == 2
+
+
+async def test_a_maintenance_run_renews_as_well(site):
+    nodes = {"store": {}, "web": RENEWS}
+    program = await site.program()
+    await program.build(describe("shop", nodes))
+    before = await lose(site, program)
+    for _ in range(5):
+        await program.run("maintain")
+        if await address(program) not in ("", before):
+            break
+        await stays(site, 10.0)
+    await as_described(site, program, nodes)
+
+
+async def test_what_is_protected_is_marked_and_not_renewed(site):
+    nodes = {"store": {}, "web": {**ASKS, "policy": "{protect: true, heal: {outdated: replace}}"}}
+    daemon = await site.program(serves=True)
+    await daemon.build(describe("shop", nodes))
+    web, before = await ids(daemon, "web"), await lose(site, daemon)
+    (now,) = await replaced(site, daemon, before)
+    await marked(site, daemon, {"web": [said(before, now)]})
+    await stays(site, 60.0)
+    assert await ids(daemon, "web") == web
+
+
+async def test_what_is_described_anew_is_kept_and_what_was_told_wrong_is_renewed(site):
+    nodes = {"store": {}, "web": {**ASKS, "policy": "{change: keep, heal: {outdated: replace}}"}}
+    daemon = await site.program(serves=True)
+    await daemon.build(describe("shop", nodes))
+    web = await ids(daemon, "web")
+    other = {**nodes, "web": {**nodes["web"], "text": "use {{ getip('store') }} now"}}
+    await daemon.build(describe("shop", other))
+    assert await ids(daemon, "web") == web
+    await replaced(site, daemon, await lose(site, daemon))
+    await as_described(site, daemon, other)
+    assert not web & await ids(daemon, "web")

@@ -157,6 +157,8 @@ class _Looking:
         reasons += [TOLD_ANEW] if told else []
         mark = Mark("; ".join(reasons), (*(changes or ()), *told))
         kept = self._kept(node, instance)
+        if kept == KEPT and changes is None and node.policy.heal.outdated == "replace":
+            kept = ""  # its policy keeps what is described anew, and renews what was told wrong
         if instance.id in self._wanted and not instance.protected:
             outlook.replace[instance.id] = Mark(ASKED, mark.changes)
         elif update is not None and not reasons:

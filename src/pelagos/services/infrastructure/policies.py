@@ -43,6 +43,9 @@ class HealPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Its cloud cannot be asked for ``unreachable_after`` seconds: ``replace`` makes another by the node's next
     implementation, if there is one, and deletes this one when the cloud is back."""
     unreachable_after: float = 300.0
+    outdated: Literal["replace", "keep"] = "keep"
+    """What it was told of others when it was made is no longer true, since they were healed: ``keep`` leaves it with a
+    mark; ``replace`` makes it anew, as a change of the description would."""
     restarts: int = 3
     """Restarts of one instance in a row; the next failure replaces it."""
     backoff: float | None = None

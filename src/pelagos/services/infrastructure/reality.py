@@ -43,7 +43,7 @@ class Reality:
         """Instances being created: pending or uncertain."""
         self.leaving = 0
         self.marked: dict[str, str] = {}
-        """Instances that the present run makes anew, and why. Without a run nothing is."""
+        """Instances that are made anew, and why: what the present run says, and what healing does of itself."""
         self.updates: dict[str, bool] = {}
         """Instances that the present run changes in place -> whether that was asked for."""
         self.bounds: Bounds | None = None
@@ -188,8 +188,20 @@ class Reality:
             if not self.updates:
                 self.mark_all()  # what was kept until all else is in place may go now
 
+    def renew(self, instance: Instance, why: str) -> None:
+        """It is made anew, beside what is made anew already; for no reason: not any more."""
+        if not why:
+            self._let_stay(instance)
+        elif self._may_be_marked(instance.row.id):
+            self.marked[instance.row.id] = why
+            self.mark(instance.row.node)
+            self._tell_neighbours(instance.row.node)
+
     def _unmark(self, instance: Instance) -> None:
         self.updated(instance)
+        self._let_stay(instance)
+
+    def _let_stay(self, instance: Instance) -> None:
         if self.marked.pop(instance.row.id, None) is not None:
             self._tell_neighbours(instance.row.node)
             if not self.marked:
@@ -202,9 +214,12 @@ class Reality:
 
     def unlike(self) -> list[str]:
         """Nodes with instances that should have been made anew and were not."""
-        found = [self.instances[key] for key in self._outdated]
-        found = [i for i in found if not i.leaving and not i.kept_by_protection]
+        found = [i for i in self.outdated() if not i.leaving and not i.kept_by_protection]
         return sorted({i.row.node for i in found if not i.row.outdated.endswith(KEPT_SO)})
+
+    def outdated(self) -> list[Instance]:
+        """Instances that are not as described."""
+        return [self.instances[key] for key in self._outdated]
 
     def note_outdated(self, instance: Instance, what: str) -> None:
         """In what the instance is not as described; nothing: it is."""

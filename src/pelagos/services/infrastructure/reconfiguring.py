@@ -2,8 +2,9 @@
 
 What is made anew is decided once, when the description it is wanted by has been written and the clouds have been looked
 at, and stored with the run: whoever carries it on after a crash makes the same instances anew, and a saved plan can be
-held against it. Without a run nothing is made anew, so a maintainer that only heals never goes on with a change that
-somebody has stopped.
+held against it. Without a run nothing is made anew for its description, so a maintainer that only heals never goes on
+with a change that somebody has stopped; what its policy makes anew since it was told what is no longer true
+(:mod:`~pelagos.services.infrastructure.stale`) is.
 """
 
 from __future__ import annotations
@@ -97,6 +98,8 @@ class Reconfiguring:
         if run is not None and goes_on and (run.state is RunState.RUNNING or run.parameters.going_back):
             anew = run.parameters.anew or {}
             updates = self._maintainer.updating.restore(run.parameters.updates)
+        if run is None or run.kind not in ("up", "down"):
+            anew = {**self._maintainer.stale.renewals(), **anew}
         bounds = None
         if run is not None and parameters is not None and parameters.exact is not None and not parameters.going_back:
             exact = parameters.exact

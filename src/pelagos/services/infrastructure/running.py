@@ -416,7 +416,7 @@ class Running:
         self._maintainer.changes.drop(self._maintainer.world.now())
 
     def end(self, run: RunRow, state: RunState, error: ErrorPayload | None) -> None:
-        """The run is over; without one, nothing is made anew."""
+        """The run is over, and what it has not made anew stays."""
         maintainer = self._maintainer
         now = maintainer.world.now()
         maintainer.changes.run(run.id, state=state, finished_at=now, error=error)
@@ -430,7 +430,7 @@ class Running:
             self.fatal = None
             self.verdict = None
             maintainer.health.unchecked.clear()
-            maintainer.reality.make_anew({}, None)
+            maintainer.reality.make_anew(maintainer.stale.renewals(), None)
         self.hinted = True
 
 

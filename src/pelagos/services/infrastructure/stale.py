@@ -10,6 +10,10 @@ A load looks once at all that depends on what is there, since whoever maintained
 While a run changes things it decides itself what is as described; what it has left untrue is found at its end. Scaling
 makes nobody untrue, unless the address that was told goes.
 
+Most services look their neighbours up again, so the mark is all, unless the node's policy says ``heal: {outdated:
+replace}``: then who was told what is no longer true is made anew, within the bounds of any change. That is found in the
+marks themselves, so whoever maintains next goes on with it.
+
 The mark stands beside what the last change may have left in the record of an instance, and has a beginning of its own,
 so that it can be taken off again without touching the other.
 """
@@ -84,6 +88,14 @@ class Stale:
                 if instance.row.inputs and not instance.leaving:
                     self._judge(instance, complete, infos, again)
 
+    def renewals(self) -> dict[str, str]:
+        """Instances that are made anew for what they were told, and why."""
+        return {i.row.id: _untrue(i.row.outdated) for i in self._maintainer.reality.outdated() if self._renews(i)}
+
+    def _renews(self, instance: Instance) -> bool:
+        node = self._maintainer.reality.nodes[instance.row.node]
+        return node.compiled.policy.heal.outdated == "replace" and NO_LONGER_TRUE in instance.row.outdated
+
     def _questions(self, infos: Mapping[str, list[InstanceInfo]]) -> AskedAgain:
         reality = self._maintainer.reality
         described = {name: node.compiled for name, node in reality.nodes.items() if not node.compiled.retired}
@@ -121,7 +133,8 @@ class Stale:
         mark = ""
         if told:
             more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
-            kept = KEPT_SO if maintainer.reality.nodes[row.node].compiled.policy.change == "keep" else ""
+            policy = maintainer.reality.nodes[row.node].compiled.policy
+            kept = KEPT_SO if policy.change == "keep" and policy.heal.outdated == "keep" else ""
             mark = NO_LONGER_TRUE + _BETWEEN.join(told[:_SHOWN]) + more + kept
         outdated = _BETWEEN.join(part for part in (before, mark) if part)
         if outdated == row.outdated:
@@ -129,12 +142,18 @@ class Stale:
         maintainer.reality.note_outdated(instance, outdated)
         maintainer.changes.instance(row)
         maintainer.event("instance.outdated", row, reason=mark)
+        maintainer.reality.renew(instance, mark if self._renews(instance) else "")
 
 
 def without_stale(outdated: str) -> str:
     """The part of a mark that is not this module's."""
     at = outdated.find(NO_LONGER_TRUE)
     return outdated if at < 0 else outdated[:at].removesuffix(_BETWEEN)
+
+
+def _untrue(outdated: str) -> str:
+    """The part that is."""
+    return outdated[outdated.find(NO_LONGER_TRUE) :]
 
 
 def _dependents(nodes: Mapping[str, Node]) -> Iterator[Node]:

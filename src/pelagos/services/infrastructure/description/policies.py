@@ -162,7 +162,7 @@ def _weights(node: Node, what: str, problems: Problems) -> dict[str, float] | No
 _SECONDS = _amount(0.0, 1e7)
 _HEAL: Mapping[str, Reader] = {
     **dict.fromkeys(("shutdown", "failed", "temp_failed"), _one_of("restart", "replace", "keep")),
-    "unreachable": _one_of("replace", "keep"),
+    **dict.fromkeys(("unreachable", "outdated"), _one_of("replace", "keep")),
     **dict.fromkeys(("unreachable_after", "backoff", "backoff_max", "window"), _SECONDS),
     "restarts": _count,
     "attempts": _count,
