@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pelagos._lazy import lazy
 
 if TYPE_CHECKING:
     from pelagos.clients.client import Client, connect
@@ -13,11 +14,4 @@ _HOME = {"Client": "client", "InProcessTransport": "inprocess", "connect": "clie
 
 __all__ = ["Client", "InProcessTransport", "connect"]
 
-
-def __getattr__(name: str) -> Any:
-    module = _HOME.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy(__name__, _HOME)

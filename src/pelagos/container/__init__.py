@@ -5,8 +5,9 @@ Names are imported at first use: whoever reads settings needs one of them, and n
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pelagos._lazy import lazy
 
 if TYPE_CHECKING:
     from pelagos.container.agent import AgentProcess
@@ -24,11 +25,4 @@ _HOME = {
 
 __all__ = ["AgentProcess", "AgentSettings", "Container", "ContainerConfig", "ContainerSnapshot"]
 
-
-def __getattr__(name: str) -> Any:
-    module = _HOME.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy(__name__, _HOME)

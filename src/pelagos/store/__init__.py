@@ -6,8 +6,9 @@ Names are imported when they are first used: SQLAlchemy's import is a large part
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pelagos._lazy import lazy
 
 if TYPE_CHECKING:
     from pelagos.store.clock import store_now
@@ -110,11 +111,4 @@ __all__ = [
     "store_now",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    module = _HOME.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy(__name__, _HOME)
