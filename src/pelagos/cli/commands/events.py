@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["events"]
 
-_STEPS = ("operation.started", "operation.succeeded", "server.building")
+_STEPS = ("operation.succeeded", "server.building")
 
 
 @command(

@@ -52,9 +52,8 @@ class AskedAgain:
             then, now = msgspec.to_builtins(question.answer), msgspec.to_builtins(answer)
             if then != now and (question.function == ATTRIBUTE or _another(then, now)):
                 shown = UNKNOWN if UNKNOWN in str(answer) else answer
-                changes.append(
-                    DescriptionChange(change="changed", path=str(question), old=question.answer, new=shown)
-                )  # fmt: skip
+                path = str(question)
+                changes.append(DescriptionChange(change="changed", path=path, old=question.answer, new=shown))
         return tuple(changes)
 
     def _answer(self, question: Asked) -> Any:

@@ -343,7 +343,9 @@ class Maintainer:
         for fact in await self.store.read(lambda connection: server_facts_of(connection, self.id)):
             instance = self.reality.by_server.get(fact.id)
             if instance is not None and (
-                fact.state is not instance.server or fact.addresses != instance.address_list or instance.leaving
+                fact.state is not instance.server
+                or (fact.addresses, fact.private_addresses) != (instance.address_list, instance.private_list)
+                or instance.leaving
             ):
                 self.taking_in.take_in(fact)
         return answer
