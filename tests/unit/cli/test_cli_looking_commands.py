@@ -150,13 +150,13 @@ class TestLogs:
 
 class TestEvents:
     def test_a_line_an_event(self, pelagos: Terminal, server: FakeServer) -> None:
-        server.history = (*BUILD_EVENTS, event(20, "operation.succeeded", kind="server.stop"), event(21, "moon.phase", phase="full"))
+        server.history = (*BUILD_EVENTS, event(20, "server.building"), event(21, "moon.phase", phase="full"))
         lines = pelagos("events", "shop").out.splitlines()
         assert "waits for store" in lines[1]
         assert "web/aaaaaaaa" in lines[4]
         assert "moon.phase phase=full" in lines[-1]
         more = pelagos("events", "shop", "--all").out.splitlines()
-        assert [line for line in more if line not in lines] == [more[-2]] and "is done" in more[-2]
+        assert [line for line in more if line not in lines] == [more[-2]] and "builds the server" in more[-2]
 
     def test_json_lines_carry_the_position(self, pelagos: Terminal) -> None:
         result = pelagos("events", "shop", "--after", "17", "-o", "json")
