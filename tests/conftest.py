@@ -20,8 +20,9 @@ ABSENT_SERVICE = (
     "the Azure SDK is not installed",
     "no Docker engine answers",
     "the docker SDK is not installed",
+    "PyYAML has no libyaml",
 )
-"""How the reason of a skip begins when the service that the test needs is not there."""
+"""How the reason of a skip begins when the service, or the library, that the test needs is not there."""
 
 
 @pytest.fixture(autouse=True)

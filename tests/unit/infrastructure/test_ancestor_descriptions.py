@@ -38,9 +38,12 @@ NAMES = [
 ]
 TYPES = ("ec2", "nova", "azure_aci", "docker")
 
-pytestmark = pytest.mark.skipif(
-    not CORPUS.is_dir(), reason=f"the ancestor's examples are not at {CORPUS} (set PELAGOS_TEST_OCCOPUS)"
-)
+pytestmark = [
+    pytest.mark.usefixtures("parser"),
+    pytest.mark.skipif(
+        not CORPUS.is_dir(), reason=f"the ancestor's examples are not at {CORPUS} (set PELAGOS_TEST_OCCOPUS)"
+    ),
+]
 
 
 def bundle(name: str) -> tuple[dict[str, str], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
@@ -11,6 +12,8 @@ from pelagos.services.infrastructure.description import compile_description
 from pelagos.services.infrastructure.templates import TemplateData, render_implementation
 from pelagos.services.infrastructure.templates.dump import dump
 from support.usable_types import only
+
+pytestmark = pytest.mark.usefixtures("parser")
 
 FRAGMENTS = [
     *("infra_name", "nodes", "name", "type", "scaling", "min", "max", "filter", "variables", "dependencies"),

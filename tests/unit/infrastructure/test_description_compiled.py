@@ -9,6 +9,8 @@ from pelagos.services.infrastructure.description import compile_definitions, com
 from pelagos.services.infrastructure.values import AttributeMapping, CompiledInfrastructure
 from support.usable_types import only
 
+pytestmark = pytest.mark.usefixtures("parser")
+
 DEFINITIONS = """
 'node_def:web_node':
   - resource: {type: local, name: here, image: host, size: 1}

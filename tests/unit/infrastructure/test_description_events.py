@@ -1,4 +1,4 @@
-"""The trimmed parser gives the library's own events, for any text."""
+"""The trimmed parser of ruamel gives the library's own events, for any text."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from pelagos.services.infrastructure.source.events import events_of
 from pelagos.services.infrastructure.source.problems import Problems, Source
+from pelagos.services.infrastructure.source.ruamels import events
 
 
 def seen(event: Any) -> tuple[Any, ...]:
@@ -40,13 +40,13 @@ def stock(text: str) -> tuple[list[Any], str]:
 
 def ours(text: str) -> tuple[list[Any], str]:
     problems = Problems()
-    events = [seen(event) for event in events_of(Source("x.yaml", text), problems)]
+    found = [seen(event) for event in events(Source("x.yaml", text), problems)]
     said = ""
     for problem in problems.sorted():
         assert problem.position is not None
         place = f"{problem.position.line}:{problem.position.column}"
         said = f"{place} {problem.summary.removeprefix('this is not YAML: ')}"
-    return events, said
+    return found, said
 
 
 def assert_same(text: str) -> None:

@@ -11,6 +11,8 @@ from pelagos.services.infrastructure.source.problems import Problems
 from pelagos.services.infrastructure.values import ResourceProblem, StoredDefinition
 from support.usable_types import only
 
+pytestmark = pytest.mark.usefixtures("parser")
+
 DEFINITION = "node_def:t:\n- resource: {type: local, image: host}\n"
 GOOD = "infra_name: a\nnodes:\n- {name: n, type: t}\n"
 

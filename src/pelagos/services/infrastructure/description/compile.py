@@ -7,7 +7,9 @@ could make of the input, so that one run shows all there is to mend; nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import gc
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypedDict
 
 import msgspec
@@ -72,6 +74,32 @@ def compile_description(
     if one does.
 
     Raises :class:`DescriptionError` with all errors and warnings, by file and place."""
+    with _nothing_collected():
+        return _compiled(sources, entries, stored or {}, check_resource, unusable, built_on)
+
+
+@contextlib.contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Without the collector of cycles: it goes over all there is time and again while a tree grows that has none, and
+    takes as long as all the rest. Where two threads do this, the first that is done turns it on again for both."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _compiled(
+    sources: Mapping[str, str],
+    entries: Sequence[str],
+    stored: Mapping[str, StoredDefinition],
+    check_resource: ResourceChecker | None,
+    unusable: UsableTypes | None,
+    built_on: str,
+) -> CompileResult:
     problems = Problems()
     texts = _Texts(sources, entries, problems)
     reader = DefinitionReader(problems, check_resource, built_on)
@@ -86,7 +114,7 @@ def compile_description(
             )
         problems.raise_if_failed()
         raise AssertionError("a description that cannot be read has errors")
-    used = _add_stored(draft.nodes, definitions, stored or {}, reader, problems)
+    used = _add_stored(draft.nodes, definitions, stored, reader, problems)
     compiled = Resolver(draft, definitions, texts.broken, unusable, problems).compiled()
     problems.raise_if_failed()
     return CompileResult(compiled, problems.sorted(), used)

@@ -22,15 +22,6 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ruamel.yaml.events import (
-    AliasEvent,
-    CollectionEndEvent,
-    DocumentStartEvent,
-    MappingStartEvent,
-    ScalarEvent,
-    SequenceStartEvent,
-)
-
 from pelagos.model.diagnostics import Position
 from pelagos.services.infrastructure.source.events import events_of
 from pelagos.services.infrastructure.source.problems import Problems, Source
@@ -168,6 +159,10 @@ ImportResolver = Callable[[str, Node], Node | None]
 """(tag, the tagged node) -> what takes its place; None, with an error added, if it cannot be had."""
 
 
+class _SecondDocument(Exception):
+    """Begins at the place that it carries."""
+
+
 class _Open:
     """A collection whose end has not come yet."""
 
@@ -191,33 +186,33 @@ class Composer:
         self._stack: list[_Open] = []
         self._anchors: dict[str, Node | None] = {}
         self._root: Node | None = None
+        self._documents = 0
         self._weight = 0
         problems.know(source)
 
     def compose(self) -> Node | None:
         """The document's root; None if it is empty or, with errors added, cannot be read."""
-        documents = 0
+        take: dict[str, Callable[[Any], None]] = {
+            "ScalarEvent": self._on_scalar,
+            "MappingStartEvent": self._on_mapping,
+            "SequenceStartEvent": self._on_sequence,
+            "MappingEndEvent": self._on_end,
+            "SequenceEndEvent": self._on_end,
+            "AliasEvent": self._on_alias,
+            "DocumentStartEvent": self._on_document,
+        }
         try:
             for event in events_of(self._source, self._problems):
-                if isinstance(event, ScalarEvent):
-                    self._on_scalar(event)
-                elif isinstance(event, MappingStartEvent):
-                    self._open(MAPPING, {}, event)
-                elif isinstance(event, SequenceStartEvent):
-                    self._open(SEQUENCE, [], event)
-                elif isinstance(event, CollectionEndEvent):
-                    self._close()
-                elif isinstance(event, AliasEvent):
-                    self._on_alias(event)
-                elif isinstance(event, DocumentStartEvent):
-                    documents += 1
-                    if documents > 1:
-                        self._problems.error(
-                            "a second YAML document begins here; a file holds one",
-                            self._at(event),
-                            "remove the line '---', or split the file",
-                        )
-                        return None
+                on_event = take.get(type(event).__name__)
+                if on_event is not None:
+                    on_event(event)
+        except _SecondDocument as error:
+            self._problems.error(
+                "a second YAML document begins here; a file holds one",
+                error.args[0],
+                "remove the line '---', or split the file",
+            )
+            return None
         except TooLarge as error:
             self._problems.error(error.args[0], error.args[1])
             return None
@@ -226,16 +221,20 @@ class Composer:
     def _at(self, event: Any) -> Position:
         return Position(self._source.name, event.start_mark.line + 1, event.start_mark.column + 1)
 
+    def _on_document(self, event: Any) -> None:
+        self._documents += 1
+        if self._documents > 1:
+            raise _SecondDocument(self._at(event))
+
     def _on_scalar(self, event: Any) -> None:
         text = event.value
         style = event.style or ""
         mark = event.start_mark
-        tag = event.ctag
+        name = event.tag
         resolve = None
-        if tag is None:
+        if name is None:
             value = text if style else _scalar(text)
         else:
-            name = str(tag)
             if name.startswith("!") and name != "!":
                 fits, value, resolve = True, text, name
             else:
@@ -276,12 +275,18 @@ class Composer:
             )
         self._add(node, event)
 
+    def _on_mapping(self, event: Any) -> None:
+        self._open(MAPPING, {}, event)
+
+    def _on_sequence(self, event: Any) -> None:
+        self._open(SEQUENCE, [], event)
+
     def _open(self, kind: str, value: Any, event: Any) -> None:
         mark = event.start_mark
         node = Node(kind, self._source, mark.line + 1, mark.column + 1, value, "", "")
         if len(self._stack) >= MAX_DEPTH:
             raise TooLarge(f"nested deeper than {MAX_DEPTH} levels", node.position)
-        tag = None if event.ctag is None else str(event.ctag)
+        tag = event.tag
         if tag is not None and not tag.startswith("!") and tag != _YAML_TAG + ("map" if kind == MAPPING else "seq"):
             self._bad_tag(tag, event)
             tag = _REFUSED
@@ -289,7 +294,7 @@ class Composer:
             self._anchors[event.anchor] = None
         self._stack.append(_Open(node, event.anchor, tag))
 
-    def _close(self) -> None:
+    def _on_end(self, _: Any) -> None:
         top = self._stack.pop()
         node = top.node
         if top.merges:
@@ -340,6 +345,8 @@ class Composer:
                 "put templates in quotes: '{{...}}'" if key.kind == MAPPING else "",
             )
             return
+        if value.kind == SCALAR and not value.text and not value.style and value.source is key.source:
+            value.line, value.column = key.line, key.column  # a parser sees "nothing" where it likes, mostly further on
         name = key.text
         if name == "<<" and not key.style:
             top.merges.append((key, value))
@@ -352,8 +359,6 @@ class Composer:
                 "remove one of them",
             )
             return
-        if value.kind == SCALAR and not value.text and not value.style and value.source is key.source:
-            value.line, value.column = key.line, key.column  # the parser sees "nothing" where the next thing begins
         top.node.value[name] = (key, value)
 
     def _merge(self, top: _Open) -> None:
@@ -373,7 +378,7 @@ class Composer:
         shown = "!!" + tag.removeprefix(_YAML_TAG) if tag.startswith(_YAML_TAG) else tag
         if "python" in tag:
             self._problems.error(f"{shown} would run code; code is never loaded from a description", self._at(event))
-        elif isinstance(event, ScalarEvent) and tag in (_YAML_TAG + name for name in ("int", "float", "bool", "null")):
+        elif hasattr(event, "value") and tag in (_YAML_TAG + name for name in ("int", "float", "bool", "null")):
             self._problems.error(f"{event.value!r} does not fit its tag {shown}", self._at(event))
         else:
             self._problems.error(
