@@ -1,7 +1,7 @@
 """Compiling what a request brings, in a thread, against the pool of clouds; what was compiled last is kept.
 
 `pelagos up` asks for the plan and then for the run, with the same bundle: the second time costs nothing. A description
-of ten thousand nodes takes seconds to read.
+of ten thousand nodes takes most of a second to read.
 
 Where an account stands in for the described clouds (``--map-clouds``), what matters of a resource section are its keys.
 Values that the described cloud would not take are odd and no mistake: descriptions come with placeholders.

@@ -38,7 +38,7 @@ _PECULIAR: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         # Tags with handles of their own, and with an end that may be theirs or not.
         ("!", r"![^\s!,\[\]{}]*[!,\[\]{}](?<!!!)|!!+[^A-Za-z]"),
         # Values that touch the colon after a key that is no plain word: in a flow sequence they are none.
-        (":", r""":(?<=[\s'"\]}]:)\S"""),
+        ("[", r""":(?<=[\s'"\]}]:)\S"""),
         # Keys after a question mark: where the nothing that may follow is seen.
         ("?", r"(?:^|[\s\[{,])\?"),
         # Block scalars: a comment that touches the sign, and lines of blanks before the first line of text.
