@@ -39,7 +39,7 @@ def start_detached(invocation: Invocation, request: RunRequest, home: Path) -> t
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         child = subprocess.Popen(  # noqa: S603 - our own interpreter and module, with flags of our own
-            [sys.executable, "-m", "pelagos.cli", *_flags(invocation), "run-detached"],
+            [sys.executable, "-m", "pelagos", *_flags(invocation), "run-detached"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=descriptor,

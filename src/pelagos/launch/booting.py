@@ -123,7 +123,7 @@ class Boot:
         id_ = described.id or f"{self._launcher.record.name}-{self._part.name}".replace("_", "-")
         system = described.system or "pelagos"
         ready = self._launcher.record.directory / f"{self._launcher.record.name}.{self._part.name}.ready"
-        argv = [sys.executable, "-m", "pelagos.cli", "--home", str(home), "container"]
+        argv = [sys.executable, "-m", "pelagos", "--home", str(home), "container"]
         argv += ["--system", system, "--id", id_, "--ready-file", str(ready)]
         if described.broker:
             argv += ["--broker", self._rendered(described.broker, "broker")]

@@ -34,7 +34,7 @@ NODES = """\
       type: simulated
     health_check: {ping: false}
 """
-PELAGOS = [sys.executable, "-m", "pelagos.cli"]
+PELAGOS = [sys.executable, "-m", "pelagos"]
 
 
 @dataclass

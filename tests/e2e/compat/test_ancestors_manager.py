@@ -64,7 +64,7 @@ def services(environ: dict[str, str]) -> Iterator[Services]:
 @pytest.fixture
 def daemon(environ: dict[str, str], tmp_path: Path) -> Iterator[None]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "pelagos.cli", "serve"],
+        [sys.executable, "-m", "pelagos", "serve"],
         env=environ,
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,

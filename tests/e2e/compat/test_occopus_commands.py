@@ -60,7 +60,7 @@ class Desk:
 
     def pelagos(self, *arguments: str) -> Any:
         done = subprocess.run(
-            [sys.executable, "-m", "pelagos.cli", *arguments, "-o", "json"],
+            [sys.executable, "-m", "pelagos", *arguments, "-o", "json"],
             cwd=self.directory,
             env=self.environ,
             stdin=subprocess.DEVNULL,

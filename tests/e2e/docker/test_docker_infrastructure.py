@@ -18,7 +18,7 @@ from support.engines import engine_url, leavings, limits_in_force, resource, sdk
 
 pytestmark = [pytest.mark.docker, pytest.mark.e2e]
 
-PELAGOS = [sys.executable, "-m", "pelagos.cli"]
+PELAGOS = [sys.executable, "-m", "pelagos"]
 INFRASTRUCTURE = """\
 infra_name: shop
 user_id: test

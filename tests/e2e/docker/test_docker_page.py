@@ -23,7 +23,7 @@ def test_its_description_is_planned_on_its_account(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PELAGOS_")}
     done = subprocess.run(
-        [sys.executable, "-m", "pelagos.cli", "plan", "infra.yaml", "nodes.yaml"],
+        [sys.executable, "-m", "pelagos", "plan", "infra.yaml", "nodes.yaml"],
         cwd=tmp_path,
         env=kept | {"PELAGOS_HOME": str(tmp_path / "home"), "PELAGOS_CONFIG": str(tmp_path / "pelagos.yaml")},
         stdin=subprocess.DEVNULL,

@@ -84,7 +84,7 @@ class Desk:
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "pelagos.cli", *arguments],
+            [sys.executable, "-m", "pelagos", *arguments],
             cwd=self.directory,
             env=self.environ,
             stdin=subprocess.DEVNULL,

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "guestbook"
-PELAGOS = [sys.executable, "-m", "pelagos.cli"]
+PELAGOS = [sys.executable, "-m", "pelagos"]
 
 
 class Product:

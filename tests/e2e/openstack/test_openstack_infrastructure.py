@@ -70,7 +70,7 @@ def pelagos(tmp_path: Path, cloud: RealCloud) -> Pelagos:
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "pelagos.cli", *arguments],
+            [sys.executable, "-m", "pelagos", *arguments],
             cwd=tmp_path,
             env=environ,
             stdin=subprocess.DEVNULL,

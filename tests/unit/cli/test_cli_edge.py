@@ -213,7 +213,7 @@ def test_a_closed_pipe_ends_quietly() -> None:
     os.close(reader)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pelagos.cli", "completion", "bash"],
+            [sys.executable, "-m", "pelagos", "completion", "bash"],
             stdout=writer,
             stderr=subprocess.PIPE,
             check=False,
@@ -247,5 +247,5 @@ def test_version_starts_about_as_fast_as_python_with_click() -> None:
     peers, ours = [], []
     for _ in range(5):
         peers.append(seconds("-c", "import click, importlib.metadata"))
-        ours.append(seconds("-m", "pelagos.cli", "--version"))
+        ours.append(seconds("-m", "pelagos", "--version"))
     assert min(ours) < 3 * min(peers) + 0.1, (statistics.median(ours), statistics.median(peers))

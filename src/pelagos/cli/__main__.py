@@ -1,7 +1,0 @@
-"""``python -m pelagos.cli``: the command line without its entry script."""
-
-import sys
-
-from pelagos.cli.main import main
-
-sys.exit(main())
