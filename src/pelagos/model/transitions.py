@@ -62,7 +62,8 @@ TRANSITIONS: Mapping[str, Mapping[str | None, frozenset[str]]] = {
         "ready": frozenset({"pending", "temp_failed", "shutdown", "failed", "destroying", GONE}),
         "temp_failed": frozenset({"ready", "pending", "shutdown", "failed", "destroying", GONE}),
         "shutdown": frozenset({"pending", "ready", "failed", "destroying", GONE}),
-        "failed": frozenset({"pending", "ready", "destroying", GONE}),
+        # One that stays may be stopped later.
+        "failed": frozenset({"pending", "ready", "shutdown", "destroying", GONE}),
         "destroying": frozenset({GONE}),
         GONE: frozenset(),
     },

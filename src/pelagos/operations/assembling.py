@@ -156,15 +156,10 @@ class Assembly:
     def end(self, call: Call, error: ErrorPayload | None, cancelled: bool) -> None:
         """Nothing of it is left that has to go."""
         ledger = self._ledger
-        for record in call.parts:
-            if record.provider_id is None:
-                self._gone.append({"b_id": record.id, "b_reason": "never made", "b_now": self._now})
-                ledger.cancels.append(record.id)
+        self._cancel_reservations(call)
         match call.kind:
             case "server.create":
                 error = error or _cancelled()
-                # Where the server was there, its reservation is committed, and this changes nothing.
-                ledger.cancels.append(call.operation_id)
                 if cancelled:
                     ledger.end_cancelled(call, error, release=call.counted)
                 else:
@@ -173,6 +168,21 @@ class Assembly:
                 ledger.end_deleted(call, gone_before=not call.counted)
             case _:
                 ledger.finish(call, OperationState.SUCCEEDED)
+
+    def left(self, call: Call, error: ErrorPayload) -> None:
+        """The cloud refuses for good to delete a part: an observation sees to those that are there."""
+        self._cancel_reservations(call)
+        self._ledger.end_failed(call, error, release=call.counted)
+
+    def _cancel_reservations(self, call: Call) -> None:
+        """Of what was never made. Where the server was there, its own is committed, and stays so."""
+        ledger = self._ledger
+        for record in call.parts:
+            if record.provider_id is None:
+                self._gone.append({"b_id": record.id, "b_reason": "never made", "b_now": self._now})
+                ledger.cancels.append(record.id)
+        if call.kind == "server.create":
+            ledger.cancels.append(call.operation_id)
 
     def write(self, connection: Connection) -> None:
         """Send what was gathered, after the ledger's own rows."""

@@ -388,6 +388,8 @@ class Ledger:
             and call.verb != "unpart"
         ):
             self._undo(call, failed.error)
+        elif call.kind == "server.create" and call.parts:
+            self._assembly.left(call, failed.error)
         elif call.kind == "server.create":
             self.end_failed(call, failed.error, release=call.counted)
         else:

@@ -16,7 +16,7 @@ from pelagos.services.infrastructure.observed import Verdict, verdict
 from pelagos.services.infrastructure.policies import HealPolicy, NodePolicy
 from pelagos.services.infrastructure.reality import Reality
 from pelagos.services.infrastructure.records import InstanceRow, NodeRow
-from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode
+from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode, HealingRecord
 
 MOVES = [state for state in InstanceState if state is not InstanceState.DESTROYING]
 
@@ -236,3 +236,15 @@ def test_of_those_that_are_too_many_what_failed_and_was_kept_goes_before_the_old
     reality = Reality(nodes, {"a": NodeRow(name="a", target=1)}, rows)
     decisions = reality.decide(Mode.BUILD, now=0.0, choice="oldest")
     assert decisions == [Destroy("i2", "target is 1", surplus=True)]
+
+
+def test_an_instance_waits_for_what_went_since_it_was_decided_unless_nobody_heals_that():
+    rows = [row(1, "store"), row(2, "web", InstanceState.PENDING)]
+    records = {name: NodeRow(name=name, target=1) for name in ("store", "web")}
+    reality = Reality(infrastructure({"store": [], "web": ["store"]}), records, rows)
+    web = reality.instances["i2"]
+    assert not reality.awaits(web)
+    reality.set_state(reality.instances["i1"], InstanceState.FAILED)
+    assert reality.awaits(web)
+    records["store"].healing = HealingRecord(open_since=1.0)
+    assert not reality.awaits(web)

@@ -385,6 +385,23 @@ async def test_a_delete_does_not_wait_for_a_part_that_never_becomes_ready(make_u
     await nothing_left(universe, one.store)
 
 
+async def test_what_was_never_made_is_not_counted_where_the_cloud_refuses_to_take_back_the_rest(make_universe):
+    universe = await make_universe(**SLOW)
+    one = await universe.incarnate()
+    # The second volume fails, and the first one is not to be deleted.
+    universe.cloud.inject("part", "slow", delay=0.1)
+    universe.cloud.inject("part", "rejected")
+    universe.cloud.inject("unpart", "auth_failed")
+    _, done = await build(one, universe)
+    assert done.state is OperationState.FAILED
+    assert len(universe.cloud.parts()) == 1 and await used(one.store) == {"volumes": 1, "volume_gb": 5}
+    await later(universe, 70.0)
+    await one.engine.refresh([ACCOUNT])
+    await until(lambda: universe.cloud.parts() == [])
+    await until_operation(one.store, OperationState.RUNNING, gone=True)
+    await nothing_left(universe, one.store)
+
+
 async def test_a_part_that_no_listing_shows_yet_is_not_taken_for_gone(make_universe):
     """The cloud forgot its delete, and it becomes visible only afterwards: nobody would look for it any more."""
     universe = await make_universe(**SLOW, visibility_delay=6.0, settle=8.0)

@@ -117,7 +117,7 @@ class Commanding:
         for start in range(0, len(deletes), _BATCH):
             await self._send_deletes(deletes[start : start + _BATCH])
         adopted = [instance for instance in creates if instance.row.adoption is not None]
-        creates = [instance for instance in creates if instance.row.adoption is None]
+        creates = [i for i in creates if i.row.adoption is None and not self._maintainer.reality.awaits(i)]
         await self._maintainer.learning.ask(creates)
         for start in range(0, len(creates), _BATCH):
             await self._send_creates(creates[start : start + _BATCH])

@@ -238,6 +238,15 @@ class Reality:
         gone = set(self._surplus([i.observed() for i in shown], excess, node))
         return [i for i in shown if i.row.id not in gone and i.row.id not in self.marked] or shown
 
+    def awaits(self, instance: Instance) -> bool:
+        """What it depends on went since it was decided to make it: until that is healed, if it will be, it could not be
+        told of it."""
+        node = self.nodes[instance.row.node]
+        if node.unmet == 0:
+            return False
+        lacking = [dependee for dependee in node.dependees if not dependee.satisfied]
+        return not any(d.record.broken or any(key in self.stuck for key in d.instances) for d in lacking)
+
     def set_target(self, name: str, target: int) -> None:
         self.nodes[name].record.target = target
         self._touch(name)
