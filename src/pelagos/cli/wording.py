@@ -181,5 +181,5 @@ def subject(event: EventView) -> str:
     if event.instance_id:
         return short(event.instance_id)
     if event.server_id:
-        return f"server {short(event.server_id)}"
+        return f"server {event.server_id}"
     return ""

@@ -500,7 +500,7 @@ class OperationsEngine:
 
     async def _refresh_elsewhere(self, worker: AccountWorker, name: str) -> float:
         """Ask the process that has the account, by a note in the journal; if it dies, our own worker takes the note."""
-        note = self._world.new_id()
+        note = self._world.next_id()
         await self._store.run(
             partial(journal.submit_refresh, scope=DEFAULT_SCOPE, account=name, operation_id=note, now=self._world.now())
         )

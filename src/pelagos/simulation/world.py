@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
+from pelagos.model.ordered_ids import OrderedIds
 from pelagos.model.workers import InlineWorkers, Workers
 from pelagos.simulation.loop import Forbidden, VirtualLoop
 
@@ -34,6 +35,7 @@ class SimulatedWorld:
         self._environ = dict(environ or {})
         self._rngs: dict[str, random.Random] = {}  # noqa: TID251 - this is the world
         self._ids = self.rng("ids")
+        self._ordered = OrderedIds()
 
     @property
     def environ(self) -> Mapping[str, str]:
@@ -47,6 +49,9 @@ class SimulatedWorld:
 
     def new_id(self) -> str:
         return str(uuid.UUID(int=self._ids.getrandbits(128), version=4))
+
+    def next_id(self) -> str:
+        return self._ordered.next(self.now(), self._ids.getrandbits(62))
 
     def rng(self, name: str) -> random.Random:  # noqa: TID251 - this is the world
         if name not in self._rngs:

@@ -94,7 +94,7 @@ class ComputeService(ServiceProcess):
         """Journal creations, all or none. Raises QuotaExceeded, LeaseLost, NotFound (account), Conflict."""
         new = [
             NewServer(
-                operation_id=self.world.new_id(),
+                operation_id=self.world.next_id(),
                 request_id=item.request_id,
                 server_id=item.server_id,
                 account=item.account,
@@ -125,7 +125,7 @@ class ComputeService(ServiceProcess):
         """Journal changes in place, all or none. Raises NotFound, Conflict, LeaseLost."""
         items = [
             ServerUpdate(
-                operation_id=self.world.new_id(),
+                operation_id=self.world.next_id(),
                 request_id=item.request_id,
                 server_id=item.server_id,
                 expires_at=item.expires_at,
@@ -147,7 +147,7 @@ class ComputeService(ServiceProcess):
         """Journal adoptions, all or none. Raises Conflict, LeaseLost, NotFound (account), Unsupported."""
         items = [
             Adoption(
-                operation_id=self.world.new_id(),
+                operation_id=self.world.next_id(),
                 request_id=item.request_id,
                 server_id=item.server_id,
                 account=item.account,
@@ -166,7 +166,7 @@ class ComputeService(ServiceProcess):
         """Journal deletions of servers that no record knows. Raises Conflict, NotFound (account)."""
         items = [
             OrphanRemoval(
-                operation_id=self.world.new_id(),
+                operation_id=self.world.next_id(),
                 request_id=item.request_id,
                 account=item.account,
                 provider_id=item.provider_id,
@@ -255,7 +255,7 @@ class ComputeService(ServiceProcess):
     def _actions(self, items: tuple[ServerRef, ...]) -> list[ServerAction]:
         return [
             ServerAction(
-                operation_id=self.world.new_id(),
+                operation_id=self.world.next_id(),
                 request_id=item.request_id,
                 server_id=item.server_id,
                 expires_at=item.expires_at,

@@ -44,7 +44,7 @@ class Creating:
                 node=node.name,
                 ordinal=ordinal,
                 state=InstanceState.PENDING,
-                server_id=maintainer.world.new_id(),
+                server_id=maintainer.world.next_id(),
                 account=candidate.account,
                 implementation=candidate.index,
                 fingerprint=node.compiled.fingerprint,
