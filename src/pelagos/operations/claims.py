@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, and_, bindparam, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
 
 from pelagos.clouds.errors import CloudBusy
 from pelagos.clouds.values import Capabilities, PartSpec, ServerSpec, TokenLookup
@@ -45,7 +45,7 @@ from pelagos.operations.settling import settle
 from pelagos.store import check_fence
 from pelagos.store.schema import attempts, operations, servers
 
-__all__ = ["Claim", "Due", "Rules", "claim", "decide", "peek", "take_over"]
+__all__ = ["Claim", "Due", "Rules", "claim", "count_due", "decide", "peek", "take_over"]
 
 _decode_error = msgspec.msgpack.Decoder(ErrorPayload).decode
 _decode_sweep = msgspec.msgpack.Decoder(SweepParameters).decode
@@ -159,6 +159,12 @@ _awaiting = (
     .where(*_unfinished, operations.c.state == OperationState.RUNNING.value, operations.c.step > 0)
 )
 _next = select(operations.c.next_at).where(*_unfinished).order_by(*_queue_order).limit(1)
+_some_due = (
+    select(operations.c.next_at)
+    .where(*_unfinished, operations.c.next_at <= bindparam("b_now"))
+    .limit(bindparam("b_limit"))
+)
+_count_due = select(func.count()).select_from(_some_due.subquery())
 _open_new = insert(attempts)
 _reopen = (
     update(attempts)
@@ -220,6 +226,12 @@ def peek(connection: Connection, account: str) -> float | None:
     """When the account's next operation is due (maybe in the past); None if it has none that a clock takes up, but
     WAITING or more if some wait or are in hand. One index look-up."""
     return connection.execute(_next, {"b_account": account}).scalar()
+
+
+def count_due(connection: Connection, account: str, now: float, limit: int) -> int:
+    """How many of the account's operations are due, as far as ``limit``; by the index alone."""
+    parameters = {"b_account": account, "b_now": now, "b_limit": limit}
+    return int(connection.execute(_count_due, parameters).scalar_one())
 
 
 def take_over(connection: Connection, fence: Fence, account: str, now: float) -> list[Call]:

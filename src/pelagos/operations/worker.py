@@ -30,7 +30,7 @@ from pelagos.model.errors import InternalError, LeaseHeld, LeaseLost, PelagosErr
 from pelagos.model.failpoints import Step, through
 from pelagos.model.world import World
 from pelagos.operations.calls import Backoff, Cloud, Listing, PartListing, judge
-from pelagos.operations.claims import Rules, claim, peek, take_over
+from pelagos.operations.claims import Rules, claim, count_due, peek, take_over
 from pelagos.operations.health import AccountHealth
 from pelagos.operations.pacer import Pacer
 from pelagos.operations.parts import any_parts
@@ -410,8 +410,10 @@ class AccountWorker:
         group: asyncio.TaskGroup,
         calls: set[asyncio.Task[None]],
     ) -> float | None:
-        tokens = [self._world.new_id() for _ in range(count)]
         now = self._world.now()
+        # A token each, but not for all that might be sent: mostly a few are due.
+        due = await self._store.read(partial(count_due, account=self.name, now=now, limit=count))
+        tokens = [self._world.next_id() for _ in range(due)]
         taken = await self._write(
             Step.CLAIM, partial(claim, fence=held.fence, account=self.name, rules=rules, now=now, tokens=tokens)
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from pelagos.model.errors import Ambiguous, NotFound
 from pelagos.model.scope import Scope
@@ -54,6 +54,8 @@ __all__ = [
     "server_states",
     "status",
 ]
+
+_NAME = select(infrastructures.c.name).where(infrastructures.c.id == bindparam("b_id"))
 
 
 def resolve(connection: Connection, scope: Scope, name_or_id: str) -> str:
@@ -259,9 +261,7 @@ def runs(connection: Connection, scope: Scope, name_or_id: str) -> list[RunView]
 
 
 def _name(connection: Connection, infrastructure_id: str) -> str:
-    return str(
-        connection.execute(select(infrastructures.c.name).where(infrastructures.c.id == infrastructure_id)).scalar()
-    )
+    return str(connection.execute(_NAME, {"b_id": infrastructure_id}).scalar())
 
 
 def last_position(connection: Connection) -> int:
