@@ -2,8 +2,10 @@
 
 A boot is never asked after by itself: one listing serves all that are awaited. Its pause grows with the age of the
 youngest change, three per cent of it, so that the wait costs a build at most that, whether a cloud boots in a tenth of
-a second or in five minutes; it is never longer than the driver says. Nor is it shorter than the last listing took (so
-that the cloud has as long without us as with us), or than ten times what looking at it cost our own loop.
+a second or in five minutes; it is never longer than the driver says. Nor is it shorter than what the last listing
+took, shared by those who wait: for one server the cloud has as long without us as with us; for forty, each second that
+a listing comes later is forty seconds of waiting, and a listing at a time is less than any of them asked after by
+itself. Ten times what looking at it cost our own loop passes in any case.
 """
 
 from __future__ import annotations
@@ -63,8 +65,10 @@ class Boots:
         self._missed: dict[str, int] = {}
         self._ring = asyncio.Event()
         self._youngest = 0.0
-        self._cost = 0.0
-        """The least seconds from the last listing's beginning to the next one's."""
+        self._listed_in = 0.0
+        """Seconds that the last listing took."""
+        self._looked_in = 0.0
+        """Seconds that our own loop took to look at it."""
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -117,7 +121,8 @@ class Boots:
         self._took(listing.seconds, taken_at)
 
     def _took(self, seconds: float, taken_at: float) -> None:
-        self._cost = max(2.0 * seconds, _COST * (self._worker.world.monotonic() - taken_at))
+        self._listed_in = seconds
+        self._looked_in = self._worker.world.monotonic() - taken_at
 
     def match(self, listing: Listing) -> None:
         """End what a listing shows ended."""
@@ -169,7 +174,8 @@ class Boots:
     def _pause(self, failures: int) -> float:
         longest = self._cloud.capabilities.poll_interval
         age = self._worker.world.now() - self._youngest
-        pause = max(self._worker.config.first_poll, _SHARE * age, self._cost)
+        rested = self._listed_in + self._listed_in / max(1, len(self._calls))
+        pause = max(self._worker.config.first_poll, _SHARE * age, rested, _COST * self._looked_in)
         if failures:
             pause = max(pause, self._worker.config.pauses.base * 2.0 ** min(failures, 8))
             longest = max(longest, self._worker.config.pauses.cap)
@@ -418,7 +424,7 @@ class Observer:
         if found:
             for stray in found:
                 _log.warning("sweeping a server", account=worker.name, provider_id=stray.provider_id, why=stray.why)
-            ids = [worker.world.new_id() for _ in found]
+            ids = [worker.world.next_id() for _ in found]
             await worker.write(
                 Step.SWEEP,
                 partial(
@@ -476,7 +482,7 @@ class Observer:
                     strays=strays_found,
                     left=left,
                     unknown=unknown,
-                    ids=[worker.world.new_id() for _ in range(len(strays_found) + len(left))],
+                    ids=[worker.world.next_id() for _ in range(len(strays_found) + len(left))],
                     settle=settle,
                     now=worker.world.now(),
                 ),

@@ -1,7 +1,7 @@
 """Create, power and delete through the engine against the simulated cloud."""
 
 import asyncio
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import pytest
 from sqlalchemy import update
@@ -66,6 +66,41 @@ async def test_waiting_for_boots_costs_little_and_lists_rather_than_asks(make_un
     assert universe.world.monotonic() - began < 60.0 * 1.04
     calls = universe.cloud.calls
     assert calls["get"] == 0 and calls["find"] == 0 and calls["list"] < 200
+
+
+@pytest.mark.parametrize(("awaited", "apart"), [(1, 2.0), (2, 1.5), (40, 1.025)])
+async def test_a_cloud_rests_between_listings_the_less_the_more_wait_for_them(
+    make_universe, monkeypatch, awaited, apart
+):
+    universe = await make_universe(boot_seconds=20.0, list_latency=1.0, poll_interval=10.0, parallel_calls=64)
+    began = []
+    list_servers = SimulatedDriver.list_servers
+
+    async def listed(self, *, timeout):
+        began.append(universe.world.monotonic())
+        return await list_servers(self, timeout=timeout)
+
+    monkeypatch.setattr(SimulatedDriver, "list_servers", listed)
+    one = await universe.incarnate()
+    await created(universe, one, awaited)
+    assert len(began) >= 9
+    assert [later - earlier for earlier, later in pairwise(began)] == pytest.approx([apart] * (len(began) - 1))
+
+
+async def test_ids_are_made_for_what_is_due_and_not_for_all_that_might_be_sent(make_universe, monkeypatch):
+    universe = await make_universe(parallel_calls=200)
+    one = await universe.incarnate()
+    made = []
+    next_id = universe.world.next_id
+
+    def counted():
+        made.append(next_id())
+        return made[-1]
+
+    monkeypatch.setattr(universe.world, "next_id", counted)
+    await created(universe, one, 3)
+    tokens = {row.token for row in await rows(one.store, attempts)}
+    assert len(tokens) == 3 and tokens == set(made)
 
 
 async def test_a_repeated_request_finds_the_first_ones_rows(make_universe):
