@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from benchmarks.report import Row, as_line, as_table, heading
+from pelagos.cli.collecting import collect_seldom
 
 Group = Callable[[bool], list[Row]]
 
@@ -129,6 +130,7 @@ def main() -> int:
     parser.add_argument("--markdown", action="store_true", help="print a table for docs/performance.md at the end")
     parser.add_argument("--only", action="append", choices=sorted(GROUPS), help="this group; may be repeated")
     arguments = parser.parse_args()
+    collect_seldom()  # as the commands do
     print(f"{machine()}; {time.strftime('%Y-%m-%d', time.gmtime())}; load before: {os.getloadavg()[0]:.1f}")
     rows: list[Row] = []
     print(heading())

@@ -96,13 +96,14 @@ def against_one_at_a_time(nodes: int = 300) -> list[Row]:
 
 
 def without_latency(sizes: tuple[int, ...] = (30, 100, 300, 1_000, 10_000)) -> list[Row]:
-    """One row a size, the best of three builds up to a thousand nodes; that of 300 has the aim. Over the largest, idle
-    passes follow; and at the end, how the cost of one node more grows with the number there are."""
+    """One row a size, the best of several builds: the smaller, the more, since what is between two small ones is soon
+    less than chance; that of 300 has the aim. Over the largest, idle passes follow; and at the end, how the cost of one
+    node more grows with the number there are."""
     asyncio.run(_instant(30))  # imports, and the first use of everything
     rows: list[Row] = []
     times: list[tuple[int, float]] = []
     for nodes in sizes:
-        repeats = 3 if nodes <= 1_000 else 1
+        repeats = 9 if nodes <= 100 else 5 if nodes <= 1_000 else 2
         built = [asyncio.run(_instant(nodes, then_idle=nodes == max(sizes))) for _ in range(repeats)]
         took, compiling, passes = min(built, key=lambda one: one[0])
         times.append((nodes, took))

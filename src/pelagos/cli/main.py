@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from pelagos import __version__
+from pelagos.cli.collecting import collect_seldom
 from pelagos.cli.failures import report
 from pelagos.cli.invocation import Invocation
 from pelagos.cli.lazy import Entry, LazyGroup
@@ -107,6 +108,7 @@ cli = LazyGroup(
 
 def main(arguments: Sequence[str] | None = None, invocation: Invocation | None = None) -> int:
     """Run one command; answers its exit code. Raises only SystemExit (a shell's completion request)."""
+    collect_seldom()
     invocation = invocation or Invocation()
     try:
         code = cli.main(arguments, prog_name="pelagos", standalone_mode=False, obj=invocation)

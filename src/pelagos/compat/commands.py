@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pelagos.cli.collecting import collect_seldom
 from pelagos.cli.exits import Exit
 from pelagos.cli.failures import report as tell
 from pelagos.cli.failures import show_warnings
@@ -404,6 +405,7 @@ def _program(command: click.Command) -> Callable[..., int]:
     """The command as the function of a console script: every error becomes text and an exit code."""
 
     def main(arguments: Sequence[str] | None = None, invocation: Invocation | None = None) -> int:
+        collect_seldom()
         invocation = invocation or Invocation()
         try:
             code = command.main(arguments, prog_name=command.name, standalone_mode=False, obj=invocation)

@@ -224,6 +224,16 @@ def test_a_closed_pipe_ends_quietly() -> None:
     assert done.stderr == b""
 
 
+def test_the_command_collects_seldom_and_the_library_leaves_the_interpreter_as_it_is() -> None:
+    code = (
+        "import gc, sys; before = gc.get_threshold(); import pelagos.runtime, pelagos.compat, pelagos.cli.main; "
+        "print(gc.get_threshold() == before); pelagos.cli.main.main(['--version']); print(gc.get_threshold())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, _, after = done.stdout.splitlines()
+    assert (before, after) == ("True", "(20000, 10, 10)")
+
+
 def test_version_imports_neither_services_nor_clients_nor_rich() -> None:
     code = (
         "import sys; from pelagos.cli.main import main; main(['--version']); "
