@@ -44,7 +44,8 @@ class AuthEntry(msgspec.Struct, frozen=True):
         return all(key in section and _equal(key, section[key], value) for key, value in self.filter.items())
 
     def says_more_than(self, other: AuthEntry) -> bool:
-        return len(self.filter) > len(other.filter) and other.filter.items() <= self.filter.items()
+        """Whether its filter has all of the other's, equal as :meth:`fits` judges it, and more."""
+        return len(self.filter) > len(other.filter) and other.fits(self.filter)
 
 
 class AuthFile:

@@ -180,6 +180,29 @@ def test_two_entries_of_which_neither_says_more_are_an_error(world: SystemWorld,
     assert meant(pool, section(IE, name="shop")), "the same credentials twice are no riddle"
 
 
+def test_an_entry_says_more_whatever_slash_its_endpoint_ends_with(tmp_path: Path) -> None:
+    path = tmp_path / "auth_data.yaml"
+    path.write_text(
+        "resource:\n"
+        "- {type: ec2, endpoint: http://127.0.0.1:5577, auth_data: {accesskey: general}}\n"
+        "- {type: ec2, endpoint: 'HTTP://127.0.0.1:5577/', regionname: eu-west-1, auth_data: {accesskey: ireland}}\n"
+    )
+    section = {"type": "ec2", "endpoint": "http://127.0.0.1:5577", "regionname": "eu-west-1"}
+    found = [AuthFile(path).find(section | more) for more in ({}, {"regionname": "eu-central-1"})]
+    assert [entry and entry.auth_data["accesskey"] for entry in found] == ["ireland", "general"]
+
+
+def test_entries_that_differ_by_a_slash_alone_say_no_more_than_the_other(tmp_path: Path) -> None:
+    path = tmp_path / "auth_data.yaml"
+    path.write_text(
+        "resource:\n"
+        "- {type: ec2, endpoint: http://127.0.0.1:5577, auth_data: {accesskey: one}}\n"
+        "- {type: ec2, endpoint: http://127.0.0.1:5577/, auth_data: {accesskey: other}}\n"
+    )
+    with pytest.raises(Ambiguous, match="neither says more"):
+        AuthFile(path).find({"type": "ec2", "endpoint": "http://127.0.0.1:5577"})
+
+
 def test_accounts_of_the_configuration_come_first(world: SystemWorld, ec2: Plugin, auth: AuthFile) -> None:
     configured = [
         AccountConfig(name="lab-cloud", driver="ec2", endpoint="https://lab.example"),
