@@ -5,8 +5,9 @@
                 EXTRA_PARAMS: {ex_force_auth_url: "http://keystone.example:5000", ex_tenant_name: lab}}
       sandbox: {ENGINE: dummy}
 
-There it is Python in the program's own settings. Here it is a file of plain data, YAML or JSON, with or without the
-name ``CLOUD_FARM`` around it; any value of a secret may be a reference. Each engine becomes the driver that speaks to
+There it is Python in the program's own settings, ``CLOUD_FARM = {...}``. Here it is a file of plain data: YAML or JSON
+with or without the name ``CLOUD_FARM`` around it, or that assignment, alone in its file and read as a literal, so that
+nothing is run. Any value of a secret may be a reference. Each engine becomes the driver that speaks to
 the same cloud, and what Libcloud's constructor was given becomes that driver's options.
 """
 
@@ -19,12 +20,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pelagos.clouds.accounts import AccountConfig, Provenance
+from pelagos.clouds.assignment import is_assignment, parse_assignment
 from pelagos.clouds.labels import account_name
 from pelagos.model.diagnostics import Diagnostic
-from pelagos.model.yaml_layer import Layer, PathKey, did_you_mean, read_layer
+from pelagos.model.yaml_layer import Layer, PathKey, did_you_mean, parse_layer, read_bounded
 
 __all__ = ["ENGINES", "read_cloud_farm"]
 
+_NAME = "CLOUD_FARM"
 _KEYS = ("ENGINE", "USER", "PASSWORD", "EXTRA_PARAMS")
 Extra = dict[str, Any]
 
@@ -89,11 +92,15 @@ def read_cloud_farm(path: Path, mistakes: list[Diagnostic]) -> list[AccountConfi
     """The accounts of a file, in its order. Mistakes are added, each with its place and without the line, which may
     hold a password. Raises OSError if it cannot be read."""
     found: list[Diagnostic] = []
-    layer = read_layer(path, found, what="the cloud farm")
+    data = read_bounded(path)
+    if is_assignment(_NAME, data):
+        layer = parse_assignment(str(path), data, _NAME, found)
+    else:
+        layer = parse_layer(str(path), data, found, what="the cloud farm")
     farm: Any = layer.data
     root: PathKey = ()
-    if set(farm) == {"CLOUD_FARM"}:
-        farm, root = farm["CLOUD_FARM"], ("CLOUD_FARM",)
+    if set(farm) == {_NAME}:
+        farm, root = farm[_NAME], (_NAME,)
     if not isinstance(farm, Mapping):
         found.append(layer.diagnostic(root, "CLOUD_FARM must be a mapping from names to entries"))
         farm = {}

@@ -88,3 +88,87 @@ def test_mistakes_have_places_and_show_no_line(tmp_path: Path) -> None:
 def test_a_file_makes_no_objects(tmp_path: Path) -> None:
     _, mistakes = read(tmp_path / "farm.yaml", "a: !!python/object/apply:os.system [true]\n")
     assert any("means nothing here" in one.summary for one in mistakes)
+
+
+ASSIGNED = """\
+# The clouds of the laboratory.
+CLOUD_FARM = {
+    "default": {"ENGINE": "openstack", "USER": "svc", "PASSWORD": {"env": "LAB_PASSWORD"},
+                "EXTRA_PARAMS": {"ex_force_auth_url": "http://keystone.example" + "",
+                                 "ex_tenant_name": "lab"}},
+    'fake': {'ENGINE': 'dummy'},
+}
+"""
+
+
+def places(mistakes: list[Diagnostic]) -> list[tuple[int, int]]:
+    return [(one.position.line, one.position.column) for one in mistakes if one.position is not None]
+
+
+def place(text: str, part: str) -> tuple[int, int]:
+    """Where the last of such a part begins."""
+    before = text[: text.rindex(part)]
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
+
+
+@pytest.mark.parametrize("name", ["CLOUD_FARM =", "CLOUD_FARM=", "\ufeffCLOUD_FARM: dict[str, dict] ="])
+def test_the_assignment_of_the_ancestors_settings_is_read(tmp_path: Path, name: str) -> None:
+    text = ASSIGNED.replace(' + ""', "").replace("CLOUD_FARM =", name).removeprefix("# The clouds of the laboratory.\n")
+    (default, fake), mistakes = read(tmp_path / "settings.py", text)
+    assert mistakes == []
+    assert (default.name, default.driver) == ("default", "openstack")
+    assert default.options == {"project_name": "lab", "endpoint": "http://keystone.example"}
+    assert default.credentials == {"username": "svc", "password": {"env": "LAB_PASSWORD"}}
+    assert (fake.name, fake.driver) == ("fake", "dummy")
+    assert fake.provenance.diagnostic("driver", "x").position is not None
+
+
+def test_mistakes_in_an_assignment_have_places(tmp_path: Path) -> None:
+    text = (
+        "CLOUD_FARM = {\n  'é': {'ENGINE': 'openstak', 'PASSWORD': 'hunter2'},\n  'b': {'ENGINE': 'dummy', 'USR': 1}}\n"
+    )
+    _, mistakes = read(tmp_path / "settings.py", text)
+    assert places(mistakes) == [place(text, "'ENGINE': 'openstak'"), place(text, "'USR'")]
+    assert "Did you mean 'openstack'?" in mistakes[0].advice
+    assert all(one.source == "" for one in mistakes)
+
+
+def test_nothing_of_an_assignment_is_run(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    text = (
+        f"import os\nos.mkdir({str(made)!r})\nCLOUD_FARM = {{\n"
+        f"  'a': {{'ENGINE': 'ec2_us_east', 'USER': os.environ['AK'], 'PASSWORD': os.mkdir({str(made)!r})}},\n"
+        "  'b': {'ENGINE': 'dummy', 'USER': b'bytes'}, **more, 'a': {},\n}\nCLOUD_FARM = {}\n"
+    )
+    _, mistakes = read(tmp_path / "settings.py", text)
+    assert not made.exists()
+    assert places(mistakes) == [
+        (1, 1),
+        (2, 1),
+        *(place(text, part) for part in ("os.environ", "os.mkdir", "b'bytes'", "more", "'a'", "CLOUD_FARM")),
+    ]
+    assert "alone to a file of its own" in mistakes[0].advice
+    assert '{"env": "NAME"}' in mistakes[2].advice
+    assert all(one.source == "" and one.advice for one in mistakes)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("CLOUD_FARM = {\n  'a': {'ENGINE': 'dummy' 'USER': 1}}\n", 2),
+        ("CLOUD_FARM = {'a': " + "[" * 500 + "]" * 500 + "}", 1),
+        ("CLOUD_FARM = " + "-" * 100_000 + "1", 1),
+        ("CLOUD_FARM = 3", 1),
+        ("CLOUD_FARM = ''\0", 1),
+    ],
+)
+def test_an_assignment_that_cannot_be_read_is_a_mistake(tmp_path: Path, text: str, line: int) -> None:
+    accounts, mistakes = read(tmp_path / "settings.py", text)
+    assert accounts == []
+    assert len(mistakes) == 1
+    assert [place[0] for place in places(mistakes)] == [line]
+
+
+def test_an_expression_is_no_literal(tmp_path: Path) -> None:
+    _, mistakes = read(tmp_path / "settings.py", ASSIGNED)
+    assert places(mistakes) == [place(ASSIGNED, '"http://keystone')]
