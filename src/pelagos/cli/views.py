@@ -37,8 +37,9 @@ def plan_text(plan: PlanView) -> str:
     totals = dict.fromkeys(_MARKS, 0)
     for action in plan.actions:
         totals[action.action] += action.count
-    told = [f"{number} {_MARKS[action][2]}" for action, number in totals.items() if number]
-    new = "a new infrastructure, " if plan.id is None else ""
+    counted = [f"{number} {_MARKS[action][2]}" for action, number in totals.items() if number]
+    told = join(counted) or "without nodes"
+    new = "a new infrastructure" + (", " if counted else " ") if plan.id is None else ""
     closing = [f"Closes the breaker of {join([clean(name) for name in plan.closes])}"] if plan.closes else []
     if not plan.changes:
         stay = f" ({count(totals['keep'], 'instance')} stay)" if totals["keep"] else ""
@@ -50,8 +51,8 @@ def plan_text(plan: PlanView) -> str:
             for line in (_action(action, width), *_changes(action.changes))
         ]
         return "\n".join([f"{plan.name}: nothing to do{stay}", *kept, *_left_out(plan), *closing])
-    lines = [f"{plan.name}: {new}{join(told)}"]
-    width = max(len(action.node) for action in plan.actions)
+    lines = [f"{plan.name}: {new}{told}"]
+    width = max((len(action.node) for action in plan.actions), default=0)
     for action in plan.actions:
         if action.action != "keep" or action.instances:
             lines.append(_action(action, width))

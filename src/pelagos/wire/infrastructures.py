@@ -280,7 +280,8 @@ class PlanView(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def changes(self) -> bool:
-        return any(action.action != "keep" for action in self.actions)
+        """Whether there is something to do; a new infrastructure is, also without nodes."""
+        return self.id is None or any(action.action != "keep" for action in self.actions)
 
     @property
     def destroys(self) -> int:
@@ -380,7 +381,12 @@ class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     state: InstanceState
     address: str
     cloud: str
+    """Its account."""
     server_id: str | None
+    """Of the record; its cloud knows it as ``provider_id``."""
+    provider_id: str = ""
+    """Its server's id in its cloud, as ``import``, ``orphans`` and the provider's own tools have it; left out until
+    the cloud has told it."""
     created_at: str
     reason: str
     outdated: str = ""
@@ -405,7 +411,8 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     observed_at: str
     nodes: dict[str, NodeStatus]
     reason: str = ""
-    """Of one that is suspended: ``detached: …`` if only the daemon leaves it alone, ``suspended: …`` if all do."""
+    """Of one that is suspended: ``detached: …`` if only the daemon leaves it alone, ``suspended: …`` if all do,
+    ``suspended and detached: …`` if it stays detached when that ends."""
 
 
 class InfrastructureSummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -176,6 +176,16 @@ class TestPlan:
         assert document["actions"][0]["keys"] == ["flavor", "memory_mb"]
         assert document["actions"][0]["instances"] == [WEB_1, WEB_2]
 
+    def test_a_new_infrastructure_without_nodes_is_a_change(
+        self, pelagos: Terminal, server: FakeServer, files: list[str]
+    ) -> None:
+        server.plan = plan_view(critical_path=(), estimated_seconds=None)
+        result = pelagos("plan", *files)
+        assert (result.code, result.out) == (2, "shop: a new infrastructure without nodes\n")
+        server.plan = plan_view(critical_path=(), id=SHOP, state=InfrastructureState.READY)
+        result = pelagos("plan", *files)
+        assert (result.code, result.out) == (0, "shop: nothing to do\n")
+
     def test_shows_what_is_kept_although_it_is_not_as_described(
         self, pelagos: Terminal, server: FakeServer, files: list[str]
     ) -> None:

@@ -34,8 +34,9 @@ def status(invocation: Invocation, infrastructure: str, watch: bool, live: bool)
 
     The exit code is 0 whatever the state is; a script reads the state from -o json:
     {"name", "id", "state", "observed_at", "nodes": {NODE: {"scaling": {"min", "max", "target", "actual"}, "instances":
-    {ID: {"state", "address", "cloud", "server_id", "created_at", "reason"}}}}}; one that is suspended or detached also
-    has "reason". With --watch it is a document a change (a JSON line).
+    {ID: {"state", "address", "cloud", "server_id", "provider_id", "created_at", "reason"}}}}}; "provider_id" is the
+    server's id in its cloud, left out until that has told it; one that is suspended or detached also has "reason".
+    With --watch it is a document a change (a JSON line).
     """
     from pelagos.cli.finding import suggesting
     from pelagos.cli.results import show_state

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection, Row, bindparam, func, select
 
 from pelagos.model.errors import Ambiguous, NotFound
 from pelagos.model.scope import Scope
@@ -152,14 +152,18 @@ def _ready(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
 
 def server_states(connection: Connection, infrastructure_id: str) -> tuple[dict[str, ServerState], float | None]:
     """Server id -> its state, for the living instances; and when their clouds last said anything."""
+    rows = _servers_of(connection, infrastructure_id)
+    observed = [row[3] for row in rows if row[3] is not None]
+    return {row[0]: ServerState(row[1]) for row in rows}, max(observed, default=None)
+
+
+def _servers_of(connection: Connection, infrastructure_id: str) -> Sequence[Row[Any]]:
+    """(id, state, the cloud's own id, when the cloud last said anything) of the living instances' servers."""
     living = select(instances.c.server_id).where(
         instances.c.infrastructure_id == infrastructure_id, instances.c.deleted_at.is_(None)
     )
-    rows = connection.execute(
-        select(servers.c.id, servers.c.state, servers.c.observed_at).where(servers.c.id.in_(living))
-    ).all()
-    observed = [row[2] for row in rows if row[2] is not None]
-    return {row[0]: ServerState(row[1]) for row in rows}, max(observed, default=None)
+    columns = (servers.c.id, servers.c.state, servers.c.provider_id, servers.c.observed_at)
+    return connection.execute(select(*columns).where(servers.c.id.in_(living))).all()
 
 
 def missing_instances(connection: Connection, row: InfrastructureRow) -> list[str]:
@@ -184,12 +188,17 @@ def status(connection: Connection, scope: Scope, name_or_id: str, *, known: Know
     kept = records.node_rows(connection, row.id)
     targets = {name: node.target for name, node in kept.items()}
     living = records.living_instances(connection, row.id)
-    states, observed_at = server_states(connection, row.id)
+    known_servers = {one[0]: one for one in _servers_of(connection, row.id)}
+    observed_at = max((one[3] for one in known_servers.values() if one[3] is not None), default=None)
     nodes: dict[str, NodeStatus] = {}
     by_node: dict[str, dict[str, Any]] = {}
     unserved = unserved_accounts(connection, (instance.account for instance in living), known)
     for instance in living:
-        view = instance_status(instance, states.get(instance.server_id))
+        server = known_servers.get(instance.server_id)
+        if server is None:
+            view = instance_status(instance, None)
+        else:
+            view = instance_status(instance, ServerState(server[1]), provider_id=server[2] or "")
         if instance.account in unserved:
             view = msgspec.structs.replace(view, reason=why_unserved(instance.account))
         by_node.setdefault(instance.node, {})[instance.id] = view

@@ -91,7 +91,8 @@ def observed_instance(
     )
 
 
-def instance_status(row: InstanceRow, server: ServerState | None) -> InstanceStatus:
+def instance_status(row: InstanceRow, server: ServerState | None, *, provider_id: str = "") -> InstanceStatus:
+    """``provider_id``: its server's id in its cloud, empty while that is not known."""
     state, reason = shown_state(row.state, row.reason, server)
     return InstanceStatus(
         state=state,
@@ -102,4 +103,5 @@ def instance_status(row: InstanceRow, server: ServerState | None) -> InstanceSta
         reason=reason,
         outdated=row.outdated,
         protected=row.protected,
+        provider_id=provider_id,
     )
