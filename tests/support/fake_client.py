@@ -225,6 +225,9 @@ class FakeServer:
     deleted: list[str] = field(default_factory=list)
     maintained: list[tuple[str, bool]] = field(default_factory=list)
     suspended: list[tuple[str, str]] = field(default_factory=list)
+    resumed: list[str] = field(default_factory=list)
+    detached: bool = False
+    """Whether what is resumed was detached before."""
     protected: list[tuple[str, ProtectRequest]] = field(default_factory=list)
     drifted: list[DriftRequest] = field(default_factory=list)
     drift: DriftView | PelagosError = field(default_factory=lambda: drift_view())
@@ -316,7 +319,8 @@ class FakeInfrastructures:
         return summary(maintained=False)
 
     async def resume(self, ref: str) -> InfrastructureSummary:
-        return await self.attach(ref)
+        self._server.resumed.append(ref)
+        return summary(maintained=not self._server.detached)
 
     async def suspend(self, ref: str, reason: str = "") -> InfrastructureSummary:
         self._server.suspended.append((ref, reason))

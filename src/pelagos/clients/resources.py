@@ -130,7 +130,7 @@ class Infrastructures:
         return await self._connection.request("POST", path, InfrastructureSummary, body=body, repeatable=True)
 
     async def resume(self, ref: str) -> InfrastructureSummary:
-        """It is kept alive again."""
+        """Its suspension ends: it is kept alive again, unless it was detached before."""
         return await self._maintained(ref, "resume")
 
     async def protect(self, ref: str, request: ProtectRequest) -> Protected:

@@ -104,6 +104,94 @@ async def test_attaching_looks_before_it_calls_anything_ready(site):
     assert (view.state, view.reason) == ("degraded", "not as many ready instances as wanted: b")
 
 
+class TestSuspension:
+    async def suspend(self, program, reason=""):
+        request = SetMaintained(infrastructure="shop", maintained=False, suspend=True, reason=reason)
+        return await program.ask("set_maintained", request)
+
+    async def resume(self, program):
+        return await program.ask("set_maintained", SetMaintained(infrastructure="shop", maintained=True, resume=True))
+
+    async def set(self, program, maintained, **more):
+        return await program.ask("set_maintained", SetMaintained(infrastructure="shop", maintained=maintained, **more))
+
+    async def test_its_end_brings_back_what_was_before(self, site):
+        program = await site.program()
+        await program.build(describe("shop", {"a": {}}))
+        view = await self.suspend(program, "a move: of the cloud")
+        assert (view.state, view.reason, view.maintained) == ("suspended", "suspended: a move: of the cloud", False)
+        view = await self.resume(program)
+        assert (view.state, view.reason, view.maintained) == ("ready", "", True)
+
+        await self.set(program, False)
+        view = await self.suspend(program, "a move: of the cloud")
+        assert (view.state, view.reason) == ("suspended", "suspended and detached: a move: of the cloud")
+        assert (await self.suspend(program)).reason == "suspended and detached", "a second one forgets nothing"
+        with pytest.raises(Conflict, match="suspended and detached"):
+            await program.up(describe("shop", {"a": {}, "b": {}}))
+        for _ in range(2):
+            view = await self.resume(program)
+            assert (view.state, view.reason, view.maintained) == (
+                "suspended",
+                "detached: nobody maintains it",
+                False,
+            )
+        await program.build(describe("shop", {"a": {}, "b": {}}))
+        view = await self.set(program, True)
+        assert (view.state, view.maintained) == ("ready", True)
+
+    async def test_meanwhile_it_is_detached_or_attached(self, site):
+        program = await site.program()
+        await program.build(describe("shop", {"a": {}}))
+        await self.suspend(program, "why")
+        assert (await self.set(program, False)).reason == "suspended and detached: why"
+        assert (await self.resume(program)).maintained is False
+        await self.suspend(program)
+        view = await self.set(program, True)
+        assert (view.state, view.maintained) == ("ready", True)
+        assert await site.kinds(kind="infrastructure.maintained") == ["infrastructure.maintained"] * 5
+
+    async def test_what_is_not_suspended_is_not_resumed(self, site):
+        program = await site.program()
+        await program.build(describe("shop", {"a": {}}))
+        assert (await self.resume(program)).maintained is True
+        assert await site.kinds(kind="infrastructure.maintained") == []
+
+    async def test_not_even_the_present_number_is_wanted_of_it(self, site):
+        program = await site.program()
+        await program.build(describe("shop", {"a": {"scaling": (1, 2)}}))
+        [instance] = (await program.status()).nodes["a"].instances
+        await self.suspend(program)
+        for wanted in ({"scale": {"a": "1"}}, {"remove": (instance,)}):
+            with pytest.raises(Conflict, match="suspended") as caught:
+                await program.plan(infrastructure="shop", **wanted)
+            assert "pelagos resume shop" in caught.value.advice
+        await self.resume(program)
+        assert (await program.plan(infrastructure="shop", scale={"a": "1"})).changes is False
+
+
+async def test_status_tells_the_ids_that_the_cloud_knows(site):
+    program = await site.program()
+    await program.build(describe("shop", {"a": {}, "b": {}}))
+    status = await program.status()
+    for node in ("a", "b"):
+        told = [one.provider_id for one in status.nodes[node].instances.values()]
+        assert told == await site.provider_ids(node, status)
+        assert all(told)
+
+
+async def test_an_infrastructure_without_nodes_is_made_and_its_plan_says_so(site):
+    program = await site.program()
+    sources = {"infra.yaml": "infra_name: shop\nuser_id: me\nnodes: []\n"}
+    plan = await program.plan(sources=sources, entries=("infra.yaml",))
+    assert (plan.id, plan.actions, plan.changes) == (None, (), True)
+    run = await program.start_run("up", sources=sources, entries=("infra.yaml",))
+    assert (await program.finish(run.id)).state is RunState.SUCCEEDED
+    status = await program.status()
+    assert (status.state, status.nodes) == ("ready", {})
+    assert (await program.plan(sources=sources, entries=("infra.yaml",))).changes is False
+
+
 async def test_down_goes_in_reverse_order_and_leaves_nothing(site):
     program = await site.program()
     run = await program.build(describe("shop", CHAIN))
@@ -204,7 +292,7 @@ async def test_the_status_contract_has_these_keys_and_no_others(site):
     (node,) = document["nodes"].values()
     assert list(node) == ["scaling", "instances"] and list(node["scaling"]) == ["min", "max", "target", "actual"]
     ((instance_id, instance),) = node["instances"].items()
-    assert list(instance) == ["state", "address", "cloud", "server_id", "created_at", "reason"]
+    assert list(instance) == ["state", "address", "cloud", "server_id", "provider_id", "created_at", "reason"]
     assert len(instance_id) == 36 and instance["state"] == "ready" and instance["cloud"] == "east"
     assert instance["address"] == site.east.servers()[0].addresses[0]
     assert document["observed_at"].endswith("Z") and instance["created_at"].endswith("Z")

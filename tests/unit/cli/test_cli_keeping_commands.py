@@ -208,8 +208,11 @@ class TestKeeping:
     def test_suspend_and_resume(self, pelagos: Terminal, server: FakeServer) -> None:
         assert "is suspended until pelagos resume shop" in pelagos("suspend", "shop", "--reason", "a move").out
         assert server.suspended == [("shop", "a move")]
-        assert pelagos("resume", "shop").code == 0
-        assert server.maintained == [("shop", True)]
+        assert "kept alive by the daemon" in pelagos("resume", "shop").out
+        server.detached = True
+        result = pelagos("resume", "shop")
+        assert (result.code, "stays detached: pelagos attach shop" in result.out) == (0, True)
+        assert (server.resumed, server.maintained) == (["shop", "shop"], [])
 
     def test_scale_by_instance_and_by_order(self, pelagos: Terminal, server: FakeServer) -> None:
         server.plan = DESTROY_PLAN

@@ -37,7 +37,7 @@ async def suspend(call: Call) -> InfrastructureSummary:
 
 async def resume(call: Call) -> InfrastructureSummary:
     return await call.edge.commands.set_maintained(
-        SetMaintained(infrastructure=call.path("infrastructure"), maintained=True)
+        SetMaintained(infrastructure=call.path("infrastructure"), maintained=True, resume=True)
     )
 
 
@@ -77,7 +77,7 @@ ENDPOINTS = (
         method="POST",
         path=f"{ONE}/resume",
         handler=resume,
-        summary="It is kept alive again",
+        summary="Its suspension ends: it is kept alive again, unless it was detached before",
         tag=TAG,
         answer=InfrastructureSummary,
     ),

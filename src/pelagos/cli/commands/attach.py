@@ -67,14 +67,31 @@ def suspend(invocation: Invocation, infrastructure: str, reason: str) -> int:
 
 @command(
     "resume",
-    examples=[("pelagos resume guestbook", "It is kept alive again")],
+    examples=[("pelagos resume guestbook", "It is as it was before it was suspended")],
     exits=(Exit.FAILED, Exit.MISSING, *COMMON),
 )
 @click.argument("infrastructure", metavar="INFRA")
 @pass_invocation
 def resume(invocation: Invocation, infrastructure: str) -> int:
-    """End a suspension: the daemon keeps the infrastructure alive again, and commands may change it."""
-    return _set(invocation, infrastructure, maintained=True)
+    """End a suspension: commands may change the infrastructure, and the daemon keeps it alive again, unless it was
+    detached before."""
+    from pelagos.cli.finding import suggesting
+
+    async def work(session: Session) -> int:
+        async with suggesting(session, infrastructure):
+            summary = await session.client.infrastructures.resume(infrastructure)
+        if not invocation.plain:
+            invocation.document(summary)
+        elif summary.maintained:
+            invocation.say(f"{summary.name} is kept alive by the daemon from now on.")
+        else:
+            invocation.say(
+                f"{summary.name} is not suspended, and stays detached: pelagos attach {summary.name} has the daemon"
+                " keep it alive."
+            )
+        return Exit.OK
+
+    return invocation.run(work)
 
 
 def _set(invocation: Invocation, reference: str, *, maintained: bool) -> int:

@@ -36,11 +36,14 @@ if TYPE_CHECKING:  # the compiler brings parsers that most commands do not need
     from pelagos.services.infrastructure.description import CompileResult
 
 __all__ = [
+    "DETACHED",
     "accept_run",
     "check_scale",
+    "is_detached",
     "is_suspended",
     "owner_of_name",
     "refuse_below_protected",
+    "refuse_while_suspended",
     "suspension",
     "to_be_removed",
 ]
@@ -210,7 +213,7 @@ def accept_run(
             parameters = msgspec.structs.replace(parameters, reset=_nodes_named(row, request.reset))
         if request.kind in ("scale", "maintain", "adopt"):
             _refuse_while_going_down(connection, target_id, name)
-            _refuse_while_suspended(row)
+            refuse_while_suspended(row)
         if request.kind == "maintain":
             _refuse_half_taken_down(row)
         if request.kind == "adopt":
@@ -296,24 +299,37 @@ def _target_of_up(
         _refuse_while_going_down(connection, target, compiled.name)
         known = records.load_infrastructure(connection, target)
         assert known is not None
-        _refuse_while_suspended(known)
+        refuse_while_suspended(known)
     return target
 
 
+DETACHED = "detached: nobody maintains it"
+"""The reason of a detached infrastructure's state."""
 _SUSPENDED = "suspended"
+_SUSPENDED_DETACHED = "suspended and detached"
 
 
-def suspension(reason: str) -> str:
-    """The reason of a suspended infrastructure's state, with what somebody said."""
-    return f"{_SUSPENDED}: {reason}" if reason else _SUSPENDED
+def suspension(reason: str, *, detached: bool) -> str:
+    """The reason of a suspended infrastructure's state, with what somebody said. ``detached``: it stays so when the
+    suspension ends."""
+    head = _SUSPENDED_DETACHED if detached else _SUSPENDED
+    return f"{head}: {reason}" if reason else head
 
 
 def is_suspended(state: InfrastructureState, reason: str) -> bool:
     """Whether it was suspended, and not only detached."""
-    return state is InfrastructureState.SUSPENDED and reason.partition(":")[0] == _SUSPENDED
+    return state is InfrastructureState.SUSPENDED and reason.partition(":")[0] in (_SUSPENDED, _SUSPENDED_DETACHED)
 
 
-def _refuse_while_suspended(row: InfrastructureRow) -> None:
+def is_detached(row: InfrastructureRow) -> bool:
+    """Whether the daemon leaves it alone, or will when its suspension ends."""
+    if is_suspended(row.state, row.reason):
+        return row.reason.partition(":")[0] == _SUSPENDED_DETACHED
+    return not row.maintained
+
+
+def refuse_while_suspended(row: InfrastructureRow) -> None:
+    """Raises Conflict for one that was suspended."""
     if is_suspended(row.state, row.reason):
         raise Conflict(f"infrastructure {row.name!r} is {row.reason}", advice=f"`pelagos resume {row.name}` ends that.")
 

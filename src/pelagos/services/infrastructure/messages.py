@@ -35,12 +35,14 @@ class CancelRun(msgspec.Struct, frozen=True, kw_only=True):
 
 class SetMaintained(msgspec.Struct, frozen=True, kw_only=True):
     """attach and detach, suspend and resume: whether it is kept alive. ``suspend``: not even by a command's run, until
-    it is maintained again; ``reason`` says why, for people."""
+    it is resumed or maintained again; ``reason`` says why, for people. ``resume``: a suspension ends, and it is
+    maintained if it was before; nothing happens to what is not suspended."""
 
     infrastructure: str
     maintained: bool
     suspend: bool = False
     reason: str = ""
+    resume: bool = False
 
 
 class OrphansRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,13 @@ from pelagos.model.scope import Scope
 from pelagos.model.states import ServerState
 from pelagos.services.compute.facts import server_facts_of, servers_by_account
 from pelagos.services.infrastructure import queries, records
-from pelagos.services.infrastructure.accepting import check_scale, owner_of_name, refuse_below_protected, to_be_removed
+from pelagos.services.infrastructure.accepting import (
+    check_scale,
+    owner_of_name,
+    refuse_below_protected,
+    refuse_while_suspended,
+    to_be_removed,
+)
 from pelagos.services.infrastructure.choosing import size_in, size_of
 from pelagos.services.infrastructure.costing import Standing
 from pelagos.services.infrastructure.in_place import Keys
@@ -61,7 +67,7 @@ def plan_of(
     """``compiled`` of ``bundle``, None for a scaling or a destruction. ``now`` is written into a plan that is saved.
     ``updatable``: which resource keys the clouds change in place.
 
-    Raises NotFound, Ambiguous, InvalidInput as accepting the run would."""
+    Raises NotFound, Ambiguous, InvalidInput as accepting the run would; Conflict for a scaling while suspended."""
     row = _existing(connection, scope, request, compiled)
     wanted = compiled.compiled if compiled is not None else (row.compiled if row else None)
     assert wanted is not None
@@ -87,6 +93,8 @@ def plan_of(
         )
     else:
         targets = targets_wanted(desired, known, {})
+    if row is not None and (request.scale or request.remove):
+        refuse_while_suspended(row)
     if row is not None and request.scale:
         wanted_targets = check_scale(row, nodes, request.scale)
         refuse_below_protected(connection, row, wanted_targets)

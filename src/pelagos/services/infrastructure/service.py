@@ -19,7 +19,6 @@ from sqlalchemy import Connection, update
 from pelagos.clouds.pool import Pool
 from pelagos.clouds.values import CloudServer
 from pelagos.model.errors import (
-    Conflict,
     InvalidInput,
     NotFound,
     PelagosError,
@@ -27,7 +26,6 @@ from pelagos.model.errors import (
 )
 from pelagos.model.failpoints import Step, through
 from pelagos.model.scope import Scope
-from pelagos.model.states import InfrastructureState
 from pelagos.process import Context, ServiceProcess, current_context, operation
 from pelagos.services.compute.messages import (
     ConsoleRequest,
@@ -35,10 +33,9 @@ from pelagos.services.compute.messages import (
     RemoveOrphans,
 )
 from pelagos.services.infrastructure import importing, queries, records, revisions
-from pelagos.services.infrastructure.accepting import accept_run, is_suspended, suspension
+from pelagos.services.infrastructure.accepting import accept_run
 from pelagos.services.infrastructure.applying import check_fits, check_names
 from pelagos.services.infrastructure.compiling import Compiler
-from pelagos.services.infrastructure.desiring import lacking
 from pelagos.services.infrastructure.drawing import graph_of
 from pelagos.services.infrastructure.drift import find_drift
 from pelagos.services.infrastructure.faces import Looks, MaintainersCompute, StoredRecords, Surveys, compute_of
@@ -46,6 +43,7 @@ from pelagos.services.infrastructure.health import NetworkProber, Prober
 from pelagos.services.infrastructure.hosting import Hosting
 from pelagos.services.infrastructure.importing_servers import find_server
 from pelagos.services.infrastructure.maintainer import Maintainer
+from pelagos.services.infrastructure.maintaining import set_maintained
 from pelagos.services.infrastructure.messages import (
     CancelRun,
     DeleteDefinition,
@@ -259,48 +257,13 @@ class InfrastructureService(ServiceProcess):
 
     @operation
     async def set_maintained(self, request: SetMaintained) -> InfrastructureSummary:
-        """attach, detach, suspend and resume. Raises Conflict for a suspension while a run is at work."""
+        """attach, detach, suspend and resume. Raises as
+        :func:`pelagos.services.infrastructure.maintaining.set_maintained`."""
         scope = current_context().scope
         now = self.world.now()
 
-        def change(connection: Connection) -> InfrastructureSummary:
-            infrastructure_id = queries.resolve(connection, scope, request.infrastructure)
-            row = records.load_infrastructure(connection, infrastructure_id)
-            assert row is not None
-            values: dict[str, Any] = {"maintained": request.maintained, "updated_at": now}
-            at_work = records.open_runs(connection, infrastructure_id)
-            if request.suspend:
-                if at_work:
-                    raise Conflict(
-                        f"a run of {row.name!r} is at work ({at_work[0].kind})",
-                        advice="Wait for its end, or cancel it, and suspend it then.",
-                    )
-                values.update(state=InfrastructureState.SUSPENDED.value, reason=suspension(request.reason))
-            elif not at_work:
-                kept = (InfrastructureState.FAILED, InfrastructureState.DESTROYING)
-                if not request.maintained and row.state not in kept and not is_suspended(row.state, row.reason):
-                    values.update(state=InfrastructureState.SUSPENDED.value, reason="detached: nobody maintains it")
-                elif request.maintained and row.state is InfrastructureState.SUSPENDED:
-                    missing = queries.missing_instances(connection, row)
-                    state = InfrastructureState.DEGRADED if missing else InfrastructureState.READY
-                    values.update(state=state.value, reason=lacking(missing) if missing else "")
-            records.update_infrastructure(connection, infrastructure_id, **values)
-            events.append(
-                connection,
-                scope,
-                "infrastructure.maintained",
-                at=now,
-                infrastructure_id=infrastructure_id,
-                data={"maintained": request.maintained},
-            )
-            return next(
-                view
-                for view in queries.list_infrastructures(connection, scope, name=row.name)
-                if view.id == infrastructure_id
-            )
-
-        view = await self._store.run(change)
-        if self._maintain and request.maintained:
+        view = await self._store.run(partial(set_maintained, scope=scope, request=request, now=now))
+        if self._maintain and view.maintained:
             self._hosting.host(view.id)
         return view
 
