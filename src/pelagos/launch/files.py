@@ -23,7 +23,7 @@ def read_plan(path: Path) -> LaunchPlan:
     """Raises InvalidInput if the file cannot be read, DescriptionError with all mistakes in it."""
     mistakes: list[Diagnostic] = []
     try:
-        layer = read_layer(path, mistakes)
+        layer = read_layer(path, mistakes, what="the launch plan")
     except OSError as error:
         raise InvalidInput(f"the launch plan {path} cannot be read: {error.strerror}") from error
     plan = None

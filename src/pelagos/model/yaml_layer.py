@@ -146,6 +146,7 @@ def parse_layer(
         mistakes.append(Diagnostic(str(error).splitlines()[0], Position(name, 1)))
         return layer
     if root is None:
+        layer.origins[()] = Position(name, 1)  # of what an empty file lacks
         return layer
     reader = _Reader(name, layer, mistakes, _Budget(check), directory, tags or {})
     layer.origins[()] = Position(name, root.start_mark.line + 1, root.start_mark.column + 1)

@@ -148,6 +148,22 @@ def test_two_mistakes_are_told_together(tmp_path: Path) -> None:
     assert len(told) == 2 and all("db" in one.partition("|")[2] for one in told)
 
 
+@pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "---\n", "[]\n", "launch: ]\n", "a" * 5_000_000])
+def test_mistakes_of_the_whole_file_name_it(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(DescriptionError) as raised:
+        read_plan(path)
+    for one in raised.value.diagnostics:
+        assert one.position is not None
+        assert (one.position.file, one.position.line) == (str(path), 1)
+        assert "configuration" not in str(one)
+
+
+def test_an_empty_plan_lacks_all(tmp_path: Path) -> None:
+    told = mistakes(tmp_path, "")
+    assert told == [f"1: the plan lacks {key!r} | Its keys are launch and levels." for key in ("launch", "levels")]
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="cannot be read"):
         read_plan(tmp_path / "none.yaml")
