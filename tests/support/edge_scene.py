@@ -24,6 +24,7 @@ from pelagos.services.compute.messages import CloudRef, CloudServersRequest
 from pelagos.services.infrastructure import queries as infrastructure_queries
 from pelagos.services.infrastructure.messages import (
     CancelRun,
+    CostsRequest,
     ImportDefinitions,
     Logs,
     LogsRequest,
@@ -67,6 +68,7 @@ from pelagos.wire.infrastructures import (
     Protected,
     RevisionFiles,
     RevisionView,
+    RunningCosts,
     RunRequest,
     RunView,
     ScalingStatus,
@@ -157,6 +159,12 @@ class Domain:
     async def described_graph(self) -> GraphView:
         node = GraphNode(name="web", type="t", clouds=("east",), min=1, max=2, target=1, depends_on=())
         return GraphView(name="shop", id=None, nodes=(node,))
+
+    async def costs(self, request: CostsRequest, /) -> RunningCosts:
+        self._command(request)
+        self._known(current_context().scope, request.infrastructure, INFRA, "shop")
+        nodes: dict[str, dict[str, float | None]] = {"web": {INSTANCE: 0.25, "y": 0.5}, "nodes": {"z": 1.0}}
+        return RunningCosts(total=1.75, currency="EUR", nodes=nodes)
 
     async def set_maintained(self, request: SetMaintained, /) -> InfrastructureSummary:
         self._command(request)

@@ -18,6 +18,7 @@ from pelagos.model.world import World
 from pelagos.services.compute.messages import CloudRef, CloudServersRequest
 from pelagos.services.infrastructure.messages import (
     CancelRun,
+    CostsRequest,
     ImportDefinitions,
     Logs,
     LogsRequest,
@@ -53,6 +54,7 @@ from pelagos.wire.infrastructures import (
     Protected,
     RevisionFiles,
     RevisionView,
+    RunningCosts,
     RunRequest,
     RunView,
     ServerView,
@@ -80,6 +82,7 @@ class Commands(Protocol):
     async def start_run(self, request: RunRequest, /) -> RunView: ...
     async def cancel_run(self, request: CancelRun, /) -> RunView: ...
     async def plan(self, request: PlanRequest, /) -> PlanView: ...
+    async def costs(self, request: CostsRequest, /) -> RunningCosts: ...
     async def graph(self, request: GraphRequest, /) -> GraphView: ...
     async def set_maintained(self, request: SetMaintained, /) -> InfrastructureSummary: ...
     async def import_definitions(self, request: ImportDefinitions, /) -> DefinitionList: ...

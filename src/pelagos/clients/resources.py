@@ -120,8 +120,10 @@ class Infrastructures:
         return await self._maintained(ref, "attach")
 
     async def detach(self, ref: str) -> InfrastructureSummary:
-        """The daemon leaves it alone from now on."""
-        return await self._maintained(ref, "detach")
+        """The daemon leaves it alone from now on; no error if it does already."""
+        return await self._connection.request(
+            "POST", _one(ref, "detach"), InfrastructureSummary, params={"repeatable": "true"}, repeatable=True
+        )
 
     async def suspend(self, ref: str, reason: str = "") -> InfrastructureSummary:
         """Nothing of it is created, healed or scaled until it is resumed."""
@@ -143,7 +145,7 @@ class Infrastructures:
             check_reference(request.infrastructure)
         return await self._connection.request("POST", "/drift", DriftView, body=request, repeatable=True)
 
-    async def _maintained(self, ref: str, verb: Literal["attach", "detach", "resume"]) -> InfrastructureSummary:
+    async def _maintained(self, ref: str, verb: Literal["attach", "resume"]) -> InfrastructureSummary:
         return await self._connection.request("POST", _one(ref, verb), InfrastructureSummary, repeatable=True)
 
 

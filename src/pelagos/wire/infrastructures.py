@@ -42,6 +42,7 @@ __all__ = [
     "RevisionView",
     "RunRequest",
     "RunView",
+    "RunningCosts",
     "SavedPlan",
     "ScaleChoice",
     "ScalingStatus",
@@ -392,6 +393,17 @@ class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     outdated: str = ""
     """In what it is not as described; left out where it is."""
     protected: bool = False
+
+
+class RunningCosts(msgspec.Struct, frozen=True, kw_only=True):
+    """What an infrastructure's servers cost an hour now."""
+
+    total: float | None
+    """None if the price of any is not known, or if they have several currencies."""
+    currency: str | None
+    """Of all amounts; empty where the clouds do not say, None if there are several, or no price is known."""
+    nodes: dict[str, dict[str, float | None]]
+    """Node -> instance -> its price; None where none is known."""
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

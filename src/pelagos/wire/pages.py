@@ -23,6 +23,7 @@ __all__ = [
     "EventPage",
     "InfrastructureList",
     "LogList",
+    "MaintainedView",
     "RevisionList",
     "RunAccepted",
     "RunCancel",
@@ -77,7 +78,18 @@ class RunAccepted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     method: str = ""
     nodename: str = ""
     count: int | None = None
-    nodeid: str | None = None
+    nodeid: str | msgspec.UnsetType | None = msgspec.UNSET
+    """None where an instance might have been named and was not."""
+
+
+class MaintainedView(InfrastructureSummary, frozen=True, kw_only=True):
+    """Answer of the ancestor's attach and detach: its own key beside ours."""
+
+    infraid: str
+
+    @classmethod
+    def of(cls, summary: InfrastructureSummary) -> MaintainedView:
+        return cls(**msgspec.structs.asdict(summary), infraid=summary.id)
 
 
 class RunCancel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -151,6 +151,14 @@ class TestSuspension:
         assert (view.state, view.maintained) == ("ready", True)
         assert await site.kinds(kind="infrastructure.maintained") == ["infrastructure.maintained"] * 5
 
+    async def test_strictly_nothing_is_detached_twice(self, site):
+        program = await site.program()
+        await program.build(describe("shop", {"a": {}}))
+        assert (await self.set(program, False, strict=True)).maintained is False
+        with pytest.raises(Conflict, match="'shop' is not attached"):
+            await self.set(program, False, strict=True)
+        assert (await self.set(program, False)).maintained is False
+
     async def test_what_is_not_suspended_is_not_resumed(self, site):
         program = await site.program()
         await program.build(describe("shop", {"a": {}}))

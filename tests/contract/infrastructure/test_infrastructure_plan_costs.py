@@ -6,7 +6,9 @@ from collections import Counter
 
 import pytest
 
+from pelagos.model.errors import NotFound
 from pelagos.model.states import RunState
+from pelagos.services.infrastructure.messages import CostsRequest
 from support.infrastructure_world import describe
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("engine", ["sqlite"], indirect=True)]
@@ -159,3 +161,32 @@ async def test_a_saved_plan_with_several_implementations_is_carried_out_as_it_st
     run = await program.start_run("up", plan=plan.saved)
     assert (await program.finish(run.id)).state is RunState.SUCCEEDED
     assert costs_now(site) == 0.8
+
+
+async def test_what_runs_costs_what_its_clouds_say(make_site):
+    site = await site_with_prices(make_site)
+    program = await site.program()
+    nodes = {**web("{choose: least_used}"), "db": {"clouds": ["east"], "flavor": "large"}}
+    await program.build(describe("shop", nodes))
+    costs = await program.ask("costs", CostsRequest(infrastructure="shop"))
+    status = await program.status()
+    instances = [(name, key, one) for name, node in status.nodes.items() for key, one in node.instances.items()]
+    assert costs.nodes == {
+        "web": {key: PRICES[one.cloud] for name, key, one in instances if name == "web"},
+        "db": {key: 1.2 for name, key, _ in instances if name == "db"},
+    }
+    assert costs.total == costs_now(site)
+    await program.build(describe("shop", {**nodes, "free": {"clouds": ["north"], "flavor": "odd"}}))
+    costs = await program.ask("costs", CostsRequest(infrastructure="shop"))
+    assert costs.total is None
+    assert list(costs.nodes["free"].values()) == [None]
+
+
+async def test_the_cost_of_nothing_is_not_unknown(make_site):
+    site = await site_with_prices(make_site)
+    program = await site.program()
+    await program.build(describe("shop", web(count=0)))
+    costs = await program.ask("costs", CostsRequest(infrastructure="shop"))
+    assert (costs.total, costs.currency, costs.nodes) == (0.0, None, {})
+    with pytest.raises(NotFound):
+        await program.ask("costs", CostsRequest(infrastructure="none"))

@@ -13,7 +13,7 @@ from pelagos.clients import InProcessTransport
 from pelagos.model.diagnostics import Diagnostic, Position
 from pelagos.model.errors import DescriptionError, LeaseHeld, Unavailable
 from pelagos.model.scope import DEFAULT_SCOPE
-from pelagos.services.infrastructure.messages import CancelRun, RefreshLive
+from pelagos.services.infrastructure.messages import CancelRun, RefreshLive, SetMaintained
 from pelagos.wire.infrastructures import RunRequest
 from support.edge_scene import INFRA, INSTANCE, RUN, Scene, edge_scene
 
@@ -100,9 +100,12 @@ async def test_the_ancestors_view_of_an_infrastructure(http: httpx2.AsyncClient)
             "scaling": {"min": 1, "max": 3, "target": 1, "actual": 1},
         }
     }
+    nodes = {"web": {INSTANCE: 0.25, "y": 0.5}, "nodes": {"z": 1.0}}
     assert (await http.get("/infrastructures/shop/cost")).json() == {
-        "totalcost": None,
-        "nodes": {"web": {INSTANCE: None}},
+        "totalcost": 1.75,
+        "web": nodes["web"],
+        "currency": "EUR",
+        "nodes": nodes,
     }
 
 
@@ -111,7 +114,7 @@ async def test_the_ancestors_view_of_an_infrastructure(http: httpx2.AsyncClient)
     [
         ("scaleup/web", "+1", {"method": "scaleup", "nodename": "web", "count": 1}),
         ("scaleup/web/3", "+3", {"method": "scaleup", "nodename": "web", "count": 3}),
-        ("scaledown/web", "-1", {"method": "scaledown", "nodename": "web"}),
+        ("scaledown/web", "-1", {"method": "scaledown", "nodename": "web", "nodeid": None}),
         ("scaleto/web/0", "0", {"method": "scaleto", "nodename": "web", "count": 0}),
     ],
 )
@@ -260,14 +263,19 @@ async def test_commands_reach_the_service(http: httpx2.AsyncClient, scene: Scene
     assert (await http.post(f"/runs/{RUN}/cancel", json={"keep": True})).status_code == 202
     assert (await http.post(f"/runs/{RUN}/cancel")).status_code == 202
     assert (await http.get("/infrastructures/shop/status?live=1")).json()["name"] == "shop"
-    assert (await http.post("/infrastructures/shop/detach")).json()["maintained"] is False
+    for verb, maintained in (("attach", True), ("detach", False), ("detach?repeatable=true", False)):
+        answer = (await http.post(f"/infrastructures/shop/{verb}")).json()
+        assert (answer["infraid"], answer["id"], answer["maintained"]) == (INFRA, INFRA, maintained)
     assert (await http.get("/infrastructures/shop/logs")).json()["items"][0]["text"] == "hello\n"
     assert (await http.delete("/definitions/web")).status_code == 204
     assert scene.domain.deleted_types == ["web"]
-    assert [request for request, _ in scene.domain.sent][:3] == [
+    assert [request for request, _ in scene.domain.sent][:6] == [
         CancelRun(run_id=RUN, keep=True),
         CancelRun(run_id=RUN),
         RefreshLive(infrastructure="shop"),
+        SetMaintained(infrastructure="shop", maintained=True),
+        SetMaintained(infrastructure="shop", maintained=False, strict=True),
+        SetMaintained(infrastructure="shop", maintained=False),
     ]
 
 

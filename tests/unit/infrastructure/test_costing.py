@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pelagos.model.errors import ErrorPayload
 from pelagos.services.infrastructure.choosing import Candidate, Price
-from pelagos.services.infrastructure.costing import Making, Standing, costs_of
+from pelagos.services.infrastructure.costing import Making, Standing, costs_of, running_costs
 
 EUR, USD = "EUR", "USD"
 
@@ -75,3 +75,24 @@ def test_what_is_changed_in_place_costs_what_it_becomes() -> None:
     costs = costs_of((one(None), one("large"), one("large", stays=False)), [], price_of, {})
     assert [(e.before, e.after, e.after_most) for e in costs.estimates] == [(3.0, 5.0, None)]
     assert costs_of((one("huge"),), [], price_of, {}).unpriced == ("web",)
+
+
+def test_what_runs_costs_what_is_known_and_no_more() -> None:
+    def standing(node: str, account: str, *, there: bool = True) -> Standing:
+        return Standing(node=node, account=account, size="small", stays=there)
+
+    prices = {"east": Price(0.3, "EUR"), "west": Price(0.1, "EUR"), "far": Price(2.0, "USD")}
+
+    def price_of(account: str, size: str) -> Price | None:
+        return prices.get(account)
+
+    there = {"a": standing("web", "east"), "b": standing("web", "west"), "c": standing("db", "plain", there=False)}
+    costs = running_costs(there, price_of)
+    assert (costs.total, costs.currency) == (0.4, "EUR")
+    assert costs.nodes == {"web": {"a": 0.3, "b": 0.1}, "db": {"c": 0.0}}
+    costs = running_costs({**there, "d": standing("db", "plain")}, price_of)
+    assert (costs.total, costs.currency, costs.nodes["db"]) == (None, "EUR", {"c": 0.0, "d": None})
+    costs = running_costs({**there, "d": standing("db", "far")}, price_of)
+    assert (costs.total, costs.currency, costs.nodes["db"]) == (None, None, {"c": 0.0, "d": 2.0})
+    costs = running_costs({}, price_of)
+    assert (costs.total, costs.currency, costs.nodes) == (0.0, None, {})

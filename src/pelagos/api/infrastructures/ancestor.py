@@ -6,7 +6,7 @@ few keys that scripts use and that hold nothing secret; every other key is not f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -16,6 +16,7 @@ from pelagos.api.binding import Call, Endpoint
 from pelagos.api.problems import rejected
 from pelagos.model.errors import NotFound
 from pelagos.model.states import InstanceState
+from pelagos.services.infrastructure.messages import CostsRequest
 from pelagos.wire.infrastructures import RunRequest, ScalingStatus, StatusView
 from pelagos.wire.pages import RunAccepted
 
@@ -36,11 +37,10 @@ class AncestorNode(msgspec.Struct, frozen=True):
     scaling: ScalingStatus
 
 
-class CostView(msgspec.Struct, frozen=True):
-    """What it costs is not known in this version: every cost is null, never a made-up zero."""
-
-    totalcost: float | None
-    nodes: dict[str, dict[str, float | None]]
+CostView = dict[str, float | str | Mapping[str, float | Mapping[str, float | None] | None] | None]
+"""``totalcost``, then each node with the cost of its instances, an hour; beside the ancestor's keys ``currency``, and
+``nodes`` with all nodes, among them one that is called as another key here. A cost that is not known is null, never a
+made-up zero, and so is a total with one in it."""
 
 
 class NotifyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,7 +93,8 @@ async def scale_up_by_one(call: Call) -> RunAccepted:
 
 
 async def scale_down(call: Call) -> RunAccepted:
-    return await _scale(call, "scaledown", "-1")
+    accepted = await _scale(call, "scaledown", "-1")
+    return msgspec.structs.replace(accepted, nodeid=None)
 
 
 async def scale_down_instance(call: Call) -> RunAccepted:
@@ -128,10 +129,9 @@ def _is_push(raw: bytes) -> bool:
 
 
 async def cost(call: Call) -> CostView:
-    view = await _status(call, call.path("infrastructure"))
-    return CostView(
-        totalcost=None, nodes={name: dict.fromkeys(node.instances, None) for name, node in view.nodes.items()}
-    )
+    costs = await call.edge.commands.costs(CostsRequest(infrastructure=call.path("infrastructure")))
+    ours: CostView = {"totalcost": costs.total, "currency": costs.currency, "nodes": costs.nodes}
+    return {**ours, **{name: known for name, known in costs.nodes.items() if name not in ours}}
 
 
 async def info(call: Call) -> InfoView:
@@ -258,7 +258,7 @@ ENDPOINTS = (
         method="GET",
         path=f"{ONE}/cost",
         handler=cost,
-        summary="Costs, all null: unknown in this version",
+        summary="What its instances cost an hour, and in all; null where no price is known",
         tag=TAG,
         answer=CostView,
     ),

@@ -17,7 +17,7 @@ from pelagos.wire.infrastructures import (
     RunRequest,
     StatusView,
 )
-from pelagos.wire.pages import InfrastructureList, LogList, RunAccepted, RunList
+from pelagos.wire.pages import InfrastructureList, LogList, MaintainedView, RunAccepted, RunList
 
 __all__ = ["ENDPOINTS"]
 
@@ -39,6 +39,12 @@ class StatusQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 class NodeQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     node: str | None = None
+
+
+class DetachQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is not attached cannot be detached, as the ancestor had it; if ``repeatable``, that is no error."""
+
+    repeatable: bool = False
 
 
 class RequestQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,15 +128,22 @@ async def runs(call: Call) -> RunList:
     return RunList(items=tuple(found))
 
 
-async def attach(call: Call) -> InfrastructureSummary:
-    return await call.edge.commands.set_maintained(
-        SetMaintained(infrastructure=call.path("infrastructure"), maintained=True)
+async def attach(call: Call) -> MaintainedView:
+    """No error where it is attached already: the ancestor's scripts attach all after a restart; here, that is so."""
+    return MaintainedView.of(
+        await call.edge.commands.set_maintained(
+            SetMaintained(infrastructure=call.path("infrastructure"), maintained=True)
+        )
     )
 
 
-async def detach(call: Call) -> InfrastructureSummary:
-    return await call.edge.commands.set_maintained(
-        SetMaintained(infrastructure=call.path("infrastructure"), maintained=False)
+async def detach(call: Call) -> MaintainedView:
+    return MaintainedView.of(
+        await call.edge.commands.set_maintained(
+            SetMaintained(
+                infrastructure=call.path("infrastructure"), maintained=False, strict=not call.query.repeatable
+            )
+        )
     )
 
 
@@ -220,7 +233,7 @@ ENDPOINTS = (
         handler=attach,
         summary="The daemon keeps it alive",
         tag=TAG,
-        answer=InfrastructureSummary,
+        answer=MaintainedView,
     ),
     Endpoint(
         method="POST",
@@ -228,6 +241,7 @@ ENDPOINTS = (
         handler=detach,
         summary="The daemon leaves it alone",
         tag=TAG,
-        answer=InfrastructureSummary,
+        answer=MaintainedView,
+        query=DetachQuery,
     ),
 )

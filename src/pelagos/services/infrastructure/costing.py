@@ -16,9 +16,9 @@ import msgspec
 
 from pelagos.services.infrastructure.choosing import Candidate, Price, choose
 from pelagos.services.infrastructure.policies import Choose
-from pelagos.wire.infrastructures import CostDoubt, CostEstimate
+from pelagos.wire.infrastructures import CostDoubt, CostEstimate, RunningCosts
 
-__all__ = ["Costs", "Making", "Standing", "costs_of"]
+__all__ = ["Costs", "Making", "Standing", "costs_of", "running_costs"]
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +132,25 @@ def costs_of(
         if len({(one.price.amount, one.price.currency) if one.price else None for one in possible}) > 1:
             doubts.append(CostDoubt(node=made.node, count=made.count, why=_why(made, possible, expected)))
     return Costs(sums.estimates(), tuple(unpriced), tuple(doubts))
+
+
+def running_costs(standing: Mapping[str, Standing], price_of: Callable[[str, str], Price | None]) -> RunningCosts:
+    """Of instances by their ids; one whose server is gone costs nothing. ``price_of`` as in :func:`costs_of`."""
+    nodes: dict[str, dict[str, float | None]] = {}
+    currencies: dict[str, None] = {}
+    for key, server in standing.items():
+        price = price_of(server.account, server.size) if server.stays else Price(0.0)
+        if price is not None and server.stays:
+            currencies[price.currency] = None
+        nodes.setdefault(server.node, {})[key] = None if price is None else price.amount
+    amounts = [amount for found in nodes.values() for amount in found.values()]
+    known = [amount for amount in amounts if amount is not None]
+    complete = len(known) == len(amounts) and len(currencies) <= 1
+    return RunningCosts(
+        total=round(sum(known), 6) if complete else None,
+        currency=next(iter(currencies)) if len(currencies) == 1 else None,
+        nodes=nodes,
+    )
 
 
 def _add(sums: dict[str, float], price: Price, count: float) -> None:

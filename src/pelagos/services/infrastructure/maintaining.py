@@ -29,10 +29,14 @@ _KEPT = (InfrastructureState.FAILED, InfrastructureState.DESTROYING)
 def set_maintained(
     connection: Connection, *, scope: Scope, request: SetMaintained, now: float
 ) -> InfrastructureSummary:
-    """Carry it out. Raises NotFound, Ambiguous; Conflict for a suspension while a run is at work."""
+    """Carry it out. Raises NotFound, Ambiguous; Conflict for a suspension while a run is at work, and if a strict
+    request would change nothing."""
     infrastructure_id = queries.resolve(connection, scope, request.infrastructure)
     row = records.load_infrastructure(connection, infrastructure_id)
     assert row is not None
+    if request.strict and row.maintained == request.maintained:
+        so = "attached already" if request.maintained else "not attached"
+        raise Conflict(f"infrastructure {row.name!r} is {so}", advice="There is nothing to do.")
     if not request.resume or is_suspended(row.state, row.reason):
         values = _changed(connection, row, request)
         records.update_infrastructure(connection, infrastructure_id, **values, updated_at=now)

@@ -8,6 +8,7 @@ from pelagos.wire.infrastructures import LogView, ProtectRequest
 
 __all__ = [
     "CancelRun",
+    "CostsRequest",
     "DeleteDefinition",
     "ImportDefinitions",
     "InfrastructureRef",
@@ -36,13 +37,15 @@ class CancelRun(msgspec.Struct, frozen=True, kw_only=True):
 class SetMaintained(msgspec.Struct, frozen=True, kw_only=True):
     """attach and detach, suspend and resume: whether it is kept alive. ``suspend``: not even by a command's run, until
     it is resumed or maintained again; ``reason`` says why, for people. ``resume``: a suspension ends, and it is
-    maintained if it was before; nothing happens to what is not suspended."""
+    maintained if it was before; nothing happens to what is not suspended. ``strict``: it is an error if it is
+    maintained already, or is not."""
 
     infrastructure: str
     maintained: bool
     suspend: bool = False
     reason: str = ""
     resume: bool = False
+    strict: bool = False
 
 
 class OrphansRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +75,10 @@ class LogsRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 class Logs(msgspec.Struct, frozen=True):
     items: tuple[LogView, ...]
+
+
+class CostsRequest(msgspec.Struct, frozen=True, kw_only=True):
+    infrastructure: str
 
 
 class RefreshLive(msgspec.Struct, frozen=True, kw_only=True):

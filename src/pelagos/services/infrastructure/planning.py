@@ -38,7 +38,7 @@ from pelagos.wire.infrastructures import PlanRequest, PlanView
 if TYPE_CHECKING:  # the compiler brings parsers that most commands do not need
     from pelagos.services.infrastructure.description import CompileResult
 
-__all__ = ["CostBasis", "Planned", "cost_basis", "observed_instances", "plan_of"]
+__all__ = ["CostBasis", "Planned", "cost_basis", "observed_instances", "plan_of", "standing_instances"]
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -190,6 +190,23 @@ def cost_basis(connection: Connection, planned: Planned) -> CostBasis:
         if record is not None:
             kept[node.name] = kept_to(node, before.get(record.name), record.implementation)
     return CostBasis(standing, kept, servers_by_account(connection, without=""))
+
+
+def standing_instances(connection: Connection, scope: Scope, name_or_id: str) -> dict[str, Standing]:
+    """Instance -> what there is of it, of an infrastructure as it is now. Raises NotFound, Ambiguous."""
+    row = queries.infrastructure(connection, scope, name_or_id)
+    observed = observed_instances(connection, row.id)
+    rows = {one.id: one for one in records.living_instances(connection, row.id)}
+    sources = records.sources_of(connection, row.id, {instance.source for instance in observed})
+    return {
+        instance.id: Standing(
+            node=instance.node,
+            account=instance.account,
+            size=_size_of(instance, rows.get(instance.id), sources, row.compiled, row.compiled),
+            stays=instance.server is not ServerState.DELETED,
+        )
+        for instance in observed
+    }
 
 
 def _size_of(

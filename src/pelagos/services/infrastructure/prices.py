@@ -13,9 +13,10 @@ from pelagos.model.errors import ErrorPayload, PelagosError, Unsupported
 from pelagos.model.world import World
 from pelagos.services.infrastructure.candidates import account_for
 from pelagos.services.infrastructure.choosing import Candidate, Price, size_of, weight_of
-from pelagos.services.infrastructure.costing import Costs, Making, costs_of
+from pelagos.services.infrastructure.costing import Costs, Making, Standing, costs_of, running_costs
 from pelagos.services.infrastructure.policies import Choose
 from pelagos.services.infrastructure.values import CompiledNode
+from pelagos.wire.infrastructures import RunningCosts
 
 if TYPE_CHECKING:
     from pelagos.services.infrastructure.planning import CostBasis, Planned
@@ -52,8 +53,7 @@ class Prices:
         nodes = [node for node in planned.desired.nodes if node.name in made and not node.retired]
         places = self._places(planned, nodes)
         accounts = sorted({*(account for account, _ in places.values()), *(s.account for s in basis.standing)} - {""})
-        found = await asyncio.gather(*(self._sizes(account) for account in accounts))
-        catalogues = dict(zip(accounts, found, strict=True))
+        catalogues = await self._catalogues(accounts)
         if not any(catalogues.values()):
             return Costs()
         making = [
@@ -69,6 +69,15 @@ class Prices:
         return costs_of(
             basis.standing, making, lambda account, size: catalogues.get(account, {}).get(size), basis.used
         )  # fmt: skip
+
+    async def running(self, standing: Mapping[str, Standing]) -> RunningCosts:
+        """What instances, by their ids, cost an hour, as far as prices are known."""
+        catalogues = await self._catalogues(sorted({server.account for server in standing.values()} - {""}))
+        return running_costs(standing, lambda account, size: catalogues.get(account, {}).get(size))
+
+    async def _catalogues(self, accounts: Sequence[str]) -> dict[str, dict[str, Price]]:
+        found = await asyncio.gather(*(self._sizes(account) for account in accounts))
+        return dict(zip(accounts, found, strict=True))
 
     def _places(self, planned: Planned, nodes: Sequence[CompiledNode]) -> dict[tuple[str, int], _Place]:
         """Definition and index of all implementations of these nodes -> where they are made."""

@@ -157,7 +157,7 @@ def server_states(connection: Connection, infrastructure_id: str) -> tuple[dict[
     return {row[0]: ServerState(row[1]) for row in rows}, max(observed, default=None)
 
 
-def _servers_of(connection: Connection, infrastructure_id: str) -> Sequence[Row[Any]]:
+def _servers_of(connection: Connection, infrastructure_id: str) -> Sequence[Row[Any, Any, Any, Any]]:
     """(id, state, the cloud's own id, when the cloud last said anything) of the living instances' servers."""
     living = select(instances.c.server_id).where(
         instances.c.infrastructure_id == infrastructure_id, instances.c.deleted_at.is_(None)

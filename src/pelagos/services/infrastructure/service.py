@@ -46,6 +46,7 @@ from pelagos.services.infrastructure.maintainer import Maintainer
 from pelagos.services.infrastructure.maintaining import set_maintained
 from pelagos.services.infrastructure.messages import (
     CancelRun,
+    CostsRequest,
     DeleteDefinition,
     ImportDefinitions,
     Logs,
@@ -58,7 +59,7 @@ from pelagos.services.infrastructure.messages import (
 from pelagos.services.infrastructure.metrics import MetricReader, NetworkMetrics
 from pelagos.services.infrastructure.orphans import list_orphans, orphans_to_remove
 from pelagos.services.infrastructure.plan_file import bundle_of, check_plan, digest_of, exact_plan
-from pelagos.services.infrastructure.planning import cost_basis, plan_of
+from pelagos.services.infrastructure.planning import cost_basis, plan_of, standing_instances
 from pelagos.services.infrastructure.prices import Prices
 from pelagos.services.infrastructure.protecting import protect
 from pelagos.services.infrastructure.reconfiguring import stale_plan
@@ -80,6 +81,7 @@ from pelagos.wire.infrastructures import (
     PlanRequest,
     PlanView,
     Protected,
+    RunningCosts,
     RunRequest,
     RunView,
     SavedPlan,
@@ -247,6 +249,13 @@ class InfrastructureService(ServiceProcess):
         return msgspec.structs.replace(
             planned.view, cost=costs.estimates, unpriced=costs.unpriced, cost_doubts=costs.doubts
         )
+
+    @operation
+    async def costs(self, request: CostsRequest) -> RunningCosts:
+        """What an infrastructure's servers cost an hour, as far as prices are known. Raises NotFound, Ambiguous."""
+        scope = current_context().scope
+        standing = await self._store.read(partial(standing_instances, scope=scope, name_or_id=request.infrastructure))
+        return await self._prices.running(standing)
 
     @operation
     async def graph(self, request: GraphRequest) -> GraphView:
