@@ -280,7 +280,28 @@ TEMPLATE_MISTAKES = {
     "no variable": ("      - echo {{variables.y}}\n", "nodes.yaml:8:26", "'n' has no variable 'y'"),
     "no such node": ("      - echo {{getip('m')}}\n", "nodes.yaml:8:16", "there is no node of that name"),
     "include": ("      - '{% include \"x\" %}'\n", "nodes.yaml:8:1", "cannot include"),
-    "ibget": ("      - '{{ ibget(\"node.find\") }}'\n", "nodes.yaml:8:13", "ibget() is not offered"),
+    "ibget": (
+        "      - '{{ ibget(\"backends.auth_data\") }}'\n",
+        "nodes.yaml:8:13",
+        "ibget('backends.auth_data') is not offered; offered are infrastructure.name, node.find,",
+    ),
+    "ibget not certainly": (
+        "      - '{% if name %}{{ ibget(\"node.state\", 1) }}{% endif %}'\n",
+        "nodes.yaml:8:26",
+        "ibget('node.state') is not offered",
+    ),
+    "ibget of something": ("      - '{{ ibget(name) }}'\n", "nodes.yaml:8:13", "must be a text that stands there"),
+    "ibget of all": ("      - '{{ ibget(*name) }}'\n", "nodes.yaml:8:13", "must be a text that stands there"),
+    "ibget of no node": (
+        "      - '{{ ibget(\"node.find\", infra_id) }}'\n",
+        "nodes.yaml:8:13",
+        "needs the name of a node",
+    ),
+    "ibget of a strange node": (
+        '      - \'{{ ibget("node.find", infra_id, None, "m") }}\'\n',
+        "nodes.yaml:8:13",
+        "there is no node of that name",
+    ),
 }
 
 

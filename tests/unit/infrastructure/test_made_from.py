@@ -102,4 +102,8 @@ def test_renaming_a_node_renames_it_where_templates_ask_for_it_and_nowhere_else(
     assert renamed({"context": {"run": [told]}}, {"db": "store"}) == {
         "context": {"run": ["{{ getip('store') }} {{ getipall( \"store\" ) }} db getip('dbx') mygetip(db)"]}
     }
+    told = "{{ ibget('node.find', infra_id, None, 'db') }} {{ ibget('node.find_one', name = \"db\") }}"
+    assert renamed({"run": told}, {"db": "store"}) == {
+        "run": "{{ ibget('node.find', infra_id, None, 'store') }} {{ ibget('node.find_one', name = \"store\") }}"
+    }
     assert renamed({"a": "getip('db')"}, {}) == {"a": "getip('db')"}

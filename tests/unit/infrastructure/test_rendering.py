@@ -159,3 +159,12 @@ def test_configuration_managers_are_told_all_attributes_and_other_instances_none
     text, asked = told("", {"type": "chef", "endpoint": "https://chef.example.org", "run_list": ["recipe[web]"]})
     assert "secret" in text and asked == ALL_TOLD
     assert told("#!/bin/sh\n{{ getip('db') }}\n", {})[1] == (Asked("getip", "db", "10.0.0.7"),)
+
+
+def test_what_is_asked_of_the_info_broker_is_kept_like_any_other_question() -> None:
+    one = told("#!/bin/sh\n{{ find_node_id('db').node_id }}\n", {})
+    assert told("#!/bin/sh\n{{ ibget('node.find_one', infra_id, name='db').node_id }}\n", {}) == one
+    text, (asked,) = told("#!/bin/sh\n{{ ibget('node.find', infra_id, None, 'db') | length }}\n", {})
+    assert text == "#!/bin/sh\n1\n"
+    assert (asked.function, asked.node, asked.answer) == ("node.find", "db", [one[1][0].answer])
+    assert told("#!/bin/sh\n{{ ibget('infrastructure.name', infra_id) }}\n", {})[1] == ()

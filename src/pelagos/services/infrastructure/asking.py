@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from pelagos.services.infrastructure.source.problems import listing
 
-__all__ = ["ATTRIBUTE", "TOLD", "Asked", "InstanceInfo", "Instances", "NodeFunctions", "Unresolvable"]
+__all__ = ["ATTRIBUTE", "FIND", "TOLD", "Asked", "InstanceInfo", "Instances", "NodeFunctions", "Unresolvable"]
 
 
 ATTRIBUTE = "attribute"
 """The function of a question for a mapped attribute, whether a template or a configuration manager is told it."""
+FIND = "node.find"
+"""The function of a question for all instances of a node, which has no name of its own in templates."""
 TOLD = "(as that instance told it)"
 """In place of an attribute that an instance reported or rendered: it may be a secret, and is never another one of the
 same instance."""
@@ -73,15 +76,12 @@ class NodeFunctions:
     def names(self) -> dict[str, Callable[[str], Any]]:
         """By the names that templates have for them."""
 
-        def recorded(name: str, function: Callable[[str], Any]) -> Callable[[str], Any]:
-            def call(node: str) -> Any:
-                answer = function(node)
-                self._asked[name, node] = answer
-                return answer
+        return {name: partial(self.ask, name) for name in self._functions() if name != FIND}
 
-            return call
-
-        return {name: recorded(name, function) for name, function in self._functions().items()}
+    def ask(self, function: str, node: str) -> Any:
+        """One answer, written down. Raises Unresolvable."""
+        answer = self._asked[function, node] = self.answer(function, node)
+        return answer
 
     def answer(self, function: str, node: str) -> Any:
         """One answer, not written down. Raises Unresolvable."""
@@ -96,6 +96,7 @@ class NodeFunctions:
             "getprivip": self._getprivip,
             "getipall": self._getipall,
             "find_node_id": self._find_node_id,
+            FIND: self._find,
         }
 
     def _of(self, node: Any) -> Sequence[InstanceInfo]:
@@ -121,13 +122,20 @@ class NodeFunctions:
         return [_address(node, instance, instance.addresses) for instance in self._of(node)]
 
     def _find_node_id(self, node: str) -> dict[str, Any]:
-        first = self._of(node)[0]
+        return self._shown(self._of(node)[0])
+
+    def _find(self, node: str) -> list[dict[str, Any]]:
+        """All of them; none is no error, as it was none there."""
+        known = isinstance(node, str) and node in self._instances
+        return [self._shown(instance) for instance in (self._instances[node] if known else self._of(node))]
+
+    def _shown(self, instance: InstanceInfo) -> dict[str, Any]:
         return {
-            **first.data,
-            "node_id": first.node_id,
+            **instance.data,
+            "node_id": instance.node_id,
             "infra_id": self._infra_id,
-            "resource_address": list(first.addresses),
-            "private_address": list(first.private_addresses),
+            "resource_address": list(instance.addresses),
+            "private_address": list(instance.private_addresses),
         }
 
 

@@ -29,7 +29,7 @@ Source = dict[str, Any]
 
 _OF_NODE = ("type", "filter", "scaling", "mappings", "attributes", "user_id", "health_check")
 """Names that templates may look at besides variables, and that may change."""
-_FUNCTION = r"((?:getip|getprivip|getipall|find_node_id)\(\s*)(['\"]){name}\2"
+_FUNCTION = r"((?:getip|getprivip|getipall|find_node_id)\(\s*|ibget\([^()]*,\s*(?:name\s*=\s*)?)(['\"]){name}\2"
 
 
 class Sources:

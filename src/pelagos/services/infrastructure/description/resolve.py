@@ -15,6 +15,7 @@ from pelagos.services.infrastructure.description.infrastructure import Draft, Ed
 from pelagos.services.infrastructure.source.problems import Problems, did_you_mean, listing
 from pelagos.services.infrastructure.templates.environment import FUNCTIONS
 from pelagos.services.infrastructure.templates.facts import Facts, column_of, facts_of, uses_of
+from pelagos.services.infrastructure.templates.info_broker import NAMED, OFFERED, not_offered
 from pelagos.services.infrastructure.values import (
     AttributeMapping,
     CompiledInfrastructure,
@@ -279,13 +280,13 @@ class Resolver:
             problems.error(
                 "templates cannot include other files", template.at(line), "import the text with !text_import"
             )
-        for name, line in facts.calls:
-            if name == "ibget":
-                problems.error(
-                    "ibget() is not offered: templates cannot read the store",
-                    template.at(line, name),
-                    "use getip, getipall, find_node_id and variables",
-                )
+        for key, named, line in facts.info:
+            at = template.at(line, "ibget")
+            if key not in OFFERED:
+                said = "the key of ibget() must be a text that stands there" if key is None else not_offered(key)
+                problems.error(said, at, f"offered are {', '.join(OFFERED)}; or use getip, getipall and variables")
+            elif key in NAMED and not named:
+                problems.error(f"ibget({key!r}) needs the name of a node", at, f"write ibget({key!r}, name='...')")
         variables = item.contextualisation.context_variables
         if isinstance(variables, str):
             return  # a text that is a mapping only after rendering: which names it has is not known before

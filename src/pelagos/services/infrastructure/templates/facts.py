@@ -13,8 +13,9 @@ from typing import NamedTuple
 from jinja2 import TemplateSyntaxError, meta, nodes
 
 from pelagos.services.infrastructure.templates.environment import FUNCTIONS, NODE_FUNCTIONS, environment
+from pelagos.services.infrastructure.templates.info_broker import OFFERED
 
-__all__ = ["Facts", "NodeReference", "Uses", "column_of", "facts_of", "is_template", "uses_of"]
+__all__ = ["Facts", "InfoQuestion", "NodeReference", "Uses", "column_of", "facts_of", "is_template", "uses_of"]
 
 _MARKER = re.compile(r"\{\{|\{%|\{#")
 _GUARD_TESTS = ("defined", "undefined")
@@ -27,6 +28,14 @@ class NodeReference(NamedTuple):
     function: str
     name: str
     path: tuple[str, ...]
+    line: int
+
+
+class InfoQuestion(NamedTuple):
+    """``ibget`` is called with a ``key``, None if that is no text that stands there; ``named``: a node may be named."""
+
+    key: str | None
+    named: bool
     line: int
 
 
@@ -44,6 +53,8 @@ class Facts(NamedTuple):
     """Nodes certainly asked for."""
     includes: tuple[int, ...] = ()
     """Lines that include other templates."""
+    info: tuple[InfoQuestion, ...] = ()
+    """What is asked of ``ibget`` anywhere."""
 
 
 class Uses(NamedTuple):
@@ -91,6 +102,7 @@ def facts_of(text: str) -> Facts:
         paths=tuple(walker.paths),
         nodes=tuple(walker.references),
         includes=tuple(walker.includes),
+        info=tuple(walker.info),
     )
 
 
@@ -142,6 +154,7 @@ class _Walker:
         self.paths: list[tuple[tuple[str, ...], int]] = []
         self.references: list[NodeReference] = []
         self.includes: list[int] = []
+        self.info: list[InfoQuestion] = []
 
     def visit(self, node: nodes.Node, certain: bool) -> None:
         match node:
@@ -204,13 +217,31 @@ class _Walker:
             return
         self.calls.append((callee.name, node.lineno))
         if callee.name in NODE_FUNCTIONS and node.args and certain:
-            argument = node.args[0]
-            if isinstance(argument, nodes.Const) and isinstance(argument.value, str):
-                self.references.append(NodeReference(callee.name, argument.value, (), node.lineno))
-            else:
-                path = _path_of(argument)
-                if path is not None and len(path) > 1 and path[0] == "variables" and "variables" in self._undeclared:
-                    self.references.append(NodeReference(callee.name, "", path[1:], node.lineno))
+            self._reference(callee.name, node.args[0], node.lineno)
+        elif callee.name == "ibget" and node.dyn_args is None and node.dyn_kwargs is None:
+            self._info(node, certain)
+        elif callee.name == "ibget":
+            self.info.append(InfoQuestion(None, True, node.lineno))
+
+    def _info(self, node: nodes.Call, certain: bool) -> None:
+        first = node.args[0] if node.args else None
+        key = first.value if isinstance(first, nodes.Const) and isinstance(first.value, str) else None
+        named = next((pair.value for pair in node.kwargs if pair.key == "name"), None)
+        if named is None and key is not None and "name" in OFFERED.get(key, ()):
+            named = next(iter(node.args[1 + OFFERED[key].index("name") :]), None)
+        if isinstance(named, nodes.Const) and named.value is None:
+            named = None
+        self.info.append(InfoQuestion(key, named is not None, node.lineno))
+        if named is not None and certain:
+            self._reference("ibget", named, node.lineno)
+
+    def _reference(self, function: str, argument: nodes.Node, line: int) -> None:
+        if isinstance(argument, nodes.Const) and isinstance(argument.value, str):
+            self.references.append(NodeReference(function, argument.value, (), line))
+        else:
+            path = _path_of(argument)
+            if path is not None and len(path) > 1 and path[0] == "variables" and "variables" in self._undeclared:
+                self.references.append(NodeReference(function, "", path[1:], line))
 
 
 assert set(NODE_FUNCTIONS) <= set(FUNCTIONS)

@@ -31,6 +31,7 @@ from pelagos.services.infrastructure.templates.configuring import configured, pu
 from pelagos.services.infrastructure.templates.dump import dump
 from pelagos.services.infrastructure.templates.environment import Runaway, run
 from pelagos.services.infrastructure.templates.facts import is_template
+from pelagos.services.infrastructure.templates.info_broker import info_broker
 from pelagos.services.infrastructure.values import (
     CompiledNode,
     HealthCheck,
@@ -258,9 +259,6 @@ def _names(data: TemplateData, implementation: Implementation | None, nodes: Nod
             raise Unresolvable("cmd() runs commands on the control plane's host and is switched off")
         return data.run_command(shlex.split(command))[:_MAX_COMMAND_OUTPUT]
 
-    def ibget(*_: Any, **__: Any) -> None:
-        raise Unresolvable("ibget() is not offered: templates cannot read the store")
-
     names: dict[str, Any] = {
         "node_id": data.node_id,
         "name": data.name,
@@ -276,7 +274,7 @@ def _names(data: TemplateData, implementation: Implementation | None, nodes: Nod
         **nodes.names(),
         "cut": cut,
         "cmd": cmd,
-        "ibget": ibget,
+        "ibget": info_broker(nodes, data.infra_id, data.infra_name),
     }
     if implementation is not None:
         context = implementation.contextualisation
