@@ -15,6 +15,7 @@ from pelagos.cli.invocation import Invocation
 from pelagos.clients.sync import SyncClient
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
     from pelagos.clients import Client
@@ -49,6 +50,13 @@ class Services:
         """Whether the services run in this process: what they maintain is maintained only while it lives."""
         self._opened()  # that finds it out
         return self._embedded
+
+    @property
+    def home(self) -> Path:
+        """The state directory of this program. Raises what reading the configuration raises."""
+        from pelagos.cli.session import settings_of
+
+        return settings_of(self._invocation).home
 
     @property
     def world(self) -> World:

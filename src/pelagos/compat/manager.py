@@ -5,7 +5,8 @@ was a defect there: a start with an id that is unknown fails at once; what is ma
 ``tear_down`` removes an infrastructure from the store too, in the order of its dependencies, and says what a cloud did
 not delete.
 
-A description that was submitted and not yet started is kept by this manager alone.
+A description that was submitted and not yet started is kept in the state directory, so that another program of the same
+user may start it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from pelagos.compat.connecting import Services, default_services
 from pelagos.compat.errors import (
     InfrastructureIDNotFoundException,
@@ -25,6 +28,7 @@ from pelagos.compat.errors import (
     as_ancestor,
 )
 from pelagos.compat.maintenance import InfrastructureMaintenanceProcess, strategy_of
+from pelagos.compat.submitted import Submitted
 from pelagos.model.errors import Ambiguous, from_payload
 from pelagos.wire.infrastructures import InfrastructureSummary, PlanRequest, RunRequest
 
@@ -52,7 +56,10 @@ class InfrastructureManager:
         self.process_strategy = strategy_of(process_strategy)
         self.process_table: dict[str, InfrastructureMaintenanceProcess] = {}
         self._services = services or default_services()
-        self._submitted: dict[str, RunRequest] = {}
+
+    @property
+    def _submitted(self) -> Submitted:
+        return Submitted(self._services.home)
 
     # -- building ----------------------------------------------------------------------------------------------------
 
@@ -63,9 +70,10 @@ class InfrastructureManager:
         return infra_id
 
     def submit_infrastructure(self, infra_desc: Description) -> str:
-        """Check a description; answers the id that it will have when it is started. Nothing is built.
+        """Check a description and keep it; answers the id that it will have when it is started, by this program or
+        another. Nothing is built.
 
-        Raises SchemaError with all mistakes."""
+        Raises SchemaError with all mistakes, also for what is no description."""
         sources, entries = _bundle(infra_desc)
         with as_ancestor():
             try:
@@ -75,16 +83,16 @@ class InfrastructureManager:
             except Ambiguous:
                 pass  # its name is that of several; it is to be a new one, and its description has been checked
         infra_id = self._services.world.new_id()
-        self._submitted[infra_id] = RunRequest(
+        request = RunRequest(
             kind="up",
             sources=sources,
             entries=entries,
             new=True,
             id=infra_id,
-            strategy=self.process_strategy,
             keep=True,
-            maintained=not self._services.embedded,
+            request_id=infra_id,  # two programs that start it at once start one run
         )
+        self._submitted.put(infra_id, request)
         return infra_id
 
     def start_provisioning(self, infra_id: str) -> None:
@@ -97,14 +105,12 @@ class InfrastructureManager:
             raise InfrastructureIDTakenException(
                 f"infrastructure {infra_id!r} is managed already", advice="stop_provisioning ends that."
             )
-        first = self._submitted.get(infra_id)
-        if first is None:
-            self._summary(infra_id)
+        first = self._first(infra_id)
         process = InfrastructureMaintenanceProcess(
             infra_id, _INTERVAL, self.process_strategy, services=self._services, first=first
         )
         process.start()
-        self._submitted.pop(infra_id, None)
+        self._submitted.forget(infra_id)
         self.process_table[infra_id] = process
 
     def attach(self, infra_id: str) -> str:
@@ -151,7 +157,8 @@ class InfrastructureManager:
             raise InfrastructureManaged(
                 f"infrastructure {infra_id!r} is managed", advice="Call stop_provisioning or detach first."
             )
-        if self._submitted.pop(infra_id, None) is not None:
+        if self._first(infra_id) is not None:
+            self._submitted.forget(infra_id)
             return
         self.process_table.pop(infra_id, None)
         client = self._services.client
@@ -185,9 +192,19 @@ class InfrastructureManager:
     def snapshot(self) -> dict[str, Any]:
         """For people and tests."""
         return {
-            "submitted": list(self._submitted),
+            "submitted": self._submitted.ids(),
             "processes": {infra_id: process.snapshot() for infra_id, process in self.process_table.items()},
         }
+
+    def _first(self, infra_id: str) -> RunRequest | None:
+        """The run that is to build it; None if that began. Raises InfrastructureIDNotFoundException."""
+        first = self._submitted.get(infra_id)
+        if first is not None and all(one.id != infra_id for one in self._services.client.infrastructures.list()):
+            return msgspec.structs.replace(
+                first, strategy=self.process_strategy, maintained=not self._services.embedded
+            )
+        self._summary(infra_id)
+        return None
 
     def _summary(self, infra_id: str) -> InfrastructureSummary:
         known: tuple[InfrastructureSummary, ...] = self._services.client.infrastructures.list()
@@ -214,8 +231,13 @@ def _bundle(description: Description) -> tuple[dict[str, str], tuple[str, ...]]:
             raise SchemaError("the description is not UTF-8") from error
     elif isinstance(description, str):
         text = description
-    else:
+    elif isinstance(description, Mapping):
         text = _as_yaml(description)
+    else:
+        raise SchemaError(
+            f"a description is a mapping, YAML text or a path, not {type(description).__name__}",
+            advice="Give what the description's file holds.",
+        )
     return {_FILE: text}, (_FILE,)
 
 

@@ -91,6 +91,38 @@ def _ready(services: Services, infra_id: str) -> bool:
     return state is InfrastructureState.READY
 
 
+def test_what_one_program_submits_another_starts(services: Services, environ: dict[str, str]) -> None:
+    infra_id = InfrastructureManager(services=services).submit_infrastructure(SHOP)
+    kept = Path(environ["PELAGOS_HOME"]) / "submitted" / f"{infra_id}.json"
+    assert kept.stat().st_mode & 0o077 == 0
+    services.close()
+    with Services(Invocation(world=SystemWorld(environ=environ))) as others:
+        manager = InfrastructureManager("parallel", services=others)
+        assert manager.snapshot()["submitted"] == [infra_id]
+        assert manager.attach(infra_id) == infra_id
+        assert not kept.exists()
+        _wait(others, lambda: _ready(others, infra_id), infra_id)
+        manager.detach(infra_id)
+        manager.tear_down(infra_id)
+        assert others.client.infrastructures.list() == ()
+        with pytest.raises(InfrastructureIDNotFoundException):
+            manager.attach(infra_id)
+
+
+def test_what_was_submitted_and_never_started_is_torn_down_by_any(services: Services) -> None:
+    infra_id = InfrastructureManager(services=services).submit_infrastructure(SHOP)
+    InfrastructureManager(services=services).tear_down(infra_id)
+    for strange in (infra_id, f"../submitted/{infra_id}", ""):
+        with pytest.raises(InfrastructureIDNotFoundException):
+            InfrastructureManager(services=services).attach(strange)
+
+
+@pytest.mark.parametrize("what", [None, 3, [SHOP], {"infra_name": object()}])
+def test_what_is_no_description(services: Services, what: Any) -> None:
+    with pytest.raises(SchemaError):
+        InfrastructureManager(services=services).submit_infrastructure(what)
+
+
 def test_a_life_in_this_process(services: Services) -> None:
     manager = InfrastructureManager("parallel", services=services)
     infra_id = manager.submit_infrastructure(SHOP)
