@@ -14,6 +14,7 @@ import pelagos
 from pelagos.cli.wording import sentence
 from pelagos.model.states import RunState
 from pelagos.operations.kinds import KINDS
+from pelagos.services.infrastructure.templates.info_broker import OFFERED
 from support.fake_client import event
 
 _WRITERS = ("operations", "services")
@@ -22,13 +23,13 @@ _KIND = re.compile(r"(run|node|server|instance|part|operation|infrastructure)\.[
 
 
 def written() -> Iterator[str]:
-    """All texts in the writers' sources that look like kinds of events and are no kinds of operations. What is put
-    together from a state is that of a run."""
+    """All texts in the writers' sources that look like kinds of events and are neither kinds of operations nor keys
+    of ``ibget``. What is put together from a state is that of a run."""
     for room in _WRITERS:
         for path in (Path(pelagos.__file__).parent / room).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str) and _KIND.fullmatch(node.value):
-                    if node.value not in KINDS:
+                    if node.value not in KINDS and node.value not in OFFERED:
                         yield node.value
                 elif isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
                     assert not _KIND.fullmatch(f"{node.values[0].value}x") or node.values[0].value == "run.", path
