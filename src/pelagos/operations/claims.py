@@ -45,7 +45,19 @@ from pelagos.operations.settling import settle
 from pelagos.store import check_fence
 from pelagos.store.schema import attempts, operations, servers
 
-__all__ = ["Claim", "Due", "Rules", "claim", "count_due", "decide", "peek", "take_over"]
+__all__ = [
+    "Claim",
+    "Due",
+    "Rules",
+    "claim",
+    "count_due",
+    "decide",
+    "due_operations",
+    "outcome_of",
+    "part_at_turn",
+    "peek",
+    "take_over",
+]
 
 _decode_error = msgspec.msgpack.Decoder(ErrorPayload).decode
 _decode_sweep = msgspec.msgpack.Decoder(SweepParameters).decode
@@ -244,7 +256,7 @@ def take_over(connection: Connection, fence: Fence, account: str, now: float) ->
     for due in _with_parts(connection, waiting):
         step = KINDS[due.kind].steps[due.step]
         if step.effect is Effect.AWAITS:
-            part = _part_of(due, step)
+            part = part_at_turn(due, step)
             if step.part and part is None and due.kind != "part.sweep":
                 # What it waited for has a tombstone: the time-out of the wait finds that out.
                 continue
@@ -257,8 +269,7 @@ def claim(connection: Connection, fence: Fence, account: str, rules: Rules, now:
 
     Operations that need no call (expired, target gone) are settled in the same transaction. Raises LeaseLost."""
     check_fence(connection, fence)
-    rows = connection.execute(_due, {"b_account": account, "b_now": now, "b_limit": len(tokens)}).all()
-    dues = _with_parts(connection, [_due_row(row) for row in rows])
+    dues = due_operations(connection, account, now, len(tokens))
     calls: list[Call] = []
     outcomes: list[Outcome] = []
     opened: list[dict[str, Any]] = []
@@ -312,6 +323,12 @@ def claim(connection: Connection, fence: Fence, account: str, rules: Rules, now:
     if outcomes:
         settle(connection, fence, account, outcomes, rules.capabilities, now)
     return Claim(calls=tuple(calls), settled=len(outcomes), next_at=peek(connection, account))
+
+
+def due_operations(connection: Connection, account: str, now: float, limit: int) -> list[Due]:
+    """The account's operations that a clock takes up now, the first ones first."""
+    rows = connection.execute(_due, {"b_account": account, "b_now": now, "b_limit": limit}).all()
+    return _with_parts(connection, [_due_row(row) for row in rows])
 
 
 def _retaken(connection: Connection, due: Due, call: Call, fence: Fence, now: float) -> bool:
@@ -369,7 +386,7 @@ def decide(due: Due, rules: Rules, now: float, fresh: str) -> Call | Outcome:
     step = KINDS[due.kind].steps[due.step]
     if step.effect is Effect.PLANS:
         # It was not planned: its error says why.
-        return _outcome(due, step.verb, Failed(_last_error(due), gone=True))
+        return outcome_of(due, step.verb, Failed(_last_error(due), gone=True))
     if step.effect is Effect.CREATES:
         return _decide_create(due, step, rules, now, fresh)
     if step.part and due.kind != "part.sweep":
@@ -381,35 +398,35 @@ def decide(due: Due, rules: Rules, now: float, fresh: str) -> Call | Outcome:
         and (due.server_deleted_at is not None or provider_id is None)
     ):
         gone = Done("gone already") if due.kind in ("server.delete", "server.create") else _failed_gone(due)
-        return _outcome(due, step.verb, gone)
+        return outcome_of(due, step.verb, gone)
     if step.effect is Effect.AWAITS:
         seconds = rules.capabilities.build_timeout
         if step.verb in ("gone", "unparted"):
-            return _outcome(due, step.verb, Again(_still_there(seconds).payload(), now))
+            return outcome_of(due, step.verb, Again(_still_there(seconds).payload(), now))
         error = DeadlineExceeded(
             f"the server did not leave {due.server_state} within {seconds:.0f} s",
             advice="Look at its console output; raise the driver's build time-out if it only needs longer.",
         )
-        return _outcome(due, step.verb, Failed(error.payload()))
+        return outcome_of(due, step.verb, Failed(error.payload()))
     if step.effect is Effect.ONCE and due.state in (OperationState.RUNNING, OperationState.UNCERTAIN):
-        return _outcome(due, step.verb, Failed(_interrupted(due).payload()))
+        return outcome_of(due, step.verb, Failed(_interrupted(due).payload()))
     if due.kind == "server.update" and due.state == OperationState.RUNNING:
         # Whoever had it in hand is dead, and its call may still arrive: see `calls.judge`.
         arrived = due.updated_at + rules.capabilities.call_timeout + rules.mark_slack + rules.capabilities.settle
-        return _outcome(due, step.verb, Uncertain(_interrupted(due).payload(), max(now, arrived)))
+        return outcome_of(due, step.verb, Uncertain(_interrupted(due).payload(), max(now, arrived)))
     if (due.kind != "server.create" or step.verb == "finish") and _expired(due, rules, now):
-        return _outcome(due, step.verb, Failed(_last_error(due)))
+        return outcome_of(due, step.verb, Failed(_last_error(due)))
     deadline = now + rules.capabilities.call_timeout + rules.mark_slack
     return _call(due, step.verb, provider_id, deadline, deadline + rules.capabilities.settle, "")
 
 
 def _decide_part(due: Due, step: Step, rules: Rules, now: float) -> Call | Outcome:
-    part = _part_of(due, step)
+    part = part_at_turn(due, step)
     if part is None:
-        return _outcome(due, step.verb, Done("nothing of it is left"))
+        return outcome_of(due, step.verb, Done("nothing of it is left"))
     seconds = rules.capabilities.build_timeout
     if step.verb == "unparted":
-        return _outcome(due, step.verb, Again(_still_there(seconds).payload(), now), part=part)
+        return outcome_of(due, step.verb, Again(_still_there(seconds).payload(), now), part=part)
     if step.verb == "ready":
         if due.cancel_requested:
             error: ErrorPayload = Cancelled("the server was not wanted any more").payload()
@@ -418,14 +435,14 @@ def _decide_part(due: Due, step: Step, rules: Rules, now: float) -> Call | Outco
                 f"the {part.kind.value} {part.key!r} was not ready within {seconds:.0f} s",
                 advice="Look at it in the cloud's own console; another size, kind or cloud may do.",
             ).payload()
-        return _outcome(due, step.verb, Failed(error), part=part)
+        return outcome_of(due, step.verb, Failed(error), part=part)
     if due.kind != "server.create" and _expired(due, rules, now):
-        return _outcome(due, step.verb, Failed(_last_error(due)), part=part)
+        return outcome_of(due, step.verb, Failed(_last_error(due)), part=part)
     deadline = now + rules.capabilities.call_timeout + rules.mark_slack
     return _call(due, step.verb, due.provider_id, deadline, deadline + rules.capabilities.settle, "", part)
 
 
-def _part_of(due: Due, step: Step) -> PartRecord | None:
+def part_at_turn(due: Due, step: Step) -> PartRecord | None:
     """The part that is at the step's turn."""
     match step.verb:
         case "part":
@@ -445,9 +462,9 @@ def _decide_create(due: Due, step: Step, rules: Rules, now: float, fresh: str) -
     deadline = now + capabilities.create_timeout + rules.mark_slack
     not_after = deadline + capabilities.settle
     expired = _expired(due, rules, now)
-    part = _part_of(due, step)
+    part = part_at_turn(due, step)
     if step.part and part is None:
-        return _outcome(due, step.verb, Done("all of them are there"))
+        return outcome_of(due, step.verb, Done("all of them are there"))
     adoption = _decode_adoption(due.parameters_blob) if due.kind == "server.adopt" else None
     target = None if adoption is None else adoption.provider_id
     if due.token is not None and due.sent_at is not None:
@@ -461,7 +478,7 @@ def _decide_create(due: Due, step: Step, rules: Rules, now: float, fresh: str) -
         look_until = now + capabilities.call_timeout + rules.mark_slack
         return _call(due, "lookup", None, look_until, due.not_after or 0.0, due.token, part)
     if due.cancel_requested or expired:
-        return _outcome(due, step.verb, Failed(_last_error(due), gone=True), token=due.token or "", part=part)
+        return outcome_of(due, step.verb, Failed(_last_error(due), gone=True), token=due.token or "", part=part)
     carried = "" if adoption is None else adoption.token
     return _call(due, step.verb, target, deadline, not_after, due.token or carried or fresh, part)
 
@@ -508,7 +525,8 @@ def _provider_of(due: Due) -> str | None:
     return "" if due.kind in ("account.refresh", "part.sweep") else due.provider_id
 
 
-def _outcome(due: Due, verb: str, result: Result, token: str = "", part: PartRecord | None = None) -> Outcome:
+def outcome_of(due: Due, verb: str, result: Result, token: str = "", part: PartRecord | None = None) -> Outcome:
+    """What an operation came to without a call."""
     return Outcome(_call(due, verb, due.provider_id, 0.0, 0.0, token, part), result)
 
 

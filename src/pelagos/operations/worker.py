@@ -36,6 +36,7 @@ from pelagos.operations.pacer import Pacer
 from pelagos.operations.parts import any_parts
 from pelagos.operations.records import WAITING, Call, Outcome, Result
 from pelagos.operations.settling import settle
+from pelagos.operations.unopened import tell_unopened
 from pelagos.operations.watching import Boots, Observer, PartBoots
 from pelagos.store import HeldLease, LeaseKeeper, Store
 
@@ -47,6 +48,9 @@ _log = structlog.get_logger("pelagos.operations")
 
 _GRACE = 3.0
 """Seconds after its deadline in which a call has come back, one way or another."""
+_OPENINGS = 2
+"""The cloud cannot be opened when that failed so often in a row: another process may be able to, or a secret is just
+being written anew."""
 _LEASE_MARGIN = 0.2
 """Seconds that a lease must be valid yet when a call is sent under it."""
 
@@ -106,6 +110,8 @@ class AccountWorker:
         self.observer = Observer(self)
         self._elsewhere = False
         self._failures = 0
+        self._unopened = 0
+        """Openings of the cloud that failed in a row."""
         self._last_failure: tuple[float, str] | None = None
         self._counts = {"claims": 0, "sent": 0, "settled": 0, "served": 0}
 
@@ -282,6 +288,7 @@ class AccountWorker:
                     await self._serve_once()
                     continue
                 self._elsewhere = False
+                self._failures = self._unopened = 0  # nothing waits for it any more
             except LeaseHeld:
                 continue
             except PelagosError as error:
@@ -303,8 +310,39 @@ class AccountWorker:
             return True
         return await self._store.read(partial(peek, account=self.name)) is not None
 
+    async def _opened(self) -> Cloud:
+        """As :meth:`cloud`; where that fails again, what is journaled is told so."""
+        try:
+            cloud = await self.cloud()
+        except PelagosError as error:
+            self._unopened += 1
+            if self._unopened >= _OPENINGS:
+                await self._tell_unopened(error)
+            raise
+        self._unopened = 0
+        return cloud
+
+    async def _tell_unopened(self, error: PelagosError) -> None:
+        try:
+            held = await self._leases.acquire(f"account:{self.name}", f"refusals for the cloud account {self.name}")
+        except LeaseHeld:
+            return  # whoever has it could open it
+        try:
+            now = self._world.now()
+            tell = partial(
+                tell_unopened,
+                fence=held.fence,
+                account=self.name,
+                error=error.payload(),
+                now=now,
+                again_at=now + self._config.pauses.base,
+            )
+            await self.write(Step.SETTLE, tell)
+        finally:
+            await self._leases.release(held)
+
     async def _serve_once(self) -> None:
-        cloud = await self.cloud()
+        cloud = await self._opened()
         lease, purpose = f"account:{self.name}", f"work for the cloud account {self.name}"
         try:
             held = await self._leases.acquire(lease, purpose)
