@@ -19,7 +19,7 @@ from pelagos.clouds.keys import KeyProblem, check_keys
 from pelagos.clouds.labels import option_names, secret_options
 from pelagos.clouds.plugins import Plugins
 from pelagos.clouds.port import CloudDriver, DriverContext, DriverPlugin
-from pelagos.clouds.references import conceal_all, holds_reference, reference_problem, resolve
+from pelagos.clouds.references import conceal_all, holds_reference, reference_problem, reference_trouble, resolve
 from pelagos.clouds.values import Capabilities
 from pelagos.model.diagnostics import Diagnostic
 from pelagos.model.errors import InvalidInput, PelagosError, Unavailable
@@ -113,7 +113,8 @@ class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 class Account:
     """One account of the pool. ``given`` are options that are read only when the driver is opened (a blocking call),
-    and go over what is configured: those of an account that a description means."""
+    and go over what is configured: those of an account that a description means. ``place`` says, after that, where they
+    were read."""
 
     def __init__(
         self,
@@ -124,6 +125,7 @@ class Account:
         *,
         given: Callable[[], Mapping[str, Any]] | None = None,
         endpoint: str = "",
+        place: Callable[[], str] | None = None,
     ) -> None:
         self.config = config
         self.endpoint = endpoint or config.told_endpoint
@@ -132,6 +134,7 @@ class Account:
         self._world = world
         self._home = home
         self._given = given
+        self._place = place
         self._driver: CloudDriver | None = None
         self._opened_with = b""
         self._opening = asyncio.Lock()
@@ -164,6 +167,35 @@ class Account:
         unread = [key for key, value in options.items() if holds_reference(value)]
         found = check_keys(self.plugin.account_options, options, unrendered=unread, hidden=self._hidden(options))[1]
         return problems + [problem for problem in found if problem not in problems]
+
+    def trouble(self) -> PelagosError | None:
+        """Why the driver could not be opened now, as far as that can be told beforehand: it is not installed, an option
+        is missing or wrong, a reference names nothing. None where it is open. Blocks on the disk; reads no secret by
+        reference."""
+        if self._driver is not None:
+            return None
+        try:
+            lacking = self._plugins.lacking(self.config.driver)
+            if lacking is not None:
+                return lacking
+            options, problems = self._written()
+            if self._given is not None:
+                options |= self._given()
+            unread = [key for key, value in options.items() if holds_reference(value)]
+            found = check_keys(self.plugin.account_options, options, unrendered=unread, hidden=self._hidden(options))[1]
+            problems += [problem for problem in found if problem not in problems]
+            if problems:
+                return self._wrong(problems)
+        except PelagosError as error:
+            return error
+        for key, value in options.items():
+            named = f"the option {key!r} of the account {self.name!r}"
+            trouble = reference_trouble(value, self._world.environ, named)
+            if trouble is not None:
+                where = self._where([(key, "")])
+                trouble.advice += f" It is named at {where}." if where else ""
+                return trouble
+        return None
 
     async def driver(self) -> CloudDriver:
         """The driver, opened at the first call; a failure is not kept, the next call tries again.
@@ -256,12 +288,21 @@ class Account:
 
     def _wrong(self, problems: Sequence[KeyProblem]) -> InvalidInput:
         listed = "; ".join(f"{key or 'the options'} {message}" for key, message in problems)
+        what = "the entry of the authentication file" if self._place is not None else "the account in the configuration"
+        where = self._where(problems)
         return InvalidInput(
             f"the options of the account {self.name!r} are wrong: {listed}",
-            advice="Correct the account in the configuration of the pool.",
+            advice=f"Correct {what}: {where}." if where else f"Correct {what} of the pool.",
             details={"problems": [list(problem) for problem in problems]},
             diagnostics=problem_diagnostics(self.config, problems),
         )
+
+    def _where(self, problems: Sequence[KeyProblem]) -> str:
+        """The place of the first of these; empty if it is of no file."""
+        if self._place is not None:
+            return self._place()
+        placed = problem_diagnostics(self.config, problems)
+        return next((str(one.position) for one in placed if one.position is not None), "")
 
 
 def problem_diagnostics(config: AccountConfig, problems: Sequence[KeyProblem]) -> tuple[Diagnostic, ...]:

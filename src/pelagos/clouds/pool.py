@@ -19,6 +19,7 @@ as before stay what they are, with their drivers; the others are given to whoeve
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,22 @@ class Pool:
         if lacking is not None:
             return Unsupported(lacking.message, advice=f"{lacking.advice}, and {advice}", details=lacking.details)
         return NotFound(f"the pool has no account of driver {type!r}", advice=advice, details={"type": type})
+
+    def trouble(self, type: str, section: Mapping[str, Any]) -> PelagosError | None:
+        """Why the account that a resource section means could not be opened now, as far as that can be told beforehand
+        (:meth:`Account.trouble`). None where it is open to templates, or cannot be told, which account is meant: others
+        say so. Changes nothing, and blocks on the disk."""
+        label, endpoint = str(section.get("name") or ""), str(section.get("endpoint") or "")
+        if _TEMPLATE in label or _TEMPLATE in endpoint:
+            return None
+        try:
+            chosen = self._choose(type, label or None, endpoint, section)
+        except PelagosError:
+            return None
+        account = self._accounts.get(chosen if isinstance(chosen, str) else chosen.name)
+        if account is None and not isinstance(chosen, str):
+            account = self._opened_by(chosen)
+        return None if account is None else account.trouble()
 
     def _describes(self, type: str, section: Mapping[str, Any]) -> bool:
         """Whether a section means an account by itself; that of an endpoint which is wrong is a mistake."""
@@ -373,7 +390,13 @@ class Pool:
             self._home,
             given=lambda: described.options(self._plugins.get(described.type), self._auth),
             endpoint=described.endpoint,
+            place=None if described.entry is None else partial(self._place_of, described),
         )
+
+    def _place_of(self, described: DescribedAccount) -> str:
+        """Where the credentials of an account stand that a description means; empty if nowhere."""
+        entries = () if self._auth is None else self._auth.entries()
+        return next((str(one.position) for one in entries if one.filter == described.entry and one.position), "")
 
     def _know(self, described: DescribedAccount) -> None:
         if described.name not in self._accounts:

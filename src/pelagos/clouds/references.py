@@ -18,11 +18,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pelagos.model.errors import InvalidInput, NotFound, Unsupported
+from pelagos.model.errors import InvalidInput, NotFound, PelagosError, Unsupported
 from pelagos.model.redaction import conceal
 from pelagos.model.world import World
 
-__all__ = ["conceal_all", "holds_reference", "reference_problem", "resolve", "with_absolute_files"]
+__all__ = [
+    "conceal_all",
+    "holds_reference",
+    "reference_problem",
+    "reference_trouble",
+    "resolve",
+    "with_absolute_files",
+]
 
 _KINDS = ("env", "file", "keyring")
 _LARGEST = 64 * 1024
@@ -59,6 +66,32 @@ def reference_problem(value: object) -> str | None:
         return None
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
     return next((problem for item in inner if (problem := reference_problem(item)) is not None), None)
+
+
+def reference_trouble(value: object, environ: Mapping[str, str], what: str) -> PelagosError | None:
+    """Why a reference in the value cannot be resolved, as far as that can be told without reading a secret: a variable
+    that is not set, a file that is not there. ``what`` names the value. Asks the disk."""
+    found = _reference(value)
+    if found is not None:
+        kind, target = found
+        if kind == "env" and target not in environ:
+            return _not_set(what, target)
+        if kind == "file" and not Path(target).expanduser().exists():
+            return _no_file(what, Path(target).expanduser())
+        return None
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return next((error for item in inner if (error := reference_trouble(item, environ, what)) is not None), None)
+
+
+def _not_set(what: str, name: str) -> NotFound:
+    return NotFound(
+        f"{what} is in the environment variable {name}, which is not set",
+        advice="Set it where this program is started, or write {file: path}.",
+    )
+
+
+def _no_file(what: str, path: Path) -> NotFound:
+    return NotFound(f"{what} is in {path}, which does not exist", advice="Write the secret there.")
 
 
 def with_absolute_files(value: Any, directory: Path) -> Any:
@@ -116,10 +149,7 @@ async def _read(kind: str, target: str, world: World, what: str) -> str:
         case "env":
             text = world.environ.get(target)
             if text is None:
-                raise NotFound(
-                    f"{what} is in the environment variable {target}, which is not set",
-                    advice="Set it where this program is started, or write {file: path}.",
-                )
+                raise _not_set(what, target)
             return text
         case "file":
             return await world.run_blocking(_read_file, target, what)
@@ -141,7 +171,7 @@ def _read_file(name: str, what: str) -> str:
                 )
             data = file.read(_LARGEST + 1)
     except FileNotFoundError:
-        raise NotFound(f"{what} is in {path}, which does not exist", advice="Write the secret there.") from None
+        raise _no_file(what, path) from None
     except OSError as error:
         raise InvalidInput(f"{what} is in {path}, which cannot be read: {error.strerror}") from error
     if len(data) > _LARGEST:

@@ -167,7 +167,10 @@ def _accounts(pool: Pool) -> list[Fact]:
         except PelagosError as error:
             facts.append(Fact(name=name, state="missing", fact=str(error), advice=error.advice))
             continue
-        if problems:
+        trouble = None if problems else account.trouble()
+        if trouble is not None:
+            facts.append(Fact(name=name, state="missing", fact=str(trouble), advice=trouble.advice))
+        elif problems:
             placed = [str(one) for one in problem_diagnostics(account.config, problems)]
             listed = "; ".join(placed or [f"{key or 'the options'} {message}" for key, message in problems])
             facts.append(Fact(name=name, state="missing", fact=listed, advice="Correct the account's options."))

@@ -253,3 +253,69 @@ def test_the_ancestors_own_example_is_read() -> None:
     entries = AuthFile(CORPUS).entries()
     assert {entry.filter["type"] for entry in entries} >= {"ec2", "nova", "azure_vm", "cloudsigma"}
     assert AuthFile(CORPUS).find({"type": "ec2", "endpoint": "x"}) == entries[0]
+
+
+# -- what is known before an account is opened -------------------------------------------------------------------------
+
+
+def keyed(world: SystemWorld, ec2: Plugin, tmp_path: Path, auth_data: str, *accounts: AccountConfig) -> Pool:
+    path = tmp_path / "auth.yaml"
+    path.write_text(f"resource:\n  - type: ec2\n    auth_data: {auth_data}\n")
+    return pool_of(world, ec2, AuthFile(path), *accounts)
+
+
+@pytest.mark.parametrize(
+    ("auth_data", "what"),
+    [
+        ("{accesskey: AK}", "secret_key is missing"),
+        ("{accesskey: AK, secretkey: [SK]}", "secret_key"),
+        ("{accesskey: AK, secretkey: SK, colour: red}", "colour"),
+    ],
+)
+async def test_an_entry_that_does_not_do_is_known_beforehand_with_its_place(
+    world: SystemWorld, ec2: Plugin, tmp_path: Path, auth_data: str, what: str
+) -> None:
+    pool = keyed(world, ec2, tmp_path, auth_data)
+    section = {"type": "ec2", "endpoint": IE}
+    trouble = pool.trouble("ec2", section)
+    assert isinstance(trouble, InvalidInput) and what in trouble.message
+    assert f"{tmp_path / 'auth.yaml'}:2" in trouble.advice
+    assert "SK" not in trouble.message
+    # It is what opening it says, too.
+    with pytest.raises(InvalidInput) as caught:
+        await pool.driver(pool.for_resource("ec2", endpoint=IE, section=section))
+    assert str(caught.value) == trouble.message and caught.value.advice == trouble.advice
+
+
+async def test_a_good_entry_has_no_trouble_and_an_open_account_never(
+    world: SystemWorld, ec2: Plugin, tmp_path: Path
+) -> None:
+    pool = keyed(world, ec2, tmp_path, "{accesskey: AK, secretkey: SK}")
+    section = {"type": "ec2", "endpoint": IE}
+    assert pool.trouble("ec2", section) is None
+    assert len(pool.accounts()) == 1, "whoever asks puts no account into the pool"
+    await pool.driver(pool.for_resource("ec2", endpoint=IE, section=section))
+    (tmp_path / "auth.yaml").write_text("resource: []\n")
+    assert pool.trouble("ec2", section) is None
+
+
+async def test_secrets_that_are_not_there_are_known_beforehand(ec2: Plugin, tmp_path: Path) -> None:
+    world = SystemWorld(threads=1, environ={"KNOWN": "SK"})
+    try:
+        secrets = {"env": "UNKNOWN"}, {"file": str(tmp_path / "none")}, {"env": "KNOWN"}
+        pool = pool_of(
+            world,
+            ec2,
+            None,
+            *(
+                AccountConfig(name=name, driver="ec2", credentials={"access_key": "AK", "secret_key": secret})
+                for name, secret in zip(("env", "file", "good"), secrets, strict=True)
+            ),
+        )
+        found = {name: pool.trouble("ec2", {"type": "ec2", "name": name}) for name in ("env", "file", "good")}
+        assert isinstance(found["env"], NotFound) and "UNKNOWN, which is not set" in found["env"].message
+        assert isinstance(found["file"], NotFound) and "does not exist" in found["file"].message
+        assert found["good"] is None
+        assert pool.trouble("ec2", {"type": "ec2", "name": "{{ variables.cloud }}"}) is None, "nobody knows which"
+    finally:
+        world.close()

@@ -309,3 +309,37 @@ async def test_a_name_beside_the_endpoint_of_one_account_is_a_label(world):
     text = text.replace("      endpoint: https://west.example/\n", "")
     (warning,) = (await compiler.definitions({"b.yaml": text}, ["b.yaml"])).warnings
     assert "'east' is taken" in warning.summary and "'west'" in warning.advice
+
+
+BOTH = "'node_def:web':\n  - resource: {type: simulated, name: east}\n  - resource: {type: simulated, name: west}\n"
+
+
+def unset(world, *broken):
+    drivers = Plugins({"simulated": SimulatedPlugin()}, source=lambda *, group: ())
+    accounts = [
+        AccountConfig(
+            name=name, driver="simulated", options={"boot_seconds": {"env": "NO_SUCH_ENV"}} if name in broken else {}
+        )
+        for name in ("east", "west")
+    ]
+    return Compiler(Pool(accounts, drivers, world, Path("/nowhere")), world)
+
+
+async def test_an_account_that_cannot_be_opened_is_a_mistake_where_there_is_no_other(world):
+    sources = {"a.yaml": INFRA, "b.yaml": BOTH}
+    with pytest.raises(DescriptionError) as caught:
+        await unset(world, "east", "west").description(sources, ["a.yaml", "b.yaml"], {})
+    (mistake,) = [one for one in caught.value.diagnostics if one.severity is Severity.ERROR]
+    assert "node 'web' cannot be made here" in mistake.summary and "NO_SUCH_ENV, which is not set" in mistake.summary
+    assert "Set it where this program is started" in mistake.advice
+
+
+async def test_an_account_that_cannot_be_opened_is_a_warning_where_there_is_another(world):
+    sources = {"a.yaml": INFRA, "b.yaml": BOTH}
+    well = await unset(world).description(sources, ["a.yaml", "b.yaml"], {})
+    found = await unset(world, "east").description(sources, ["a.yaml", "b.yaml"], {})
+    (warning,) = found.warnings
+    assert "NO_SUCH_ENV" in warning.summary and "passed over until that is mended" in warning.summary
+    # What instances are made from is as before, or all of them would be made anew because of a variable.
+    assert found.compiled.nodes == well.compiled.nodes
+    assert found.compiled.nodes[0].implementations == (0, 1)

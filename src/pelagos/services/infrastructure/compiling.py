@@ -86,7 +86,10 @@ class Compiler:
 
     def _unusable(self, type_: str, section: Mapping[str, Any]) -> Unusable | None:
         error = self._pool.unusable(type_, section)
-        return None if error is None else Unusable(error.message, error.advice)
+        if error is not None:
+            return Unusable(error.message, error.advice)
+        trouble = self._pool.trouble(type_, section)
+        return None if trouble is None else Unusable(trouble.message, trouble.advice, for_now=True)
 
     def _check_values(self, type_: str, section: dict[str, Any]) -> list[ResourceProblem]:
         """Keys and values, by the type's driver, whether or not it can be used here."""

@@ -66,6 +66,8 @@ class Unusable(NamedTuple):
 
     message: str
     advice: str
+    for_now: bool = False
+    """It is the account that cannot be opened, and that may be mended: the implementation stays one of its nodes'."""
 
 
 UsableTypes = Callable[[str, Mapping[str, Any]], Unusable | None]

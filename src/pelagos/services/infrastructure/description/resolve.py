@@ -202,11 +202,12 @@ class Resolver:
             return ()
         for index, reason in reasons.items():
             problems.warning(
-                f"{reason.message}; this implementation of {node.type!r} is passed over",
+                f"{reason.message}; this implementation of {node.type!r} is passed over"
+                + (" until that is mended" if reason.for_now else ""),
                 implementations[index].position,
                 reason.advice,
             )
-        return tuple(possible)
+        return tuple(index for index in matching if index not in reasons or reasons[index].for_now)
 
     def _why_unusable(self, name: str, index: int, item: Implementation) -> Unusable | None:
         if self._unusable is None:
