@@ -63,7 +63,11 @@ def infrastructure(resources: Resources, *, maintain: bool = True) -> Process:
         keeper=resources.get(LeaseKeeper),
         pool=resources.get(Pool),
         settings=MaintainerSettings(
-            interval=settings.maintain_interval, health_interval=settings.health_interval, choose=settings.choose
+            interval=settings.maintain_interval,
+            health_interval=settings.health_interval,
+            choose=settings.choose,
+            create_patience=settings.create_patience,
+            fallback_patience=settings.fallback_patience,
         ),
         maintain=maintain,
         prober=resources.find(Prober),

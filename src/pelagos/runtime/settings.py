@@ -91,6 +91,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Pause between two health checks of one instance."""
     choose: Literal["ordered", "random", "weighted", "cheapest", "least_used"] = "ordered"
     """How an implementation is chosen for nodes whose type has several and whose policy does not say."""
+    create_patience: Seconds = 300.0
+    """How long a creation is tried that its cloud certainly has not made (it is away, limits its rate, cannot be
+    entered), where the node's policy does not say. Then the node's next implementation is tried, or the run fails."""
+    fallback_patience: Seconds = 60.0
+    """The same where the node has another implementation that was not refused, if that is less."""
     retention_days: Annotated[float, msgspec.Meta(ge=0)] = 90.0
     """How long records of what is gone are kept."""
     log_level: LogLevel | None = None

@@ -162,13 +162,16 @@ class Candidates:
             used[instance.row.account] = used.get(instance.row.account, 0) + 1
         return used
 
-    def refuse(self, node: Node, index: int, error: ErrorPayload) -> tuple[bool, ErrorPayload]:
-        """Its cloud does not make it: (whether another candidate is left, the node's error from now on)."""
+    def refuse(
+        self, node: Node, index: int, error: ErrorPayload, memory: float | None = None
+    ) -> tuple[bool, ErrorPayload]:
+        """Its cloud does not make it: (whether another candidate is left, the node's error from now on). ``memory``:
+        seconds for which that counts; None: as the settings say."""
         if index not in node.compiled.implementations:
             return False, error
         candidates = self.of(node)
         this = next(one for one in candidates if one.index == index)
-        self._tell(node, this, error)
+        self._tell(node, this, error, memory)
         candidates = self.of(node)
         if any(one.refused is None for one in candidates):
             return True, msgspec.structs.replace(error, details={**error.details, **refusal_details(candidates)})
@@ -184,11 +187,12 @@ class Candidates:
         if all(one.refused is not None for one in self.of(node)):
             self.refusals.end(node.name, self._maintainer.world.now())
 
-    def _tell(self, node: Node, candidate: Candidate, error: ErrorPayload) -> None:
+    def _tell(self, node: Node, candidate: Candidate, error: ErrorPayload, memory: float | None = None) -> None:
         """Remember a refusal, and tell it once."""
         maintainer = self._maintainer
         now = maintainer.world.now()
-        if not self.refusals.add(node.name, candidate.index, error, now + maintainer.settings.refusal_memory):
+        until = now + (maintainer.settings.refusal_memory if memory is None else memory)
+        if not self.refusals.add(node.name, candidate.index, error, until):
             return
         run = maintainer.running.current
         maintainer.changes.event(

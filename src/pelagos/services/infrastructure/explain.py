@@ -337,7 +337,8 @@ def _instance(facts: _Facts, instance: InstanceRow, depth: int) -> ExplainStep:
         planned = work.next_try(facts.now)
         waits = planned is None or instance.account in facts.unserved
         next_try = None if waits or planned is None else rfc3339(planned)
-        why = why or _doing(work, instance.account)
+        told = work.error is not None and state is InstanceState.PENDING and why.endswith(work.error.message)
+        why = _doing(work, instance.account) if told or not why else why  # the last answer says the rest
     elif state in (InstanceState.PENDING, InstanceState.TEMP_FAILED) and server is ServerState.ACTIVE:
         why = "its server runs; its health check has not succeeded yet"
         last_answer = reason or last_answer

@@ -38,6 +38,7 @@ from pelagos.services.infrastructure.learning import Learning
 from pelagos.services.infrastructure.mending import Mending
 from pelagos.services.infrastructure.metrics import MetricReader
 from pelagos.services.infrastructure.nodes import Instance
+from pelagos.services.infrastructure.patience import Patience
 from pelagos.services.infrastructure.reality import Reality
 from pelagos.services.infrastructure.reconfiguring import Reconfiguring
 from pelagos.services.infrastructure.records import InfrastructureRow, InstanceRow
@@ -101,6 +102,7 @@ class Maintainer:
         self.renderer = renderer
         self.learning = Learning(self, execute)
         self.candidates = Candidates(self, accounts, prices)
+        self.patience = Patience(self)
         self._wake = asyncio.Event()
         self._stop = False
         self._fence = Fence(lease="", epoch=0)
@@ -251,6 +253,7 @@ class Maintainer:
         self.health.take_in()
         self.tracking.take_in()
         now = self.world.now()
+        await self.patience.look(now)
         if self.running.current is None and self.mode is Mode.BUILD and now >= self._next_pass:
             await self._pass(now)
         elif self.running.doubts(now) and now >= (self.doubt or 0.0):
@@ -308,7 +311,7 @@ class Maintainer:
             self.doubt if self.running.doubts(now) else None,
         ]
         if self.mode is Mode.BUILD:
-            times.append(self.reality.next_retry(now))
+            times += [self.reality.next_retry(now), self.patience.next_look]
             if self.running.current is None:
                 times.append(self._next_pass)
         known = [at for at in times if at is not None]
@@ -415,10 +418,14 @@ class Maintainer:
         *,
         hopeless: bool = False,
         made: bool = True,
+        memory: float | None = None,
+        pause: float = 0.0,
     ) -> None:
         """An instance is to be replaced. ``error``: why it could not be created, if that is it; then the node falls
         back to another implementation, and where all are refused, or it is ``hopeless``, a building run gives up.
-        ``made``: its cloud has made something of it; what was refused is told apart for those who count."""
+        ``made``: its cloud has made something of it; what was refused is told apart for those who count.
+        ``memory``: how long its implementation is passed over, if not as the settings say; ``pause``: the least
+        seconds until the next try where there is no other."""
         row = instance.row
         if row.adoption is not None and row.ready_at is None and error is not None:
             self.running.not_adopted(instance, error)
@@ -434,7 +441,7 @@ class Maintainer:
         row.restarting_since = None
         elsewhere = False
         if error is not None:
-            elsewhere, payload = self.candidates.refuse(node, row.implementation, error)
+            elsewhere, payload = self.candidates.refuse(node, row.implementation, error, memory)
         record.error = payload
         self.changes.node(record)
         self.set_state(instance, InstanceState.FAILED, reason)
@@ -445,6 +452,7 @@ class Maintainer:
             record.retry_at = None
             return
         delay = min(self.settings.backoff * 2 ** max(0, record.failures - 1), self.settings.backoff_max)
+        delay = max(delay, pause)
         replace_at_once = row.ready_at is not None and record.failures <= 1
         record.retry_at = None if replace_at_once else now + delay
         if error is not None:

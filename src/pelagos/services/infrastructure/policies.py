@@ -129,6 +129,9 @@ class NodePolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     autoscale: AutoscalePolicy | None = None
     choose: Choose | None = None
     """How an implementation is chosen where the node's type has several; None: as the configuration says."""
+    create_patience: float | None = None
+    """Seconds for which a creation is tried that its cloud certainly has not made, before it is given up; None: as the
+    configuration says."""
     weights: dict[str, float] = {}
     """For ``weighted``: cloud account, or else resource type -> its share of the instances; 1 for all others."""
 

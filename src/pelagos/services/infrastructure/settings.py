@@ -42,6 +42,11 @@ class MaintainerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A maintenance run waits so long for a node that backs off."""
     choose: Choose = "ordered"
     """How implementations are chosen for nodes whose policy does not say."""
+    create_patience: float = 300.0
+    """How long a creation that its cloud certainly has not made is tried before it is given up, where the node's policy
+    does not say."""
+    fallback_patience: float = 60.0
+    """The same where the node has another implementation, if that is less."""
     refusal_memory: float = 300.0
     """How long an implementation that a cloud refused to make is passed over while there is another."""
     refusal_patience: float = 30.0

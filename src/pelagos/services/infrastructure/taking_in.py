@@ -49,6 +49,8 @@ class TakingIn:
             return
         before = instance.server
         instance.server = fact.state
+        if fact.made and instance.row.ready_at is None:
+            maintainer.patience.made(instance)
         known = (instance.address_list, instance.private_list)
         if (
             before is not None
@@ -89,11 +91,18 @@ class TakingIn:
                 )
                 maintainer.event("instance.uncertain", row)
             case _ if not fact.uncertain and row.state is InstanceState.UNCERTAIN:
+                instance.delayed = ""
                 maintainer.set_state(instance, InstanceState.PENDING, "")
             case _ if fact.create_trouble is not None and row.state is InstanceState.PENDING:
                 if fact.create_trouble.message != instance.delayed:
                     instance.delayed = fact.create_trouble.message
+                    maintainer.set_state(instance, row.state, f"its cloud has not made it yet: {instance.delayed}")
                     maintainer.event("instance.delayed", row, error=fact.create_trouble)
+                if not fact.made:
+                    maintainer.patience.delayed(instance)
+            case _ if fact.made and instance.delayed:
+                instance.delayed = ""
+                maintainer.set_state(instance, row.state, "")
             case _:
                 pass
 

@@ -204,4 +204,5 @@ _READERS: Mapping[str, Reader] = {
     "autoscale": _autoscale,
     "choose": _one_of(*get_args(Choose)),
     "weights": _weights,
+    "create_patience": _amount(1.0, 1e7),
 }
