@@ -35,6 +35,7 @@ _COLORS = {
     "draining": "yellow",
     "removed": "magenta",
     "unreachable": "red",
+    "failing": "red",
     "refused": "red",
     "broken": "red",
     "cancelled": "red",

@@ -179,12 +179,15 @@ class Cloud:
         *arguments: Any,
         timeout: float,
         step: Step | None = None,
+        of_account: bool = False,
         **options: Any,
     ) -> T:
-        """A call that only reads: its time-out and its driver's defects certainly did nothing."""
+        """A call that only reads: its time-out and its driver's defects certainly did nothing. ``of_account``: it asks
+        for the account's servers, which every such cloud tells."""
         await self._pacer.turn()
         self.calls += 1
-        return await self._guarded(verb(*arguments, timeout=timeout, **options), timeout, CloudUnreachable, step)
+        asked = verb(*arguments, timeout=timeout, **options)
+        return await self._guarded(asked, timeout, CloudUnreachable, step, of_account=of_account)
 
     async def get(self, provider_id: str) -> CloudServer:
         timeout = self.capabilities.call_timeout
@@ -286,7 +289,9 @@ class Cloud:
     ) -> T | PelagosError:
         started, began = self._world.now(), self._world.monotonic()
         try:
-            listed = await self.read(verb, timeout=self.capabilities.call_timeout, step=step)
+            listed = await self.read(
+                verb, timeout=self.capabilities.call_timeout, step=step, of_account=step is Step.LIST
+            )
         except PelagosError as error:
             self.last_error = (self._world.now(), without_secrets(str(error)))
             if error.retry is RetryClass.AFTER and error.retry_after is not None:
@@ -303,13 +308,19 @@ class Cloud:
         return self.parts_driver
 
     async def _guarded(
-        self, verb: Awaitable[T], timeout: float, otherwise: type[PelagosError], step: Step | None = None
+        self,
+        verb: Awaitable[T],
+        timeout: float,
+        otherwise: type[PelagosError],
+        step: Step | None = None,
+        *,
+        of_account: bool = False,
     ) -> T:
         began = self._world.monotonic()
         try:
             answer = await self._bounded(verb, timeout, otherwise, step)
         except PelagosError as error:
-            self.health.failed(error)
+            self.health.failed(error, of_account=of_account)
             raise
         self.health.answered(self._world.monotonic() - began)
         return answer

@@ -293,7 +293,7 @@ class OperationsEngine:
         cloud = await worker.cloud()
         began = self._world.monotonic()
         async with self._reads[account]:
-            await cloud.read(cloud.driver.list_servers, timeout=cloud.capabilities.call_timeout)
+            await cloud.read(cloud.driver.list_servers, timeout=cloud.capabilities.call_timeout, of_account=True)
         return self._world.monotonic() - began
 
     async def updates(self, account: str) -> frozenset[str]:
@@ -324,7 +324,7 @@ class OperationsEngine:
                 advice="Leave out --all.",
             )
         async with self._reads[account]:
-            found = list(await cloud.read(driver.list_servers, timeout=timeout))
+            found = list(await cloud.read(driver.list_servers, timeout=timeout, of_account=True))
             if foreign and isinstance(driver, ForeignReader):
                 found += await cloud.read(driver.list_foreign_servers, timeout=timeout)
         return found

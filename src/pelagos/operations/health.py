@@ -1,6 +1,8 @@
 """How a cloud account is, as far as its calls tell: nobody asks a cloud for its health but by asking it for something.
 
-An answer that refuses (a bad image, a full quota) is an answer: the cloud is reached and the account let in.
+An answer that refuses one thing (a bad image, a full quota) is an answer: the cloud is reached and the account let in.
+What is asked of the account itself, its servers, has no reason to be refused: whoever refuses that is no such cloud, or
+one that is ill. Then only a call that succeeds says that it is well again.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from typing import Any
 
 from pelagos.clouds.errors import (
     CloudAuthFailed,
+    CloudError,
     CloudRateLimited,
     CloudUncertain,
     CloudUnreachable,
@@ -36,6 +39,8 @@ class AccountState(enum.StrEnum):
     """It does not answer."""
     REFUSED = "refused"
     """It does not accept the account's credentials."""
+    FAILING = "failing"
+    """It answers, and not as such a cloud does: what is asked of the account itself fails."""
     BROKEN = "broken"
     """The account cannot be opened: wrong options, a secret that cannot be read, a driver that is not installed."""
 
@@ -59,10 +64,11 @@ class AccountHealth:
         self.answered_at = self._world.now()
         self.seconds = seconds if self.seconds is None else self.seconds + _WEIGHT * (seconds - self.seconds)
 
-    def failed(self, error: PelagosError) -> None:
-        """A call came back with an error of the cloud's, or not at all."""
-        if isinstance(error, ServerNotFound):
-            self.state, self.answered_at = AccountState.OK, self._world.now()
+    def failed(self, error: PelagosError, *, of_account: bool = False) -> None:
+        """A call came back with an error of the cloud's, or not at all. ``of_account``: it asked for nothing that may
+        be refused by itself."""
+        if isinstance(error, ServerNotFound) and not of_account:
+            self._refused_one()
             return  # an answer like others
         self._note(error)
         match error:
@@ -72,15 +78,16 @@ class AccountHealth:
                 self.state = AccountState.LIMITED
             case CloudUnreachable() | CloudUncertain():
                 self.state = AccountState.UNREACHABLE
+            case _ if of_account or type(error) is CloudError:
+                self.state = AccountState.FAILING
             case _:
-                self.state, self.answered_at = AccountState.OK, self._world.now()
+                self._refused_one()
 
     def not_opened(self, error: PelagosError) -> None:
         """The driver could not be opened."""
-        answered_at = self.answered_at
-        self.failed(error)
-        if self.state is AccountState.OK:
-            self.state, self.answered_at = AccountState.BROKEN, answered_at
+        self.failed(error, of_account=True)
+        if self.state is AccountState.FAILING:
+            self.state = AccountState.BROKEN
 
     def snapshot(self) -> dict[str, Any]:
         return {
@@ -90,6 +97,11 @@ class AccountHealth:
             "error": None if self.error is None else self.error.message,
             "error_at": self.error_at,
         }
+
+    def _refused_one(self) -> None:
+        """A call was refused for what it asked."""
+        if self.state not in (AccountState.FAILING, AccountState.BROKEN):
+            self.state, self.answered_at = AccountState.OK, self._world.now()
 
     def _note(self, error: PelagosError) -> None:
         self.error, self.error_at = error.payload(), self._world.now()

@@ -25,7 +25,7 @@ __all__ = [
     "PoolReload",
 ]
 
-CloudState = Literal["unknown", "ok", "limited", "unreachable", "refused", "broken", "draining", "removed"]
+CloudState = Literal["unknown", "ok", "limited", "unreachable", "refused", "failing", "broken", "draining", "removed"]
 
 
 class CloudView(msgspec.Struct, frozen=True, kw_only=True):

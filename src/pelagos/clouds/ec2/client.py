@@ -23,6 +23,7 @@ from pelagos.clouds.ec2.options import Ec2Account, region_of
 from pelagos.clouds.errors import CloudUncertain, CloudUnreachable
 from pelagos.clouds.libcloud.failures import http_failure, network_failure, scrubber
 from pelagos.clouds.libcloud.wire import Expired, watch_connection
+from pelagos.clouds.pages import without_page
 
 __all__ = ["Ec2Client", "Params", "filters", "items", "text"]
 
@@ -106,14 +107,18 @@ class Ec2Client:
                 method="POST",
             ).object
         except Ec2Fault as fault:
-            raise fault_error(fault, action, self._scrub(fault.message), effect=effect) from fault
+            raise fault_error(fault, action, self._scrub(without_page(fault.message)), effect=effect) from fault
         except Expired as error:
             raise CloudUnreachable(f"{action}: the deadline passed before it was sent") from error
         except (MalformedResponseError, InvalidCredsError) as error:
             raise unknown(f"{action}: the answer could not be understood") from error
         except BaseHTTPError as error:
             raise http_failure(
-                int(error.code), self._scrub(str(error.message)), error.headers, effect=effect, what=action
+                int(error.code),
+                self._scrub(without_page(str(error.message))),
+                error.headers,
+                effect=effect,
+                what=action,
             ) from error
         except Exception as error:
             trouble = network_failure(error)

@@ -25,6 +25,7 @@ from pelagos.clouds.errors import (
     ServerNotFound,
 )
 from pelagos.clouds.libcloud.wire import Expired, Ledger
+from pelagos.clouds.pages import without_page
 from pelagos.model.errors import PelagosError, Retry, Unsupported
 
 __all__ = ["http_failure", "network_failure", "scrubber", "translate"]
@@ -91,7 +92,7 @@ def http_failure(
     """What an HTTP status means, where the provider says nothing more exact.
 
     ``effect``: whether the request may change something; ``not_found``: what 404 means, by default CloudRejected."""
-    said = f"{what}: {message or 'no reason given'} (HTTP {status})"
+    said = f"{what}: {without_page(message) or 'no reason given'} (HTTP {status})"
     match status:
         case 401 | 403:
             return CloudAuthFailed(said)
@@ -138,13 +139,13 @@ def _translate(error: Exception, ledger: Ledger, effect: bool, what: str, scrub:
         case NotImplementedError():
             return Unsupported(f"{what}: the provider's driver cannot do that")
         case InvalidCredsError():
-            return CloudAuthFailed(f"{what}: {scrub(str(error.value))}")
+            return CloudAuthFailed(f"{what}: {scrub(without_page(str(error.value)))}")
         case RateLimitReachedError():
             return CloudRateLimited(f"{what}: too many requests", retry_after=_retry_after(error.headers))
         case BaseHTTPError():
             return http_failure(
                 int(error.code),
-                scrub(str(error.message)),
+                scrub(without_page(str(error.message))),
                 error.headers,
                 effect=effect,
                 what=what,
@@ -152,7 +153,11 @@ def _translate(error: Exception, ledger: Ledger, effect: bool, what: str, scrub:
             )
         case ProviderError() if error.http_code:
             return http_failure(
-                int(error.http_code), scrub(str(error.value)), effect=effect, what=what, not_found=_missing(what)
+                int(error.http_code),
+                scrub(without_page(str(error.value))),
+                effect=effect,
+                what=what,
+                not_found=_missing(what),
             )
         case MalformedResponseError() if ledger.status >= 400:  # an error page in place of the provider's document
             return http_failure(ledger.status, "", ledger.headers, effect=effect, what=what, not_found=_missing(what))
@@ -162,7 +167,8 @@ def _translate(error: Exception, ledger: Ledger, effect: bool, what: str, scrub:
     if trouble is not None:
         sent, words = trouble
         return unknown(f"{what}: {words}") if sent else CloudUnreachable(f"{what}: {words}")
-    said = scrub(str(error.value) if isinstance(error, LibcloudError) else f"{type(error).__name__}: {error}")
+    said = str(error.value) if isinstance(error, LibcloudError) else f"{type(error).__name__}: {error}"
+    said = scrub(without_page(said))
     if effect and (ledger.effects or ledger.unanswered_effect):
         return CloudUncertain(f"{what}: {said}")
     if effect and not ledger.requests:

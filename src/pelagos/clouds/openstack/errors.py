@@ -27,6 +27,7 @@ from pelagos.clouds.errors import (
     ServerNotFound,
 )
 from pelagos.clouds.openstack.exchange import DeadlinePassed, Exchange
+from pelagos.clouds.pages import without_page
 from pelagos.model.errors import PelagosError, Unsupported
 
 __all__ = ["FOREIGN", "NO_SERVICE", "gone_is_fine", "no_answer", "retry_after_of", "translate"]
@@ -184,5 +185,5 @@ def _said(error: sdk.HttpException | identity.HttpError) -> str:
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
+    line = " ".join(without_page(text).split())
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
