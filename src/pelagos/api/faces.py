@@ -19,6 +19,7 @@ from starlette.types import Scope as ASGIScope
 
 from pelagos.api.edge import Edge
 from pelagos.api.problems import HttpProblem, internal_problem, problem_response, rejected
+from pelagos.clouds.errors import CloudError
 from pelagos.model.errors import PelagosError
 from pelagos.model.scope import DEFAULT_SCOPE, Scope
 from pelagos.process.context import Context, use_context
@@ -95,7 +96,9 @@ class _Request:
     async def _problem(self, error: PelagosError | HttpProblem, scope: ASGIScope, send: Send, trace: str) -> None:
         status, headers, body = problem_response(error, instance=scope["path"])
         if status >= 500:
-            log.warning("request refused", method=scope["method"], path=scope["path"], status=status, why=str(error))
+            # That a cloud is away is told to whoever asked; it is no trouble of ours.
+            tell = log.info if isinstance(error, CloudError) else log.warning
+            tell("request refused", method=scope["method"], path=scope["path"], status=status, why=str(error))
         if self._started:
             raise error  # the answer has begun: all that is left is to break the connection
         await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -63,6 +63,7 @@ _BY_CODE = {
     "not_found": Exit.MISSING,
     "gone": Exit.MISSING,
     "unavailable": Exit.UNAVAILABLE,
+    "cloud_unreachable": Exit.UNAVAILABLE,
     "unsupported": Exit.UNAVAILABLE,
     "internal_error": Exit.INTERNAL,
     "internal": Exit.INTERNAL,

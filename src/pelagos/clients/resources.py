@@ -200,7 +200,7 @@ class Definitions:
 
 
 class Clouds:
-    """The clouds of the pool."""
+    """The clouds of the pool. What a cloud itself says is asked for once: while it is away, to ask again is in vain."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -221,16 +221,16 @@ class Clouds:
 
     async def images(self, cloud: str) -> tuple[ImageView, ...]:
         """Its images, by name."""
-        return (await self._connection.get(_cloud(cloud, "/images"), ImageList)).items
+        return (await self._connection.request("GET", _cloud(cloud, "/images"), ImageList)).items
 
     async def flavors(self, cloud: str) -> tuple[FlavorView, ...]:
         """Its sizes of servers, the smallest first."""
-        return (await self._connection.get(_cloud(cloud, "/flavors"), FlavorList)).items
+        return (await self._connection.request("GET", _cloud(cloud, "/flavors"), FlavorList)).items
 
     async def servers(self, cloud: str, *, all: bool = False) -> tuple[CloudServerView, ...]:
         """The servers it shows now; with ``all`` also those that Pelagos did not make."""
         params = {"all": "true"} if all else None
-        return (await self._connection.get(_cloud(cloud, "/servers"), CloudServers, params=params)).items
+        return (await self._connection.request("GET", _cloud(cloud, "/servers"), CloudServers, params=params)).items
 
     async def reload(self, cloud: str = "") -> PoolChangeView:
         """Have the daemon read the configuration of the pool anew; ``cloud`` is opened anew in any case."""

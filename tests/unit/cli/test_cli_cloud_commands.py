@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pelagos.cli import clouds as clouds_shown
+from pelagos.clouds.errors import CloudUnreachable
 from pelagos.model.diagnostics import Diagnostic, Position
 from pelagos.model.errors import DescriptionError, ErrorPayload, Unavailable, Unsupported
 from pelagos.model.states import ServerState
@@ -134,6 +135,13 @@ class TestOffers:
         assert (result.code, result.out) == (0, "")
         assert "east shows no image" in result.err
         assert pelagos("cloud", "images", "east", "-o", "json").json == []
+
+    @pytest.mark.parametrize("what", ["images", "flavors", "servers"])
+    def test_a_cloud_that_does_not_answer_is_69(self, pelagos: Terminal, server: FakeServer, what: str) -> None:
+        server.offers[what] = CloudUnreachable("the connection was refused")
+        result = pelagos("cloud", what, "east")
+        assert (result.code, result.out) == (69, "")
+        assert result.err == "error: the connection was refused\n"
 
     def test_servers_of_others_when_asked_for(self, pelagos: Terminal, server: FakeServer) -> None:
         view = CloudServerView(

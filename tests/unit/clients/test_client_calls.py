@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from pelagos.clients import Client, InProcessTransport, connect
+from pelagos.clouds.errors import CloudUnreachable
 from pelagos.model.diagnostics import Diagnostic, Position
 from pelagos.model.errors import (
     DeadlineExceeded,
@@ -97,6 +98,17 @@ async def test_errors_are_the_same_on_this_side(client: Client, scene: Scene) ->
     scene.domain.failure = Unsupported("not here")
     with pytest.raises(Unsupported):
         await client.runs.start(RunRequest(kind="up"))
+
+
+@pytest.mark.parametrize("what", ["images", "flavors", "servers"])
+async def test_a_cloud_that_is_away_is_asked_once_and_is_no_trouble_of_the_edge(
+    client: Client, scene: Scene, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene.domain.failure = CloudUnreachable("the connection was refused")
+    with pytest.raises(CloudUnreachable, match="the connection was refused"):
+        await getattr(client.clouds, what)("east")
+    assert len(scene.domain.sent) == 1
+    assert "[warning" not in capsys.readouterr().out
 
 
 async def test_pages_of_events_are_read_to_the_end(client: Client, scene: Scene) -> None:
