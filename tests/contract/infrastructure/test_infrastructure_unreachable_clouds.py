@@ -126,6 +126,23 @@ async def test_the_run_fails_when_its_patience_is_at_an_end(site):
     assert all(OperationState(row.state).final for row in await site.rows(operation_rows))
 
 
+async def test_the_trouble_is_told_no_longer_than_it_lasts(make_site):
+    site = await make_site({"east": {}})
+    away(site.east, 3)
+    program = await site.program()
+    run = await program.up(describe("shop", {"web": {}}))
+    await site.until_event("instance.delayed")
+    await until(lambda: any(server.addresses for server in site.east.servers()))
+    addresses = {address for server in site.east.servers() for address in server.addresses}
+    site.prober.down |= addresses
+    await site.until_event("server.active")
+    await asyncio.sleep(5.0)
+    (instance,) = (await program.status()).nodes["web"].instances.values()
+    assert instance.state is InstanceState.PENDING and "not made" not in instance.reason
+    site.prober.down -= addresses
+    assert (await program.finish(run.id)).state is RunState.SUCCEEDED
+
+
 async def test_the_next_implementation_is_tried_sooner(make_site):
     site = await make_site({"east": {}, "west": {}})
     away(site.east)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TakingIn"]
 
+_NOT_MADE = "its cloud has not made it yet: "
+
 
 class TakingIn:
     """See the module's text."""
@@ -73,6 +75,9 @@ class TakingIn:
             return
         if row.restarting_since is not None and maintainer.mending.settling(instance, fact):
             return
+        if fact.made and row.state is InstanceState.PENDING and row.reason.startswith(_NOT_MADE):
+            instance.delayed = ""
+            maintainer.set_state(instance, row.state, "")
         match fact.state:
             case ServerState.ACTIVE:
                 self._active(instance, before)
@@ -96,13 +101,10 @@ class TakingIn:
             case _ if fact.create_trouble is not None and row.state is InstanceState.PENDING:
                 if fact.create_trouble.message != instance.delayed:
                     instance.delayed = fact.create_trouble.message
-                    maintainer.set_state(instance, row.state, f"its cloud has not made it yet: {instance.delayed}")
+                    maintainer.set_state(instance, row.state, f"{_NOT_MADE}{instance.delayed}")
                     maintainer.event("instance.delayed", row, error=fact.create_trouble)
                 if not fact.made:
                     maintainer.patience.delayed(instance)
-            case _ if fact.made and instance.delayed:
-                instance.delayed = ""
-                maintainer.set_state(instance, row.state, "")
             case _:
                 pass
 
