@@ -370,6 +370,22 @@ async def test_some_nodes_only(site):
         await program.up(shop("large"), without=("wep",))
 
 
+async def test_what_is_left_as_it_is_cannot_be_made_anew(site):
+    program = await site.program()
+    sources = describe("shop", {"store": {}, "web": {}})
+    await program.build(sources)
+    (web,) = await ids(program, "web")
+    for anew in ("web", f"web/{web[:8]}"):
+        for ask in (program.up, lambda sources, **fields: program.plan(sources=sources, **fields)):
+            with pytest.raises(InvalidInput, match=f"'{anew}' cannot be both made anew"):
+                await ask(sources, without=("web",), replace=(anew,))
+            with pytest.raises(InvalidInput, match=f"'{anew}' cannot be made anew .*leaves 'web' as it is"):
+                await ask(sources, only=("store",), replace=(anew,))
+    assert await ids(program, "web") == [web]
+    await program.build(sources, without=("store",), replace=("web",))
+    assert await ids(program, "web") != [web]
+
+
 async def test_who_is_told_of_what_changes_is_left_alone_if_that_is_asked_for(site):
     program = await site.program()
     nodes = {"web": {}, "lb": {"after": ["web"], "text": "serve {{ getip('web') }}"}}

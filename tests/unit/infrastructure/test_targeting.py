@@ -90,6 +90,19 @@ def test_an_unknown_name_is_told():
         narrowed(infrastructure({"a": []}), None, only=("z",))
 
 
+@pytest.mark.parametrize("anew", ["b", "b/0001"])
+def test_what_is_left_as_it_is_cannot_be_made_anew(anew):
+    there = infrastructure({"a": [], "b": [], "c": ["b"]})
+    with pytest.raises(InvalidInput, match=rf"'{anew}' cannot be both made anew .*left out \(--exclude\)"):
+        narrowed(there, there, without=("b",), anew=(anew,))
+    with pytest.raises(InvalidInput, match=rf"'{anew}' cannot be made anew .*leaves 'b' as it is"):
+        narrowed(there, there, only=("a",), anew=(anew,))
+    # What a target depends on is reached, and so is the rest beside what is excluded.
+    assert narrowed(there, there, only=("c",), anew=(anew,)).held == {"a"}
+    assert narrowed(there, there, without=("a",), anew=(anew,)).held == {"a"}
+    assert narrowed(there, there, anew=(anew,)).held == frozenset()
+
+
 def test_what_is_wanted_cannot_be_excluded():
     with pytest.raises(InvalidInput, match="'b' cannot be both wanted"):
         narrowed(infrastructure({"a": [], "b": []}), None, only=("a", "b"), without=("b",))

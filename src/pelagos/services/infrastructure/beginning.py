@@ -102,7 +102,7 @@ class Beginning:
         first = parameters.creates_infrastructure and not parameters.inherited
         there = None if first else maintainer.row.compiled
         try:
-            wanted = narrowed(described, there, parameters.only, parameters.without)
+            wanted = narrowed(described, there, parameters.only, parameters.without, parameters.wanted_anew)
         except PelagosError as error:
             misfit: ErrorPayload | None = error.payload()
         else:

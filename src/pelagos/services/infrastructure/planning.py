@@ -72,7 +72,7 @@ def plan_of(
     wanted = compiled.compiled if compiled is not None else (row.compiled if row else None)
     assert wanted is not None
     previous = row.compiled if row is not None else None
-    chosen = narrowed(wanted, previous, request.only, request.without)
+    chosen = narrowed(wanted, previous, request.only, request.without, request.replace)
     desired, held = chosen
     nodes = records.node_rows(connection, row.id) if row is not None else {}
     known = {name: node.target for name, node in nodes.items()}

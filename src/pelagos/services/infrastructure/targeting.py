@@ -62,11 +62,12 @@ def narrowed(
     old: CompiledInfrastructure | None,
     only: Collection[str] = (),
     without: Collection[str] = (),
+    anew: Collection[str] = (),
 ) -> Narrowed:
-    """``new`` where it may be changed, ``old`` elsewhere.
+    """``new`` where it may be changed, ``old`` elsewhere; ``anew`` are ``NODE`` and ``NODE/INSTANCE`` that are made anew.
 
-    Raises NotFound for names that are in neither, and InvalidInput for one that is wanted and excluded, and where what
-    is left would be unsound."""
+    Raises NotFound for names that are in neither, and InvalidInput for one that is wanted and excluded, for what is to
+    be made anew and left as it is, and where what is left would be unsound."""
     if not only and not without:
         return Narrowed(new)
     both = sorted({*only} & {*without})
@@ -75,7 +76,25 @@ def narrowed(
             f"{', '.join(repr(name) for name in both)} cannot be both wanted (--target) and left out (--exclude)",
             advice="Give one of them for each node.",
         )
-    return _Narrowing(new, old, only, without).result()
+    found = _Narrowing(new, old, only, without).result()
+    _refuse_anew(anew, found, without)
+    return found
+
+
+def _refuse_anew(anew: Collection[str], found: Narrowed, without: Collection[str]) -> None:
+    """Raises InvalidInput for what is to be made anew and belongs to a node that is left as it is."""
+    for text in anew:
+        node = text.partition("/")[0]
+        if node in found.held and node in without:
+            raise InvalidInput(
+                f"{text!r} cannot be both made anew (--replace) and left out (--exclude)",
+                advice="Give one of them for each node.",
+            )
+        if node in found.held:
+            raise InvalidInput(
+                f"{text!r} cannot be made anew (--replace): the change leaves {node!r} as it is",
+                advice=f"Name {node!r} with --target too, or change all nodes.",
+            )
 
 
 def left_out(new: CompiledInfrastructure, old: CompiledInfrastructure | None, found: Narrowed) -> tuple[str, ...]:
