@@ -12,6 +12,8 @@ import pelagos.operations.claims as claims
 import pelagos.operations.observation as observation
 import pelagos.operations.settling as settling
 import pelagos.services.infrastructure.changes as changes
+import pelagos.services.infrastructure.reconfiguring as reconfiguring
+import pelagos.services.infrastructure.service as service
 from pelagos.services.infrastructure.decisions import Destroy
 from pelagos.services.infrastructure.reality import Reality
 from pelagos.simulation.seeds import run_seed
@@ -70,6 +72,13 @@ def test_making_a_part_anew_whose_reply_was_lost(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(claims, "_decide_create", careless)
     assert first_failure("parts-in-faults", range(1, 8))
+
+
+def test_carrying_out_a_plan_on_another_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (service, reconfiguring):
+        monkeypatch.setattr(module, "accounts_changed", lambda saved, pool: [])
+    monkeypatch.setattr(service, "nodes_changed", lambda saved, now: [])
+    assert "the plan" in first_failure("plans", range(1, 40))
 
 
 def test_granting_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:

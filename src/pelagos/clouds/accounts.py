@@ -28,7 +28,15 @@ from pelagos.model.redaction import HIDDEN, may_hold_secret, names_secret, witho
 from pelagos.model.world import World
 from pelagos.model.yaml_layer import Layer, PathKey
 
-__all__ = ["Account", "AccountConfig", "AccountMistake", "Provenance", "account_mistakes", "problem_diagnostics"]
+__all__ = [
+    "Account",
+    "AccountConfig",
+    "AccountIdentity",
+    "AccountMistake",
+    "Provenance",
+    "account_mistakes",
+    "problem_diagnostics",
+]
 
 
 class Provenance:
@@ -111,6 +119,17 @@ class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return options, problems
 
 
+class AccountIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """What tells whether an account is the one that it was: which cloud, and how it is used; nothing of how one
+    enters, which may be renewed."""
+
+    driver: str
+    endpoint: str = ""
+    region: str = ""
+    options: str = ""
+    """A digest of all other options that are no secrets; empty if there is none."""
+
+
 class Account:
     """One account of the pool. ``given`` are options that are read only when the driver is opened (a blocking call),
     and go over what is configured: those of an account that a description means. ``place`` says, after that, where they
@@ -148,6 +167,24 @@ class Account:
     def plugin(self) -> DriverPlugin:
         """Raises NotFound or Unsupported if there is no such driver or its SDK is missing."""
         return self._plugins.get(self.config.driver)
+
+    @property
+    def identity(self) -> AccountIdentity:
+        """By which it is known again."""
+        config = self.config
+        region = config.region or config.options.get("region", "")
+        try:
+            written = self._written()[0]
+            hidden = self._hidden(written)
+        except PelagosError:  # its driver cannot be loaded: what its secrets are called is not known
+            written, hidden = {}, set()
+        told = _plain({key: value for key, value in written.items() if key not in {*hidden, *_TOLD_APART}})
+        return AccountIdentity(
+            driver=config.driver,
+            endpoint=_without_user(self.endpoint),
+            region=region if isinstance(region, str) else "",
+            options=self._digest(told).hex() if told else "",
+        )
 
     @property
     def opened(self) -> bool:
@@ -303,6 +340,23 @@ class Account:
             return self._place()
         placed = problem_diagnostics(self.config, problems)
         return next((str(one.position) for one in placed if one.position is not None), "")
+
+
+_TOLD_APART = ("endpoint", "region")
+
+
+def _plain(value: Any) -> Any:
+    """The value less all in it that is called like a secret."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items() if not names_secret(str(key))}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _without_user(endpoint: str) -> str:
+    """Without the user and the password that an address may hold."""
+    scheme, slashes, rest = endpoint.rpartition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def problem_diagnostics(config: AccountConfig, problems: Sequence[KeyProblem]) -> tuple[Diagnostic, ...]:

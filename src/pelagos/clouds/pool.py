@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-from pelagos.clouds.accounts import Account, AccountConfig, Provenance, account_mistakes
+from pelagos.clouds.accounts import Account, AccountConfig, AccountIdentity, Provenance, account_mistakes
 from pelagos.clouds.authfile import AuthFile, same_endpoint
 from pelagos.clouds.described import DescribedAccount
 from pelagos.clouds.keys import KeyProblem, check_keys, check_presence
@@ -106,6 +106,10 @@ class Pool:
                 details={"accounts": list(self._accounts)},
             )
         return account
+
+    def identity(self, name: str) -> AccountIdentity:
+        """By what the account of that name is known. Raises as :meth:`account`."""
+        return self.account(name).identity
 
     async def driver(self, name: str) -> CloudDriver:
         """The driver of the account of that name, opened if need be."""

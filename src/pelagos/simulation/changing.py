@@ -144,6 +144,9 @@ async def plans(story: Story) -> None:
         except REFUSALS as error:
             universe.note(f"refused: {error}")
             continue
+        if rng.random() < 0.3:
+            await _not_elsewhere(story, by, plan)
+            by = await with_somebody(story, by)
         meanwhile = rng.random() < 0.4
         if meanwhile:
             await misfortune(story, by)
@@ -151,6 +154,29 @@ async def plans(story: Story) -> None:
         await carry_out(story, by, plan)
         by = await with_somebody(story, by)
     await _shown(story)
+
+
+async def _not_elsewhere(story: Story, by: Incarnation, plan: SavedPlan) -> None:
+    """While an account of the plan is not in the pool, it is refused, and nothing is done on another one."""
+    there = list(story.universe.clouds)
+    if not plan.accounts:
+        return
+    gone = story.rng.choice(plan.accounts).name
+    if len(there) > 1:
+        await by.have_accounts(name for name in there if name != gone)
+    else:
+        await by.have_accounts(["elsewhere"])
+    try:
+        run = await story.apply(by, plan)
+    except Conflict as error:
+        story.universe.note(f"refused: {error}")
+        if not error.details.get("stale"):
+            raise Violated(f"without the account {gone} the plan is refused for another reason: {error}") from error
+    except Died:
+        return
+    else:
+        raise Violated(f"without the account {gone} the plan of run {run} was accepted")
+    await by.have_accounts(there)
 
 
 async def carry_out(story: Story, by: Incarnation, plan: SavedPlan) -> None:
@@ -189,6 +215,7 @@ def _compare(story: Story, plan: SavedPlan, run: str, before: dict[str, str], st
     foreign = {key for key in went if key in before}
     if not foreign <= allowed:
         raise Violated(f"the plan says {sorted(allowed)} go, and {sorted(foreign - allowed)} went too")
+    _compare_accounts(story, plan, run)
     if state is not RunState.SUCCEEDED:
         return
     if not allowed <= foreign:
@@ -207,3 +234,18 @@ def _compare(story: Story, plan: SavedPlan, run: str, before: dict[str, str], st
     }
     if made != said:
         raise Violated(f"the plan says {said} are made, and {made} were")
+
+
+def _compare_accounts(story: Story, plan: SavedPlan, run: str) -> None:
+    """What was made, before anything was taken back, was made where the plan says, whatever became of it."""
+    said = {(node.node, choice.implementation): choice.account for node in plan.nodes for choice in node.choices}
+    made = story.universe.query(
+        "SELECT i.node, i.implementation, i.account, s.account FROM instances i JOIN servers s ON s.id = i.server_id"
+        " JOIN events e ON e.instance_id = i.id AND e.kind = 'instance.pending' WHERE e.run_id = ?"
+        " AND NOT EXISTS (SELECT 1 FROM events b WHERE b.run_id = e.run_id AND b.kind = 'run.rolling_back'"
+        " AND b.position < e.position)",
+        run,
+    )
+    for node, implementation, account, where in made:
+        if not account == where == said.get((node, implementation)):
+            raise Violated(f"the plan makes {node} on {said.get((node, implementation))}, it was made on {where}")

@@ -9,7 +9,7 @@ here can tell but by the lease's expiry.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -138,6 +138,7 @@ class Incarnation:
         self.process: VirtualProcess = universe.loop.process(f"p{number}")
         self.edges = Edges(self._die, self.pause)
         self.commands: Any = None
+        self.pool: Pool | None = None
         self.keeper: LeaseKeeper | None = None
         self.died: asyncio.Future[None] = universe.loop.create_future()
         self._paused: asyncio.Future[None] = universe.loop.create_future()
@@ -226,6 +227,17 @@ class Incarnation:
 
         return await self._race(self.process.start(ask(), "call"))
 
+    async def have_accounts(self, names: Iterable[str]) -> None:
+        """Let its pool be of these accounts from now on, as its administrator does. Raises Died."""
+
+        async def reload(_: Any) -> None:
+            assert self.pool is not None
+            self.pool.reload(_accounts(wanted))
+
+        wanted = list(names)
+        self.universe.note(f"the pool of p{self.number} is {wanted}")
+        await self.call(reload)
+
     def before_commit(self) -> None:
         """The store's hook."""
         if self.edges.reached("before commit"):
@@ -265,8 +277,7 @@ class Incarnation:
         async with LeaseKeeper(store, world, _Facts(self)).running() as keeper:
             self.keeper = keeper
             plugins = Plugins({"simulated": DyingPlugin(SimulatedPlugin(universe.clouds), self.edges)})
-            accounts = [AccountConfig(name=name, driver="simulated") for name in universe.clouds]
-            pool = Pool(accounts, plugins, world, Path("/simulated"))
+            pool = self.pool = Pool(_accounts(universe.clouds), plugins, world, Path("/simulated"))
             container = Container(world, ContainerConfig(id=f"p{self.number}", system=f"p{self.number}"), self.broker)
             await container.start()
             given = {
@@ -377,6 +388,10 @@ class Universe:
         if isinstance(error, Crash):
             return
         self.invariants.broken(f"{context.get('message')}: {error!r}")
+
+
+def _accounts(names: Iterable[str]) -> list[AccountConfig]:
+    return [AccountConfig(name=name, driver="simulated") for name in names]
 
 
 def _make_tables(database: SimulatedDatabase) -> None:

@@ -35,6 +35,9 @@ __all__ = [
     "PlanAction",
     "PlanRequest",
     "PlanView",
+    "PlannedAccount",
+    "PlannedChoice",
+    "PlannedNode",
     "ProtectRequest",
     "Protected",
     "QuotaNeed",
@@ -199,11 +202,52 @@ class DefinitionTexts(msgspec.Struct, frozen=True, kw_only=True):
     sources: dict[str, str]
 
 
+class PlannedAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A cloud account that a saved plan is about, as it was then: by what it is known, without credentials."""
+
+    name: str
+    driver: str
+    endpoint: str = ""
+    region: str = ""
+    options: str = ""
+    """A digest of all other options that are no secrets."""
+
+
+class PlannedChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of a node's implementations, and where its servers are made. ``refused``: why they are made nowhere;
+    ``price`` is an hour of a server, where a server of the node is made and its cloud tells prices."""
+
+    implementation: int
+    account: str
+    refused: str = ""
+    price: float | None = None
+    currency: str = ""
+
+
+class PlannedNode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where servers of a node are made: ``choices`` stand in the order in which they are taken, as far as that is
+    certain, else in the description's."""
+
+    node: str
+    strategy: str
+    choices: tuple[PlannedChoice, ...]
+
+
+class QuotaNeed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan takes of a limit. ``needed`` is the most that it takes at any time beyond what is held now."""
+
+    resource: str
+    needed: int
+    left: int
+    limit: int
+
+
 class SavedPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A plan to be carried out exactly, complete in itself. It holds the description's texts, secrets included.
 
-    ``checksum`` is over all the rest; ``generation`` and ``position`` say what it was made against, ``digest`` what
-    the texts were compiled to."""
+    ``checksum`` is over all the rest. What it was made against: ``store`` is an identity of the project's records,
+    ``generation`` and ``position`` say how the infrastructure was, ``accounts`` and ``nodes`` where servers are made
+    and at what price, ``quota`` what was left; ``digest`` is of what the texts were compiled to."""
 
     version: int
     name: str
@@ -223,16 +267,11 @@ class SavedPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     replace: tuple[str, ...]
     targets: dict[str, int]
     actions: tuple[PlanAction, ...]
+    store: str = ""
+    accounts: tuple[PlannedAccount, ...] = ()
+    nodes: tuple[PlannedNode, ...] = ()
+    quota: tuple[QuotaNeed, ...] = ()
     checksum: str = ""
-
-
-class QuotaNeed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a plan takes of a limit. ``needed`` is the most that it takes at any time beyond what is held now."""
-
-    resource: str
-    needed: int
-    left: int
-    limit: int
 
 
 class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from pelagos.wire.infrastructures import SavedPlan
 
 __all__ = ["PLAN_VERSION", "checksum_of", "read_plan", "written"]
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 _KIND = "plan"
 
 

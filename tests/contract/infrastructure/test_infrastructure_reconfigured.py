@@ -483,8 +483,9 @@ async def test_a_plan_that_was_edited_is_refused(site):
     plan = await saved(program, describe("shop", {"web": {}}))
     with pytest.raises(InvalidInput, match="not as it was written"):
         await program.start_run("up", plan=msgspec.structs.replace(plan, targets={"web": 9}))
-    with pytest.raises(InvalidInput, match="version 2"):
-        await program.start_run("up", plan=msgspec.structs.replace(plan, version=2))
+    with pytest.raises(InvalidInput, match=r"of version 1, .*those of version 2") as caught:
+        await program.start_run("up", plan=msgspec.structs.replace(plan, version=1))
+    assert "pelagos plan" in caught.value.advice
 
 
 async def test_what_goes_wrong_meanwhile_is_not_mended_by_a_saved_plan(make_site):

@@ -21,7 +21,7 @@ from pelagos.wire.infrastructures import (
     QuotaNeed,
     SavedPlan,
 )
-from pelagos.wire.plans import checksum_of, read_plan, written
+from pelagos.wire.plans import PLAN_VERSION, checksum_of, read_plan, written
 from support.fake_client import (
     KEEP_PLAN,
     SHOP,
@@ -52,7 +52,7 @@ REPLACE = PlanAction(
 
 def saved(*actions: PlanAction) -> SavedPlan:
     plan = SavedPlan(
-        version=1,
+        version=PLAN_VERSION,
         name="shop",
         infrastructure=SHOP,
         generation=3,
@@ -275,7 +275,7 @@ class TestApply:
             (lambda text: text[:-40], "is no saved plan"),
             (lambda text: "infra_name: shop\n", "is no saved plan"),
             (lambda text: "{}", "is no saved plan"),
-            (lambda text: text.replace('"version": 1', '"version": 2'), "is a plan of version 2"),
+            (lambda text: text.replace('"version": 2', '"version": 1'), "is a plan of version 1"),
             (lambda text: text.replace('"strategy"', '"strategie"'), "not as it was written"),
         ],
     )

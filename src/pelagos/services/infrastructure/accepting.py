@@ -183,8 +183,10 @@ def accept_run(
     if request.kind == "up":
         assert compiled is not None and bundle is not None
         revisions.description_of(compiled.compiled.name, bundle)  # raises for what the maintainer could not store
+        if check is not None and exact is not None:
+            check(connection)  # a plan of other records is stale, whatever there is here
         target_id = _target_of_up(connection, scope, request, compiled.compiled)
-        if check is not None:
+        if check is not None and exact is None:
             check(connection)
         desired = Desired(compiled=compiled.compiled, bundle=bundle, targets={})
         parameters = msgspec.structs.replace(

@@ -76,6 +76,8 @@ class Beginning:
         if not (parameters.creates_infrastructure or parameters.inherited) and run.kind in ("up", "scale"):
             parameters = msgspec.structs.replace(parameters, previous=previous)
         maintainer.candidates.refusals.clear()
+        if parameters.exact is not None:
+            maintainer.candidates.forget_prices()
         self._running.current = msgspec.structs.replace(
             run, state=RunState.RUNNING, started_at=now, parameters=parameters
         )

@@ -23,6 +23,8 @@ from pelagos.services.infrastructure.choosing import (
     weight_of,
 )
 from pelagos.services.infrastructure.nodes import Node
+from pelagos.services.infrastructure.places import otherwise
+from pelagos.services.infrastructure.plan_diff import stale_plan
 from pelagos.services.infrastructure.policies import Choose
 from pelagos.services.infrastructure.values import Implementation
 
@@ -112,6 +114,9 @@ class Candidates:
                 account = self.account_for(implementation)
             except PelagosError as error:
                 refused = refused or error.payload()
+            otherwise = self._otherwise_than_planned(node.name, index, account)
+            if otherwise is not None:
+                account, refused = "", otherwise
             prices = self._prices[account][1] if account in self._prices else {}
             found.append(
                 Candidate(
@@ -124,6 +129,19 @@ class Candidates:
                 )
             )
         return found
+
+    def _otherwise_than_planned(self, node: str, index: int, account: str) -> ErrorPayload | None:
+        """Why nothing is made of an implementation that a saved plan, which is being carried out, makes elsewhere."""
+        run = self._maintainer.running.current
+        exact = run.parameters.exact if run is not None and not run.parameters.going_back else None
+        said = exact.account_of(node, index) if exact is not None else None
+        if said is None or said == account:
+            return None
+        return stale_plan([otherwise(node, said, account)])
+
+    def forget_prices(self) -> None:
+        """They are asked for anew: a saved plan was compared with what they are now."""
+        self._prices.clear()
 
     def pick(self, node: Node, count: int) -> list[Candidate] | ErrorPayload:
         """What the next ``count`` instances are made from, one each; or why nothing can be. Notes what is refused for
@@ -207,6 +225,13 @@ class Candidates:
     def account_for(self, implementation: Implementation) -> str:
         """The cloud account that an implementation is built on. Raises NotFound, Ambiguous."""
         return account_for(self._accounts, implementation)
+
+    def account_of(self, implementation: Implementation) -> str:
+        """The same; empty if there is none."""
+        try:
+            return self.account_for(implementation)
+        except PelagosError:
+            return ""
 
     def missing(self, account: str) -> ErrorPayload | None:
         """None if the pool has the account; else that it has not, and what to do."""

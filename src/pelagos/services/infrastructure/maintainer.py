@@ -19,6 +19,7 @@ import msgspec
 import structlog
 from sqlalchemy import Connection
 
+from pelagos.clouds.accounts import AccountIdentity
 from pelagos.model.errors import ErrorPayload, PelagosError, Retry
 from pelagos.model.scope import Fence
 from pelagos.model.states import InfrastructureState, InstanceState, RunState, ServerState
@@ -64,6 +65,7 @@ class Accounts(Protocol):
         self, type: str, label: str | None = None, /, *, endpoint: str = "", section: Mapping[str, Any] | None = None
     ) -> str: ...
     def account(self, name: str, /) -> object: ...
+    def identity(self, name: str, /) -> AccountIdentity: ...
 
 
 class Maintainer:
@@ -101,6 +103,7 @@ class Maintainer:
         self.updating = Updating(self)
         self.renderer = renderer
         self.learning = Learning(self, execute)
+        self.accounts = accounts
         self.candidates = Candidates(self, accounts, prices)
         self.patience = Patience(self)
         self._wake = asyncio.Event()

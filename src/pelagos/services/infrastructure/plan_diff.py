@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from pelagos.model.errors import Conflict
+from pelagos.model.errors import Conflict, ErrorPayload
 from pelagos.services.infrastructure.in_place import Keys
 from pelagos.services.infrastructure.made_from import Source
 from pelagos.services.infrastructure.observed import ObservedInstance
@@ -19,7 +19,18 @@ from pelagos.services.infrastructure.targeting import instances_meant, moves_mad
 from pelagos.services.infrastructure.values import CompiledInfrastructure, CompiledNode
 from pelagos.wire.infrastructures import PlanAction
 
-__all__ = ["Foreseen", "foresee", "kept_to", "newly_protected", "plans_differ", "sources_needed", "targets_wanted"]
+__all__ = [
+    "Foreseen",
+    "foresee",
+    "kept_to",
+    "newly_protected",
+    "plans_differ",
+    "sources_needed",
+    "stale_plan",
+    "targets_wanted",
+]
+
+_SHOWN = 5
 
 
 class Foreseen(NamedTuple):
@@ -135,6 +146,17 @@ def plans_differ(saved: Sequence[PlanAction], now: Sequence[PlanAction]) -> list
             subject = f"{node}/{instance[:8]}" if instance else node
             told.append(f"{subject}: the plan says nothing, now it would be {_said(what)}")
     return told
+
+
+def stale_plan(changed: list[str]) -> ErrorPayload:
+    """A saved plan no longer fits what there is."""
+    shown = "; ".join(changed[:_SHOWN]) + (f"; and {len(changed) - 5} more" if len(changed) > _SHOWN else "")
+    error = Conflict(
+        f"the plan is stale: {shown}",
+        advice="Nothing was changed. Make a new plan: `pelagos plan FILE... --out PLAN`.",
+        details={"stale": True, "changed": changed[:100]},
+    )
+    return error.payload()
 
 
 def _effects(actions: Sequence[PlanAction]) -> dict[tuple[str, str], tuple[str, int]]:

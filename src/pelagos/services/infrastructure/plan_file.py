@@ -19,11 +19,18 @@ from pelagos.services.infrastructure.values import (
     StoredBundle,
     StoredDefinition,
 )
-from pelagos.wire.infrastructures import DefinitionTexts, PlanRequest, PlanView, SavedPlan
+from pelagos.wire.infrastructures import (
+    DefinitionTexts,
+    PlannedAccount,
+    PlannedNode,
+    PlanRequest,
+    PlanView,
+    SavedPlan,
+)
 from pelagos.wire.plans import PLAN_VERSION, checksum_of
 from pelagos.wire.times import rfc3339
 
-__all__ = ["bundle_of", "check_plan", "digest_of", "exact_plan", "request_of", "saved_plan"]
+__all__ = ["bundle_of", "check_plan", "digest_of", "exact_plan", "placed", "request_of", "saved_plan"]
 
 
 def saved_plan(
@@ -59,7 +66,16 @@ def saved_plan(
         replace=request.replace,
         targets=targets,
         actions=view.actions,
+        quota=view.quota,
     )
+    return msgspec.structs.replace(plan, checksum=checksum_of(plan))
+
+
+def placed(
+    plan: SavedPlan, store: str, nodes: tuple[PlannedNode, ...], accounts: tuple[PlannedAccount, ...]
+) -> SavedPlan:
+    """The plan with where it was made, and where it makes its servers."""
+    plan = msgspec.structs.replace(plan, store=store, nodes=nodes, accounts=accounts)
     return msgspec.structs.replace(plan, checksum=checksum_of(plan))
 
 
@@ -85,7 +101,7 @@ def bundle_of(plan: SavedPlan) -> StoredBundle:
 
 def exact_plan(plan: SavedPlan) -> ExactPlan:
     """What a run is held to that carries it out."""
-    return ExactPlan(generation=plan.generation, actions=plan.actions)
+    return ExactPlan(generation=plan.generation, actions=plan.actions, accounts=plan.accounts, nodes=plan.nodes)
 
 
 def request_of(plan: SavedPlan) -> PlanRequest:

@@ -50,6 +50,8 @@ class Planned(msgspec.Struct, frozen=True):
     targets: dict[str, int]
     observed: list[ObservedInstance]
     previous: CompiledInfrastructure | None
+    held: frozenset[str] = frozenset()
+    """Nodes that are left as they are."""
     in_place: dict[str, int] = {}
     """Instances that are changed in place -> the implementation that they are then made from."""
 
@@ -149,7 +151,7 @@ def plan_of(
         )
         view = msgspec.structs.replace(view, saved=saved)
     in_place = {key: update.implementation for key, update in outlook.update.items()}
-    return Planned(view, desired, targets, observed, previous, in_place)
+    return Planned(view, desired, targets, observed, previous, held, in_place)
 
 
 class CostBasis(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,9 +14,10 @@ from pelagos.model.world import World
 from pelagos.services.infrastructure.candidates import account_for
 from pelagos.services.infrastructure.choosing import Candidate, Price, size_of, weight_of
 from pelagos.services.infrastructure.costing import Costs, Making, Standing, costs_of, running_costs
+from pelagos.services.infrastructure.places import planned_node
 from pelagos.services.infrastructure.policies import Choose
 from pelagos.services.infrastructure.values import CompiledNode
-from pelagos.wire.infrastructures import RunningCosts
+from pelagos.wire.infrastructures import PlannedNode, RunningCosts
 
 if TYPE_CHECKING:
     from pelagos.services.infrastructure.planning import CostBasis, Planned
@@ -42,25 +43,23 @@ class Prices:
         self._world = world
         self._ask = ask
         self._choose = choose
-        self._known: dict[str, tuple[float, dict[str, Price]]] = {}
+        self._known: dict[str, tuple[float, int, dict[str, Price]]] = {}
 
     async def costs(self, planned: Planned, basis: CostBasis) -> Costs:
         """What the plan costs, as far as prices are known. Nothing is told if no cloud has prices."""
-        made: dict[str, int] = {}
-        for action in planned.view.actions:
-            if action.action in ("create", "replace"):
-                made[action.node] = made.get(action.node, 0) + action.count
+        made = _made(planned)
         nodes = [node for node in planned.desired.nodes if node.name in made and not node.retired]
         places = self._places(planned, nodes)
-        accounts = sorted({*(account for account, _ in places.values()), *(s.account for s in basis.standing)} - {""})
-        catalogues = await self._catalogues(accounts)
+        catalogues = await self._catalogues(
+            {*(account for account, _ in places.values()), *(s.account for s in basis.standing)}
+        )
         if not any(catalogues.values()):
             return Costs()
         making = [
             Making(
                 node=node.name,
                 count=made[node.name],
-                strategy=node.policy.choose or self._choose,
+                strategy=self._strategy(node),
                 kept=basis.kept.get(node.name),
                 candidates=tuple(_candidates(planned, node, places, catalogues)),
             )
@@ -72,12 +71,35 @@ class Prices:
 
     async def running(self, standing: Mapping[str, Standing]) -> RunningCosts:
         """What instances, by their ids, cost an hour, as far as prices are known."""
-        catalogues = await self._catalogues(sorted({server.account for server in standing.values()} - {""}))
+        catalogues = await self._catalogues(server.account for server in standing.values())
         return running_costs(standing, lambda account, size: catalogues.get(account, {}).get(size))
 
-    async def _catalogues(self, accounts: Sequence[str]) -> dict[str, dict[str, Price]]:
-        found = await asyncio.gather(*(self._sizes(account) for account in accounts))
-        return dict(zip(accounts, found, strict=True))
+    async def places(self, planned: Planned, basis: CostBasis, *, anew: bool = False) -> tuple[PlannedNode, ...]:
+        """Where the plan makes servers of each node that it does not leave as it is; and at what price, of those of
+        which it makes any. ``anew``: clouds are asked although they have told their prices lately."""
+        nodes = [node for node in planned.desired.nodes if not node.retired and node.name not in planned.held]
+        places = self._places(planned, nodes)
+        made = _made(planned)
+        priced = [node for node in nodes if node.name in made]
+        asked = {places[node.defined_by, index][0] for node in priced for index in node.implementations}
+        catalogues = await self._catalogues(asked, anew=anew)
+        return tuple(
+            planned_node(
+                node.name,
+                self._strategy(node),
+                basis.kept.get(node.name),
+                _candidates(planned, node, places, catalogues if node.name in made else {}),
+            )
+            for node in nodes
+        )
+
+    def _strategy(self, node: CompiledNode) -> Choose:
+        return node.policy.choose or self._choose
+
+    async def _catalogues(self, accounts: Iterable[str], *, anew: bool = False) -> dict[str, dict[str, Price]]:
+        names = sorted({*accounts} - {""})
+        found = await asyncio.gather(*(self._sizes(account, anew=anew) for account in names))
+        return dict(zip(names, found, strict=True))
 
     def _places(self, planned: Planned, nodes: Sequence[CompiledNode]) -> dict[tuple[str, int], _Place]:
         """Definition and index of all implementations of these nodes -> where they are made."""
@@ -92,11 +114,11 @@ class Prices:
                         found[node.defined_by, index] = "", error.payload()
         return found
 
-    async def _sizes(self, account: str) -> dict[str, Price]:
+    async def _sizes(self, account: str, *, anew: bool = False) -> dict[str, Price]:
         known = self._known.get(account)
-        now = self._world.monotonic()
-        if known is not None and now - known[0] < _KEPT:
-            return known[1]
+        now, generation = self._world.monotonic(), self._pool.generation
+        if known is not None and now - known[0] < _KEPT and known[1] == generation and not anew:
+            return known[2]
         try:
             found = await self._ask(account)
         except Unsupported:
@@ -104,8 +126,17 @@ class Prices:
         except PelagosError as error:
             _log.info("no prices", account=account, error=str(error))
             return {}
-        self._known[account] = (now, found)
+        self._known[account] = (now, generation, found)
         return found
+
+
+def _made(planned: Planned) -> dict[str, int]:
+    """Node -> instances of it that the plan makes."""
+    made: dict[str, int] = {}
+    for action in planned.view.actions:
+        if action.action in ("create", "replace"):
+            made[action.node] = made.get(action.node, 0) + action.count
+    return made
 
 
 def _candidates(

@@ -14,23 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pelagos.model.errors import Conflict, ErrorPayload, LeaseLost, PelagosError
+from pelagos.model.errors import ErrorPayload, LeaseLost, PelagosError
 from pelagos.model.states import RunState
 from pelagos.services.infrastructure import records
 from pelagos.services.infrastructure.in_place import Keys
 from pelagos.services.infrastructure.nodes import KEPT_SO, Instance
 from pelagos.services.infrastructure.outlook import TOLD_ANEW, Mark, Outlook, Update, look_ahead
+from pelagos.services.infrastructure.places import accounts_changed, otherwise
 from pelagos.services.infrastructure.plan import make_plan
-from pelagos.services.infrastructure.plan_diff import foresee, plans_differ, sources_needed
+from pelagos.services.infrastructure.plan_diff import foresee, plans_differ, sources_needed, stale_plan
 from pelagos.services.infrastructure.records import RunRow, encode
 from pelagos.services.infrastructure.rolling import Bounds
 from pelagos.services.infrastructure.targeting import Narrowed, instances_meant
-from pelagos.services.infrastructure.values import PlannedUpdate
+from pelagos.services.infrastructure.values import ExactPlan, PlannedUpdate
 
 if TYPE_CHECKING:
     from pelagos.services.infrastructure.maintainer import Maintainer
 
-__all__ = ["Reconfiguring", "composed", "stale_plan", "superseded_by"]
+__all__ = ["Reconfiguring", "composed", "superseded_by"]
 
 _KEYS_SHOWN = 5
 
@@ -191,6 +192,9 @@ class Reconfiguring:
         maintainer = self._maintainer
         if exact.generation != maintainer.row.generation:
             return stale_plan(["another change has begun since"])
+        elsewhere = [*accounts_changed(exact.accounts, maintainer.accounts), *self._moved(exact, narrowed)]
+        if elsewhere:
+            return stale_plan(elsewhere)
         reality = maintainer.reality
         desired = narrowed.compiled
         observed = [instance.observed() for instance in reality.instances.values()]
@@ -228,16 +232,17 @@ class Reconfiguring:
         differing = plans_differ(exact.actions, now.actions)
         return stale_plan(differing) if differing else None
 
-
-def stale_plan(changed: list[str]) -> ErrorPayload:
-    """A saved plan no longer fits what there is."""
-    shown = "; ".join(changed[:_KEYS_SHOWN]) + (f"; and {len(changed) - 5} more" if len(changed) > _KEYS_SHOWN else "")
-    error = Conflict(
-        f"the plan is stale: {shown}",
-        advice="Nothing was changed. Make a new plan: `pelagos plan FILE... --out PLAN`.",
-        details={"stale": True, "changed": changed[:100]},
-    )
-    return error.payload()
+    def _moved(self, exact: ExactPlan, narrowed: Narrowed) -> list[str]:
+        """Nodes whose implementations mean other accounts than a saved plan says, as sentences."""
+        candidates, told = self._maintainer.candidates, []
+        for node in narrowed.compiled.nodes:
+            for index in node.implementations:
+                implementation = narrowed.compiled.definitions[node.defined_by][index]
+                account = candidates.account_of(implementation)
+                said = exact.account_of(node.name, index)
+                if said is not None and said != account:
+                    told.append(otherwise(node.name, said, account))
+        return told
 
 
 def superseded_by(newer: RunRow) -> ErrorPayload:

@@ -17,7 +17,8 @@ from pelagos.model.states import InfrastructureState, InstanceState, RunState, S
 from pelagos.services.infrastructure import records
 from pelagos.services.infrastructure.beginning import Beginning
 from pelagos.services.infrastructure.nodes import Instance
-from pelagos.services.infrastructure.reconfiguring import stale_plan, superseded_by
+from pelagos.services.infrastructure.plan_diff import stale_plan
+from pelagos.services.infrastructure.reconfiguring import superseded_by
 from pelagos.services.infrastructure.records import RunRow
 from pelagos.services.infrastructure.taking_back import TakingBack
 

@@ -34,7 +34,7 @@ from pelagos.services.compute.messages import (
 )
 from pelagos.services.infrastructure import importing, queries, records, revisions
 from pelagos.services.infrastructure.accepting import accept_run
-from pelagos.services.infrastructure.applying import check_fits, check_names
+from pelagos.services.infrastructure.applying import check_fits, check_names, elsewhere, there_was
 from pelagos.services.infrastructure.compiling import Compiler
 from pelagos.services.infrastructure.drawing import graph_of
 from pelagos.services.infrastructure.drift import find_drift
@@ -58,11 +58,18 @@ from pelagos.services.infrastructure.messages import (
 )
 from pelagos.services.infrastructure.metrics import MetricReader, NetworkMetrics
 from pelagos.services.infrastructure.orphans import list_orphans, orphans_to_remove
-from pelagos.services.infrastructure.plan_file import bundle_of, check_plan, digest_of, exact_plan
-from pelagos.services.infrastructure.planning import cost_basis, plan_of, standing_instances
+from pelagos.services.infrastructure.places import (
+    accounts_changed,
+    accounts_of,
+    nodes_changed,
+    prices_changed,
+    store_identity,
+)
+from pelagos.services.infrastructure.plan_diff import stale_plan
+from pelagos.services.infrastructure.plan_file import bundle_of, check_plan, digest_of, exact_plan, placed
+from pelagos.services.infrastructure.planning import CostBasis, Planned, cost_basis, plan_of, standing_instances
 from pelagos.services.infrastructure.prices import Prices
 from pelagos.services.infrastructure.protecting import protect
-from pelagos.services.infrastructure.reconfiguring import stale_plan
 from pelagos.services.infrastructure.rendering import Renderer
 from pelagos.services.infrastructure.settings import MaintainerSettings
 from pelagos.services.infrastructure.standby import lease_name
@@ -170,7 +177,7 @@ class InfrastructureService(ServiceProcess):
             if request.plan is not None:
                 request = self._of_plan(request, request.plan)
                 exact = exact_plan(request.plan) if request.plan is not None else None
-            compiled, bundle, number = await self._compile(scope, request)
+            compiled, bundle, number = await self._compile_to_run(scope, request)
             check = await self._check_of(scope, request, compiled)
         elif request.kind == "adopt":
             server = await self._server_to_adopt(request)
@@ -246,9 +253,16 @@ class InfrastructureService(ServiceProcess):
             planned = await self._store.read(partial(plan, updatable=updatable))
         basis = await self._store.read(partial(cost_basis, planned=planned))
         costs = await self._prices.costs(planned, basis)
-        return msgspec.structs.replace(
+        view = msgspec.structs.replace(
             planned.view, cost=costs.estimates, unpriced=costs.unpriced, cost_doubts=costs.doubts
         )
+        if view.saved is None:
+            return view
+        nodes = await self._prices.places(planned, basis)
+        identify = partial(store_identity, scope=scope, new_id=self.world.new_id(), now=self.world.now())
+        store = await self._store.run(identify)
+        saved = placed(view.saved, store, nodes, accounts_of(planned, nodes, self._pool))
+        return msgspec.structs.replace(view, saved=saved)
 
     @operation
     async def costs(self, request: CostsRequest) -> RunningCosts:
@@ -411,6 +425,18 @@ class InfrastructureService(ServiceProcess):
         used = {type_: bundle.definitions[type_] for type_ in result.used}
         return result, msgspec.structs.replace(bundle, definitions=used), number
 
+    async def _compile_to_run(self, scope: Scope, request: RunRequest) -> tuple[CompileResult, StoredBundle, int]:
+        """As :meth:`_compile`. What a saved plan holds was compiled when it was made: if it cannot be now, the plan is
+        stale."""
+        try:
+            return await self._compile(scope, request)
+        except PelagosError as error:
+            if request.plan is None:
+                raise
+            told = await self._store.read(partial(elsewhere, scope=scope, plan=request.plan))
+            why = [one.summary for one in error.diagnostics] or [error.message]
+            raise from_payload(stale_plan([*told, *why])) from error
+
     @staticmethod
     def _of_plan(request: RunRequest, plan: SavedPlan) -> RunRequest:
         """The request that carries out a saved plan. Raises InvalidInput."""
@@ -445,15 +471,41 @@ class InfrastructureService(ServiceProcess):
             if request.new or not (request.only or request.without or request.replace):
                 return None
             return partial(check_names, scope=scope, request=asked, compiled=compiled)
+        changed: list[str] = []
         if digest_of(compiled.compiled) != plan.digest:
-            raise from_payload(
-                stale_plan(["the description is compiled to something else than then: the pool of clouds has changed"])
-            )
+            changed.append("the description is compiled to something else than then: the pool of clouds has changed")
         if plan.infrastructure is not None:
             await self._refresh(scope, plan.infrastructure)
+        changed += await self._changed_clouds(scope, plan, asked, compiled)
         living = partial(records.living_instances, infrastructure_id=plan.infrastructure or "")
         updatable = await self._looks.updatable(row.account for row in await self._store.read(living))
-        return partial(check_fits, scope=scope, plan=plan, request=asked, compiled=compiled, updatable=updatable)
+        return partial(
+            check_fits,
+            scope=scope,
+            plan=plan,
+            request=asked,
+            compiled=compiled,
+            updatable=updatable,
+            changed=tuple(changed),
+        )
+
+    async def _changed_clouds(
+        self, scope: Scope, plan: SavedPlan, asked: PlanRequest, compiled: CompileResult
+    ) -> list[str]:
+        """What of the clouds that a saved plan is about is otherwise than it says."""
+        told = accounts_changed(plan.accounts, self._pool)
+
+        def look(connection: Connection) -> tuple[Planned, CostBasis] | None:
+            if there_was(connection, scope, plan):
+                return None
+            planned = plan_of(connection, scope, asked, compiled)
+            return planned, cost_basis(connection, planned)
+
+        found = await self._store.read(look)
+        if found is None:
+            return told
+        now = await self._prices.places(*found, anew=True)
+        return [*told, *nodes_changed(plan.nodes, now), *prices_changed(plan.nodes, now)]
 
     async def _refresh(self, scope: Scope, infrastructure_id: str) -> dict[str, str]:
         """Account -> error, for those that could not be listed."""

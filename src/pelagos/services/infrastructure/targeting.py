@@ -64,7 +64,7 @@ def narrowed(
     without: Collection[str] = (),
     anew: Collection[str] = (),
 ) -> Narrowed:
-    """``new`` where it may be changed, ``old`` elsewhere; ``anew`` are ``NODE`` and ``NODE/INSTANCE`` that are made anew.
+    """``new`` where it may be changed, ``old`` elsewhere; ``anew``: ``NODE`` and ``NODE/INSTANCE`` to be made anew.
 
     Raises NotFound for names that are in neither, and InvalidInput for one that is wanted and excluded, for what is to
     be made anew and left as it is, and where what is left would be unsound."""

@@ -14,7 +14,7 @@ import msgspec
 
 from pelagos.model.diagnostics import Position
 from pelagos.services.infrastructure.policies import NodePolicy, ScaleDown
-from pelagos.wire.infrastructures import PlanAction
+from pelagos.wire.infrastructures import PlanAction, PlannedAccount, PlannedNode
 
 __all__ = [
     "RESOURCE_COMMON",
@@ -232,6 +232,17 @@ class ExactPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     generation: int
     """Of the infrastructure when the plan was made; 0: there was none."""
     actions: tuple[PlanAction, ...]
+    accounts: tuple[PlannedAccount, ...] = ()
+    nodes: tuple[PlannedNode, ...] = ()
+    """Where its servers are made; nothing in runs that were accepted before that was kept."""
+
+    def account_of(self, node: str, implementation: int) -> str | None:
+        """The account on which servers of a node are made from an implementation; empty: on none. None: it is not
+        said."""
+        found = next((one for one in self.nodes if one.node == node), None)
+        if found is None:
+            return None
+        return next((one.account for one in found.choices if one.implementation == implementation), None)
 
     @property
     def creates(self) -> dict[str, int]:
