@@ -9,6 +9,7 @@ with a change that somebody has stopped; what its policy makes anew since it was
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -42,12 +43,14 @@ class Reconfiguring:
     def __init__(self, maintainer: Maintainer) -> None:
         self._maintainer = maintainer
         self.remark = False
-        """The description was taken back: see anew which instances are as described."""
+        """The description was taken back: see anew which instances are as described, before the run ends."""
 
     @property
     def undecided(self) -> bool:
-        """The present run has not yet found what it makes anew."""
+        """The present run has not yet found what it makes anew, or who is as described when it is taken back."""
         run = self._maintainer.running.current
+        if run is not None and self._maintainer.running.restored:
+            return self.remark
         if run is None or run.parameters.anew is not None or run.cancel_requested:
             return False
         return run.parameters.going_back or (run.kind == "up" and run.state is RunState.RUNNING)
@@ -55,7 +58,12 @@ class Reconfiguring:
     async def look(self) -> None:
         """Find what is made anew, or only which instances are not as described."""
         run = self._maintainer.running.current
-        if self.undecided and run is not None:
+        if run is None or not self.undecided:
+            return
+        if self._maintainer.running.restored:
+            await self._outlook(run, await self._updatable(run) or {})
+            self.remark = False
+        else:
             updatable = await self._updatable(run)
             if updatable is None:
                 return
@@ -67,10 +75,6 @@ class Reconfiguring:
             self._maintainer.changes.run(run.id, parameters=parameters)
             self._tell(outlook)
             self.restore()
-        elif self.remark and run is None:
-            await self._outlook(None, {})
-            self._maintainer.stale.reset()
-        self.remark = False
 
     async def _updatable(self, run: RunRow) -> Keys | None:
         """What can be changed in place of what is not as described. None: a cloud does not say, and the run fails: to
@@ -84,7 +88,7 @@ class Reconfiguring:
         except LeaseLost:
             raise
         except PelagosError as error:
-            if run.parameters.going_back:
+            if run.parameters.going_back or maintainer.running.restored:
                 return {}
             maintainer.running.give_up(maintainer.reality.nodes[others[0].node], error.payload())
             return None
@@ -108,19 +112,23 @@ class Reconfiguring:
         self._maintainer.reality.make_anew(anew, bounds, updates)
         self._maintainer.updating.check()
 
-    async def _outlook(self, run: RunRow | None, updatable: Keys) -> Outlook:
+    async def _outlook(self, run: RunRow, updatable: Keys) -> Outlook:
         """Look, and write into the instances' records what was found."""
         maintainer = self._maintainer
         reality = maintainer.reality
         living = [instance for instance in reality.instances.values() if not instance.leaving]
         observed = [instance.observed() for instance in living]
-        moved = run.parameters.moved if run is not None else {}
+        restored = maintainer.running.restored
+        back = restored or run.parameters.going_back
+        moved = run.parameters.moved
+        if restored:  # from its names to those before it
+            moved = {new: old for old, new in moved.items()}
         digests = {i.source for i in observed} if moved else sources_needed(reality.compiled, observed)
         sources = await maintainer.store.read(
             partial(records.sources_of, infrastructure_id=maintainer.id, digests=digests)
         )
         wanted: frozenset[str] = frozenset()
-        if run is not None and not run.parameters.going_back:
+        if not back:
             for text in run.parameters.wanted_anew:
                 try:
                     wanted |= instances_meant((text,), observed, maintainer.row.name)
@@ -135,19 +143,22 @@ class Reconfiguring:
             made_from=sources,
             wanted=wanted,
             moved=moved,
-            held=run.parameters.held if run is not None and not run.parameters.going_back else (),
+            held=() if back else run.parameters.held,
             infrastructure_id=maintainer.id,
             updatable=updatable,
         )
+        untrue = maintainer.stale.untrue(living) if restored else {}
         for instance in living:
-            self._note(instance, outlook, run)
+            self._note(instance, outlook, untrue.get(instance.row.id, frozenset()))
         return outlook
 
-    def _note(self, instance: Instance, outlook: Outlook, run: RunRow | None) -> None:
+    def _note(self, instance: Instance, outlook: Outlook, untrue: Collection[str]) -> None:
+        """``untrue``: what it was told and is no longer so, which is told by those who look at it while no run does."""
         row = instance.row
         mark = outlook.replace.get(row.id) or outlook.drifted.get(row.id)
-        if run is None and mark is not None and mark.reason == TOLD_ANEW:
-            mark = None  # what is no longer true is told by those who look at it while no run does
+        if mark is not None and mark.reason == TOLD_ANEW and untrue:
+            changes = tuple(change for change in mark.changes if change.path not in untrue)
+            mark = msgspec.structs.replace(mark, changes=changes) if changes else None
         if row.id in outlook.update:
             mark = outlook.update[row.id].mark
         outdated = _told(mark) if mark is not None else ""

@@ -47,6 +47,11 @@ class Running:
         self._asked_at: float | None = None
         """When it was seen that the run is to stop."""
 
+    @property
+    def restored(self) -> bool:
+        """The present run was rolled back, and is at its end but for a look at who is as described."""
+        return self.current is not None and self._taking_back.restored(self.current)
+
     def budget(self) -> int | None:
         """How many more instances the run may create now; None: any number."""
         run = self.current

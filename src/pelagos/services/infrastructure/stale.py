@@ -20,7 +20,7 @@ so that it can be taken off again without touching the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pelagos.services.infrastructure.asked_again import UNKNOWN, AskedAgain, infos_of, stays
@@ -88,6 +88,15 @@ class Stale:
                 if instance.row.inputs and not instance.leaving:
                     self._judge(instance, complete, infos, again)
 
+    def untrue(self, instances: Iterable[Instance]) -> dict[str, frozenset[str]]:
+        """Instance -> questions whose answers are others now, of those that were told anything."""
+        nodes = self._maintainer.reality.nodes.values()
+        infos = {node.name: _infos(node) for node in nodes}
+        again = self._questions(infos)
+        return {
+            i.row.id: frozenset(change.path for change in again.others(i.row.asked)) for i in instances if i.row.inputs
+        }
+
     def renewals(self) -> dict[str, str]:
         """Instances that are made anew for what they were told, and why."""
         return {i.row.id: _untrue(i.row.outdated) for i in self._maintainer.reality.outdated() if self._renews(i)}
@@ -119,9 +128,7 @@ class Stale:
             return
         for name, node in of.items():
             if name not in infos:
-                compiled = None if node.compiled.retired else node.compiled
-                observed = (one.observed() for one in node.instances.values())
-                infos[name] = infos_of((one for one in observed if stays(one, compiled)), compiled)
+                infos[name] = _infos(node)
         self._note(instance, [_said(q, change) for q in asked for change in again.others((q,))])
 
     def _note(self, instance: Instance, untrue: list[tuple[str, str]]) -> None:
@@ -149,6 +156,12 @@ def without_stale(outdated: str) -> str:
     """The part of a mark that is not this module's."""
     at = outdated.find(NO_LONGER_TRUE)
     return outdated if at < 0 else outdated[:at].removesuffix(_BETWEEN)
+
+
+def _infos(node: Node) -> list[InstanceInfo]:
+    compiled = None if node.compiled.retired else node.compiled
+    observed = (one.observed() for one in node.instances.values())
+    return infos_of((one for one in observed if stays(one, compiled)), compiled)
 
 
 def _untrue(outdated: str) -> str:

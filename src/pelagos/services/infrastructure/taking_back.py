@@ -12,7 +12,7 @@ import msgspec
 
 from pelagos.model.errors import ErrorPayload
 from pelagos.model.states import InfrastructureState, RunState
-from pelagos.services.infrastructure.desiring import lacking, with_retired
+from pelagos.services.infrastructure.desiring import with_retired
 from pelagos.services.infrastructure.records import NodeRow, RunRow
 from pelagos.services.infrastructure.values import Desired, RunParameters
 
@@ -29,6 +29,8 @@ class TakingBack:
     def __init__(self, running: Running, maintainer: Maintainer) -> None:
         self._running = running
         self._maintainer = maintainer
+        self._restored = ""
+        """The run whose predecessor's description is wanted again: it ends when all is looked at by that."""
 
     def see_to(self, run: RunRow, now: float) -> None:
         """After the decisions of a step, of a run that is being taken back."""
@@ -135,40 +137,46 @@ class TakingBack:
             self._running.end(run, RunState.FAILED, run.error)
             self.left_failed(run.error)
             return
+        previous = run.parameters.previous
+        if previous is not None and self._restored != run.id:
+            self._want_again(run, previous, run.error)
+            self._restored = run.id
+            self._maintainer.reconfiguring.remark = True
+            self._running.hinted = True
+            return
+        if maintainer.reload or maintainer.reconfiguring.undecided:
+            return
         kept = maintainer.reality.kept(run.id)
         told = self._running.listed(kept)
-        previous = run.parameters.previous
-        before: tuple[InfrastructureState, str] | None = None
-        if previous is not None:
-            self._want_again(run, previous, run.error)
-            before = self._state_after(previous, run.error)
-            maintainer.reconfiguring.remark = True
+        before = self._never_built(run) if previous is not None else None
         if run.error is None:
             self._running.end(run, RunState.CANCELLED, None)
             if run.parameters.creates_infrastructure and not kept:
                 self._running.drop_infrastructure()
             self._running.verdict = before
-            if before is None and kept:
+            if previous is None and kept:
                 self._running.verdict = (InfrastructureState.FAILED, f"rolled back but for {told}")
             return
         self._running.end(run, RunState.FAILED, run.error)
         self._running.verdict = before
-        if before is None and kept:
+        if previous is None and kept:
             reason = f"{run.error.message}; rolled back but for {told}"
             self._running.verdict = (InfrastructureState.FAILED, reason)
-        elif before is None:
+        elif previous is None:
             self.left_failed(run.error)
 
-    def _state_after(self, previous: Desired, error: ErrorPayload | None) -> tuple[InfrastructureState, str]:
-        """Of an infrastructure that is again what it was; the memory of it is still the newer description's."""
-        ready: dict[str, int] = {}
-        for instance in self._maintainer.reality.instances.values():  # which have their former names again
-            ready[instance.row.node] = ready.get(instance.row.node, 0) + instance.ready
-        missing = [name for name, target in previous.targets.items() if ready.get(name, 0) < target]
-        if missing and not self._maintainer.reality.instances:
-            reason = error.message if error is not None else "it was never built: the last run was cancelled"
-            return InfrastructureState.FAILED, reason
-        return (InfrastructureState.DEGRADED, lacking(missing)) if missing else (InfrastructureState.READY, "")
+    def restored(self, run: RunRow) -> bool:
+        """What was wanted before the run is wanted again, and nothing that it made is left."""
+        return run.state is RunState.ROLLING_BACK and self._restored == run.id
+
+    def _never_built(self, run: RunRow) -> tuple[InfrastructureState, str] | None:
+        """The state of an infrastructure that is again what it was, if nothing is there of what is wanted. None: as it
+        is found to be."""
+        reality = self._maintainer.reality
+        if reality.instances or not reality.unsatisfied:
+            return None
+        why = run.error.message if run.error is not None else "it was never built: the last run was cancelled"
+        return InfrastructureState.FAILED, why
 
     def _records_before(self, previous: Desired) -> list[NodeRow]:
         """The nodes' records as the run found them; what it learned of an unchanged node's implementations is kept."""
