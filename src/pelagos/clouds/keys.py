@@ -110,6 +110,9 @@ def _explain(message: str, value: object, type: object = None, *, hidden: bool =
     if match is None:
         if hidden:
             return "is wrong"  # the message may repeat the value
+        wanted = _wanted(type)
+        if wanted and "matching regex" in message:
+            return f"must be {wanted}, not {value!r}"
         at = _AT.search(message)
         path = at["path"] if at else ""
         text = _AT.sub("", message)
@@ -122,6 +125,12 @@ def _explain(message: str, value: object, type: object = None, *, hidden: bool =
         f" ({shown})" if len(shown) <= 40 and not path and value is not None and not hidden else ""
     )
     return f"must be {expected}, not {got}" + (f", at {path}" if path else "")
+
+
+def _wanted(type: object) -> str:
+    """What a text must be, as its type describes it; empty if it does not."""
+    metas = getattr(type, "__metadata__", ())
+    return next((meta.description for meta in metas if isinstance(meta, msgspec.Meta) and meta.description), "")
 
 
 def _choices(type: object) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pelagos.model.diagnostics import Diagnostic, Position, Severity
@@ -489,3 +491,43 @@ def test_errors_are_shown_before_warnings_where_there_are_too_many() -> None:
     assert found[-1].summary == "and 400 more"
     with pytest.raises(DescriptionError, match="e \\(and 99 more\\)"):
         problems.raise_if_failed()
+
+
+CMD = """'node_def:t':
+  - resource: {type: local}
+    contextualisation:
+      type: cloudinit
+      context_template:
+        runcmd:
+          - "echo {{ %s }}"
+  - resource: {type: local}
+"""
+
+
+def commanded(expression: str, definition: str = CMD, **options: Any) -> list[Diagnostic]:
+    """What is said of a definition whose template has that expression."""
+    sources = {"infra.yaml": GOOD, "nodes.yaml": definition % expression}
+    try:
+        result = compile_description(sources, ["infra.yaml", "nodes.yaml"], **options)
+    except DescriptionError as error:
+        return list(error.diagnostics)
+    return list(result.warnings)
+
+
+def test_commands_are_told_where_they_are_switched_off() -> None:
+    (found,) = commanded("cmd('date')", commands=False)
+    assert found.severity is Severity.ERROR
+    assert found.summary == "cmd() runs commands on the control plane's host and is switched off"
+    assert "commands: allowed" in found.advice
+    assert str(found.position) == "nodes.yaml:7:22"
+    assert commanded("cmd('date')") == [], "allowed"
+
+
+def test_a_command_that_may_not_be_reached_is_a_warning() -> None:
+    (found,) = commanded("cmd('date') if name == 'other' else 'x'", commands=False)
+    assert found.severity is Severity.WARNING and "where this is reached" in found.summary
+
+
+def test_commands_of_what_no_node_is_made_from_are_nobodys_mistake() -> None:
+    other = CMD.replace("node_def:t", "node_def:unused") + "'node_def:t':\n  - resource: {type: local}\n"
+    assert commanded("cmd('date')", other, commands=False) == []

@@ -10,6 +10,15 @@ __all__ = ["DockerAccount", "DockerHealth", "DockerResource", "DockerTls", "Regi
 
 _Image = Annotated[str, msgspec.Meta(pattern=r"\A([\w.-]+:\d+/)?[a-z0-9]+([._/-]+[a-z0-9]+)*\Z")]
 _Tag = Annotated[str, msgspec.Meta(pattern=r"\A\w[\w.-]{0,127}\Z")]
+_HOST = r"(localhost(:\d+)?|\[[\da-fA-F:]+\](:\d+)?|[\w.-]+:\d+|[\w-]+(\.[\w-]+)+)"
+_Origin = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=rf"\A(|local|dockerhub|(https?|file)://.+|{_HOST}(/.*)?)\Z",
+        description="dockerhub, local, a registry's name (registry.example.com/group, localhost:5000) or the URL of a"
+        " tarball (http, https, file)",
+    ),
+]
 _Port = Annotated[str, msgspec.Meta(pattern=r"\A((\d{1,3}(\.\d{1,3}){3}:)?\d{0,5}:)?\d{1,5}(/(tcp|udp|sctp))?\Z")]
 _Volume = Annotated[str, msgspec.Meta(pattern=r"\A(/[^:]*|(/[^:]*|[a-zA-Z0-9][\w.-]*):/[^:]*(:(ro|rw))?)\Z")]
 _Limit = Annotated[str, msgspec.Meta(pattern=r"\A-?\d+(:-?\d+)?\Z")]
@@ -38,7 +47,7 @@ class DockerResource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     image: _Image
     """Name of the image, without its tag; and without its registry, unless its origin is ``local``."""
     tag: _Tag = "latest"
-    origin: str = "dockerhub"
+    origin: _Origin = "dockerhub"
     """Where the image comes from: ``dockerhub``; ``local``, as it is on the engine; a registry's name,
     ``registry.example.com:5000/group``; or the tarball of a root file system, ``https://.../image.tar`` or
     ``file:///.../image.tar``."""

@@ -9,12 +9,17 @@ Values that the described cloud would not take are odd and no mistake: descripti
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+import structlog
+
 from pelagos.clouds.pool import Pool
+from pelagos.model.diagnostics import Diagnostic
 from pelagos.model.errors import NotFound, PelagosError, Unsupported
 from pelagos.model.world import World
 from pelagos.services.infrastructure.values import (
@@ -29,13 +34,19 @@ if TYPE_CHECKING:  # the compiler brings parsers that most commands do not need
 
 __all__ = ["Compiler"]
 
+_log = structlog.get_logger("pelagos.infrastructure")
+_PATIENCE = 10.0
+"""Seconds that a description waits for what a cloud says it can do."""
+
 
 class Compiler:
-    """For one pool. ``map_clouds`` is the account, or the driver of the account, that stands in for all clouds."""
+    """For one pool. ``map_clouds`` is the account, or the driver of the account, that stands in for all clouds.
+    ``commands``: templates may run commands of this host."""
 
-    def __init__(self, pool: Pool, world: World) -> None:
+    def __init__(self, pool: Pool, world: World, *, commands: bool = True) -> None:
         self._pool = pool
         self._world = world
+        self._commands = commands
         self._last: tuple[object, CompileResult] | None = None
 
     async def description(
@@ -62,8 +73,13 @@ class Compiler:
                 check_resource=self._check_keys if built_on else self._check_resource,
                 unusable=None if built_on else self._unusable,
                 built_on=built_on,
+                account_of=None if built_on else self._account_of,
+                commands=self._commands,
             )
         )
+        odd = await self._not_measured(result, sources)
+        if odd:
+            result = msgspec.structs.replace(result, warnings=(*result.warnings, *odd))
         self._last = (brought, result)
         return result
 
@@ -83,6 +99,47 @@ class Compiler:
                 check_resource=self._check_keys if built_on else self._check_definition,
             )
         )
+
+    def _account_of(self, type_: str, section: Mapping[str, Any]) -> str:
+        label, endpoint = str(section.get("name") or ""), str(section.get("endpoint") or "")
+        try:
+            return self._pool.means(type_, label or None, endpoint=endpoint, section=section)
+        except PelagosError:
+            return ""
+
+    async def _not_measured(self, result: CompileResult, bundle: Mapping[str, str]) -> list[Diagnostic]:
+        """Warnings of metrics that are measured by commands inside instances, on clouds that run none there."""
+        from pelagos.services.infrastructure.source.problems import Problems, Source
+
+        problems = Problems()
+        for name, position in result.measured_inside.items():
+            node = result.compiled.node(name)
+            if node is None:
+                continue
+            items = [result.compiled.definitions[node.defined_by][index] for index in node.implementations]
+            accounts = {item.built_on or self._account_of(item.resource_type, item.resource) for item in items} - {""}
+            mute = [account for account in sorted(accounts) if not await self._executes(account)]
+            if mute:
+                problems.know(Source(position.file, bundle.get(position.file, "")))
+                problems.warning(
+                    f"the metric of node {name!r} is measured by commands inside its instances, which {', '.join(mute)}"
+                    " cannot run: it is never known there",
+                    position,
+                    "measure it over HTTP (type 'http' or 'prometheus'), or make the node on another cloud",
+                )
+        return list(problems.sorted())
+
+    async def _executes(self, account: str) -> bool:
+        """Whether commands run inside an account's servers; so it is taken to be where its driver cannot be asked."""
+        known = self._pool.find(account)
+        if known is None:
+            return True
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return (await known.capabilities()).execute
+        except (PelagosError, TimeoutError) as error:
+            _log.info("a cloud does not say whether it runs commands", account=account, error=str(error))
+            return True
 
     def _unusable(self, type_: str, section: Mapping[str, Any]) -> Unusable | None:
         error = self._pool.unusable(type_, section)

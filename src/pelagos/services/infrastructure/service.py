@@ -129,6 +129,7 @@ class InfrastructureService(ServiceProcess):
         self._settings = settings or MaintainerSettings()
         self._maintain = maintain
         self._renderer = Renderer(pool, run_command)
+        self._commands = run_command is not None
         self._prober = prober
         self._network_prober: NetworkProber | None = None
         self._metrics = metrics
@@ -139,7 +140,7 @@ class InfrastructureService(ServiceProcess):
     # -- life cycle ------------------------------------------------------------------------------------------------
 
     async def on_init(self) -> None:
-        self._compiler = Compiler(self._pool, self.world)
+        self._compiler = Compiler(self._pool, self.world, commands=self._commands)
         self._prices = Prices(self._pool, self.world, self._looks.sizes, self._settings.choose)
         if self._prober is None:
             self._prober = self._network_prober = NetworkProber(

@@ -18,6 +18,7 @@ from pelagos.wire.infrastructures import PlanAction, PlannedAccount, PlannedNode
 
 __all__ = [
     "RESOURCE_COMMON",
+    "AccountOf",
     "Adopt",
     "AdoptedServer",
     "AttributeMapping",
@@ -72,6 +73,10 @@ class Unusable(NamedTuple):
 
 UsableTypes = Callable[[str, Mapping[str, Any]], Unusable | None]
 """A type -> None if servers of it can be made here, else why not."""
+
+
+AccountOf = Callable[[str, Mapping[str, Any]], str]
+"""(type, the whole section) -> the cloud account that it means; empty if that cannot be told."""
 
 
 class TemplatePlace(msgspec.Struct, frozen=True):

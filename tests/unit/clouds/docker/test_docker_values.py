@@ -140,10 +140,30 @@ def test_what_no_engine_takes_is_refused_before_it_is_asked(wrong: ServerSpec) -
         ({"image": "a", "network": "host"}, "network"),
         ({"image": "a", "health": "sometimes"}, "health"),
         ({"tag": "1"}, "image"),
+        ({"image": "a", "origin": "dockrhub"}, "origin"),
+        ({"image": "a", "origin": "docker hub"}, "origin"),
+        ({"image": "a", "origin": "ftp://e.example/x.tar"}, "origin"),
+        ({"image": "a", "origin": "https://"}, "origin"),
     ],
 )
 def test_wrong_keys_are_told_at_import(keys: dict[str, Any], at: str) -> None:
     assert [key for key, _ in check_keys(DockerResource, keys)[1]] == [at]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("", "dockerhub", "local", "registry.example.com/group", "reg:5000/team/", "localhost/x", "10.0.0.1:5000/x"),
+        *("[::1]:5000/x", "http://e.example/b.tar", "https://e.example/b.tar?x=1", "file:///srv/b.tar"),
+    ],
+)
+def test_origins_of_images(origin: str) -> None:
+    assert check_keys(DockerResource, {"image": "a", "origin": origin})[1] == []
+
+
+def test_a_wrong_origin_is_told_in_words() -> None:
+    ((_, told),) = check_keys(DockerResource, {"image": "a", "origin": "dockrhub"})[1]
+    assert told.startswith("must be dockerhub, local, a registry's name") and told.endswith("not 'dockrhub'")
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,13 @@ import msgspec
 from pelagos.model.diagnostics import Diagnostic, Position
 from pelagos.services.infrastructure.description.definitions import PREFIX, DefinitionReader
 from pelagos.services.infrastructure.description.infrastructure import TOP_LEVEL, InfrastructureReader, NodeDraft
+from pelagos.services.infrastructure.description.policies import measured_inside
 from pelagos.services.infrastructure.description.resolve import Resolver
 from pelagos.services.infrastructure.source.bundle import Bundle
 from pelagos.services.infrastructure.source.nodes import MAPPING, Node, kind_of
 from pelagos.services.infrastructure.source.problems import Problems, did_you_mean, listing
 from pelagos.services.infrastructure.values import (
+    AccountOf,
     CompiledInfrastructure,
     Implementation,
     ResourceChecker,
@@ -39,6 +41,8 @@ class CompileResult(msgspec.Struct, frozen=True):
     warnings: tuple[Diagnostic, ...] = ()
     used: tuple[str, ...] = ()
     """Types whose definition is one of the project's."""
+    measured_inside: dict[str, Position] = {}
+    """Nodes whose metric is measured by commands inside their instances -> where it is described."""
 
 
 class DefinitionsResult(msgspec.Struct, frozen=True):
@@ -55,6 +59,8 @@ class CompileOptions(TypedDict, total=False):
     check_resource: ResourceChecker | None
     unusable: UsableTypes | None
     built_on: str
+    account_of: AccountOf | None
+    commands: bool
 
 
 def compile_description(
@@ -65,17 +71,20 @@ def compile_description(
     check_resource: ResourceChecker | None = None,
     unusable: UsableTypes | None = None,
     built_on: str = "",
+    account_of: AccountOf | None = None,
+    commands: bool = True,
 ) -> CompileResult:
     """Check and compile the description that is in ``entries``, names of texts in ``sources``.
 
     Exactly one entry holds the description; node definitions may be in any of them, and those of ``stored`` are used
     for types that none has. ``check_resource`` checks resources (None: nothing does). ``unusable`` says of which
     types no server can be made here (None: of any it can). ``built_on`` is the account that stands in for all clouds,
-    if one does.
+    if one does. ``account_of`` says which account a resource means (None: nobody knows). ``commands``: templates may
+    run commands of this host.
 
     Raises :class:`DescriptionError` with all errors and warnings, by file and place."""
     with _nothing_collected():
-        return _compiled(sources, entries, stored or {}, check_resource, unusable, built_on)
+        return _compiled(sources, entries, stored or {}, check_resource, unusable, built_on, account_of, commands)
 
 
 @contextlib.contextmanager
@@ -99,6 +108,8 @@ def _compiled(
     check_resource: ResourceChecker | None,
     unusable: UsableTypes | None,
     built_on: str,
+    account_of: AccountOf | None,
+    commands: bool,
 ) -> CompileResult:
     problems = Problems()
     texts = _Texts(sources, entries, problems)
@@ -115,9 +126,9 @@ def _compiled(
         problems.raise_if_failed()
         raise AssertionError("a description that cannot be read has errors")
     used = _add_stored(draft.nodes, definitions, stored, reader, problems)
-    compiled = Resolver(draft, definitions, texts.broken, unusable, problems).compiled()
+    compiled = Resolver(draft, definitions, texts.broken, unusable, problems, account_of, commands).compiled()
     problems.raise_if_failed()
-    return CompileResult(compiled, problems.sorted(), used)
+    return CompileResult(compiled, problems.sorted(), used, measured_inside(draft.nodes))
 
 
 def compile_definitions(

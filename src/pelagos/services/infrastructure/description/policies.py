@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, get_args
+from urllib.parse import urlsplit
 
+from pelagos.model.diagnostics import Position
 from pelagos.services.infrastructure.description.fields import (
     bool_at,
     check_keys,
@@ -19,13 +21,17 @@ from pelagos.services.infrastructure.policies import AutoscalePolicy, Choose, He
 from pelagos.services.infrastructure.source.nodes import MAPPING, SEQUENCE, Node
 from pelagos.services.infrastructure.source.problems import Problems, did_you_mean, listing
 
-__all__ = ["read_policy"]
+if TYPE_CHECKING:
+    from pelagos.services.infrastructure.description.infrastructure import NodeDraft
+
+__all__ = ["measured_inside", "read_policy"]
 
 Reader = Callable[[Node, str, Problems], Any]
 """(the key's value, what it is for messages, problems) -> the field's value; None, with an error added, if there is
 none."""
 
 _MOST = 100_000
+_SCHEMES = ("http://", "https://")
 
 
 def read_policy(found: Node | None, what: str, problems: Problems) -> NodePolicy:
@@ -35,6 +41,19 @@ def read_policy(found: Node | None, what: str, problems: Problems) -> NodePolicy
         return NodePolicy()
     check_keys(node, _READERS, f"'policy' of {what}", problems)
     return NodePolicy(**_read(node, what, problems, _READERS))
+
+
+def measured_inside(nodes: Iterable[NodeDraft]) -> dict[str, Position]:
+    """Nodes whose metric is measured by commands inside their instances -> where it is described."""
+    found = {}
+    for node in nodes:
+        scaled = node.policy.autoscale
+        if scaled is not None and scaled.metric.type in ("cpu", "command"):
+            place = node.node
+            for key in ("policy", "autoscale", "metric"):
+                place = place.get(key) or place
+            found[node.name] = place.position
+    return found
 
 
 def _one_of(*known: str) -> Reader:
@@ -149,6 +168,29 @@ def _cooldown(node: Node, what: str, problems: Problems) -> dict[str, float] | N
     return None if seconds is None else {"up_cooldown": seconds, "down_cooldown": seconds}
 
 
+def _url(node: Node, what: str, problems: Problems) -> str | None:
+    """Of HTTP. Of a template, what stands before it is looked at."""
+    text = text_at(node, what, problems)
+    if not text:
+        return None
+    literal = text.partition("{")[0]
+    start = next((known for known in _SCHEMES if literal.startswith(known) or known.startswith(literal)), None)
+    if start is None or (literal == text and not _has_host(text)):
+        problems.error(
+            f"{what} must be an address that begins with http:// or https://, not {text!r}", node.position
+        )  # fmt: skip
+        return None
+    return text
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no such port, no such host
+        return False
+
+
 def _weights(node: Node, what: str, problems: Problems) -> dict[str, float] | None:
     found = mapping_at(node, what, problems)
     if found is None:
@@ -169,7 +211,8 @@ _HEAL: Mapping[str, Reader] = {
 }
 _METRIC: Mapping[str, Reader] = {
     "type": _one_of("cpu", "http", "prometheus", "command"),
-    **dict.fromkeys(("url", "path", "name", "query"), text_at),
+    "url": _url,
+    **dict.fromkeys(("path", "name", "query"), text_at),
     "labels": _labels,
     "command": _command,
     "rate": _flag,

@@ -10,13 +10,16 @@ import msgspec
 
 from pelagos.model.diagnostics import Position
 from pelagos.services.infrastructure.attributes import managed
+from pelagos.services.infrastructure.choosing import weight_of
 from pelagos.services.infrastructure.description.graph import cycles, dependents_of, reverse
 from pelagos.services.infrastructure.description.infrastructure import Draft, Edge, NodeDraft
+from pelagos.services.infrastructure.source.nodes import MAPPING
 from pelagos.services.infrastructure.source.problems import Problems, did_you_mean, listing
 from pelagos.services.infrastructure.templates.environment import FUNCTIONS
 from pelagos.services.infrastructure.templates.facts import Facts, column_of, facts_of, uses_of
 from pelagos.services.infrastructure.templates.info_broker import NAMED, OFFERED, not_offered
 from pelagos.services.infrastructure.values import (
+    AccountOf,
     AttributeMapping,
     CompiledInfrastructure,
     CompiledNode,
@@ -58,7 +61,9 @@ class _Template:
 
 
 class Resolver:
-    """Resolves a draft against definitions. ``broken`` are types whose definition has mistakes of its own."""
+    """Resolves a draft against definitions. ``broken`` are types whose definition has mistakes of its own;
+    ``account_of`` says which accounts resources mean (None: nobody knows); ``commands``: templates may run commands of
+    this host."""
 
     def __init__(
         self,
@@ -67,8 +72,14 @@ class Resolver:
         broken: Collection[str],
         unusable: UsableTypes | None,
         problems: Problems,
+        account_of: AccountOf | None = None,
+        commands: bool = True,
     ) -> None:
         self._draft = draft
+        self._account_of = account_of
+        self._commands = commands
+        self._commanding: set[tuple[str, int]] = set()
+        """Implementations that were looked at for commands, where those are switched off."""
         self._definitions = definitions
         self._broken = broken
         self._unusable = unusable
@@ -97,6 +108,10 @@ class Resolver:
             for index in choice:
                 for template in self._templates[node.type, index]:
                     self._check_against(node, template)
+                if not self._commands:
+                    self._refuse_commands(node.type, index)
+            if node.policy.weights and implementations is not None:
+                self._check_weights(node, implementations, choice)
             nodes.append(
                 CompiledNode(
                     name=node.name,
@@ -240,6 +255,39 @@ class Resolver:
             found = self._looks[type_, index] = _MORE & frozenset().union(*names)
         return found
 
+    # weights
+
+    def _check_weights(self, node: NodeDraft, implementations: Sequence[Implementation], choice: Sequence[int]) -> None:
+        """Weights of what the node has not, and such that leave nothing to be chosen."""
+        account_of = self._account_of
+        if account_of is None or not choice:
+            return
+        accounts = {index: account_of(item.resource_type, item.resource) for index, item in enumerate(implementations)}
+        fitting = [index for index, item in enumerate(implementations) if _matches(item, node.filter)]
+        known = dict.fromkeys(accounts[index] for index in fitting if accounts[index])
+        known.update(dict.fromkeys(implementations[index].resource_type for index in fitting))
+        # Of what cannot be made here, nobody knows which account it is elsewhere.
+        labels = {implementations[index].account_label for index in fitting if not accounts[index]}
+        policy = node.node.get("policy")
+        found = policy.get("weights") if policy is not None and policy.kind == MAPPING else None
+        if found is None or found.kind != MAPPING:
+            return
+        for key, key_node, _ in found.items():
+            if key not in known and key not in labels:
+                self._problems.error(
+                    f"'weights' of node {node.name!r} names {key!r}, and none of its implementations is on an account,"
+                    " or of a type, of that name",
+                    key_node.position,
+                    did_you_mean(key, tuple(known), f"there are: {listing(tuple(known))}"),
+                )
+        weights = node.policy.weights
+        if all(weight_of(weights, accounts[index], implementations[index].resource_type) == 0 for index in choice):
+            self._problems.error(
+                f"'weights' of node {node.name!r} leaves nothing to choose: all of its implementations have weight 0",
+                found.position,
+                "give at least one of them a share",
+            )
+
     # templates
 
     @staticmethod
@@ -270,6 +318,24 @@ class Resolver:
                     f" contextualisation of type 'docker' has not; instances of {name!r} are made without it",
                     item.position,
                 )
+
+    def _refuse_commands(self, name: str, index: int) -> None:
+        """Calls of cmd() in what a node is made from, once an implementation, where they are switched off."""
+        if (name, index) in self._commanding:
+            return
+        self._commanding.add((name, index))
+        variables = self._definitions[name][index].contextualisation.context_variables
+        if isinstance(variables, dict) and "cmd" in variables:
+            return  # it is another one
+        advice = "set `commands: allowed` in the configuration, if whoever writes descriptions may do that"
+        for template in self._templates[name, index]:
+            for line in dict.fromkeys(line for function, line in template.facts.calls if function == "cmd"):
+                at = template.at(line, "cmd")
+                text = "cmd() runs commands on the control plane's host and is switched off"
+                if ("cmd", line) in template.facts.certain:
+                    self._problems.error(text, at, advice)
+                else:
+                    self._problems.warning(f"{text}; where this is reached, the node cannot be made", at, advice)
 
     def _check_alone(self, template: _Template, item: Implementation) -> None:
         problems, facts = self._problems, template.facts

@@ -47,6 +47,8 @@ class Facts(NamedTuple):
     """Names certainly read that the template does not set itself, with lines."""
     calls: tuple[tuple[str, int], ...] = ()
     """Names called as functions anywhere that the template does not set itself."""
+    certain: tuple[tuple[str, int], ...] = ()
+    """Those of the ``calls`` that are certainly made."""
     paths: tuple[tuple[tuple[str, ...], int], ...] = ()
     """Paths below ``variables`` certainly read."""
     nodes: tuple[NodeReference, ...] = ()
@@ -99,6 +101,7 @@ def facts_of(text: str) -> Facts:
     return Facts(
         names=tuple(walker.names),
         calls=tuple(walker.calls),
+        certain=tuple(walker.certain),
         paths=tuple(walker.paths),
         nodes=tuple(walker.references),
         includes=tuple(walker.includes),
@@ -151,6 +154,7 @@ class _Walker:
         self._undeclared = undeclared
         self.names: list[tuple[str, int]] = []
         self.calls: list[tuple[str, int]] = []
+        self.certain: list[tuple[str, int]] = []
         self.paths: list[tuple[tuple[str, ...], int]] = []
         self.references: list[NodeReference] = []
         self.includes: list[int] = []
@@ -216,6 +220,8 @@ class _Walker:
         if callee.name not in self._undeclared:
             return
         self.calls.append((callee.name, node.lineno))
+        if certain:
+            self.certain.append((callee.name, node.lineno))
         if callee.name in NODE_FUNCTIONS and node.args and certain:
             self._reference(callee.name, node.args[0], node.lineno)
         elif callee.name == "ibget" and node.dyn_args is None and node.dyn_kwargs is None:
