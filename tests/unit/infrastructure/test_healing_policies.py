@@ -101,7 +101,7 @@ def test_limits_of_autoscaling() -> None:
         ("{autoscale: {metric: {type: http}, target: 1}}", "has no 'url'"),
         ("{autoscale: {metric: {type: cpu, url: x}, target: 1}}", "'url' has no meaning"),
         ("{autoscale: {metric: {type: cpu, of: node}, target: 1}}", "is of instances"),
-        ("{autoscale: {metric: {type: prometheus, url: x}, target: 1}}", "needs one of 'name' and 'query'"),
+        ("{autoscale: {metric: {type: prometheus, url: 'http://x'}, target: 1}}", "needs one of 'name' and 'query'"),
         ("{autoscale: {metric: {type: cpu}, target: 1, min: 3, max: 2}}", "less than its 'min'"),
     ],
 )

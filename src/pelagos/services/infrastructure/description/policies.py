@@ -137,6 +137,9 @@ def _metric(node: Node, what: str, problems: Problems) -> MetricSource | None:
     for key in ("path", "labels", "name", "query", "url", "command"):
         if key in values and key not in _MEANT[kind]:
             problems.error(f"{key!r} has no meaning for a metric of type {kind!r}", mapping.position)
+    url = mapping.get("url")
+    if url is not None and values.get("url") and "url" in _MEANT[kind]:
+        _check_url(url, f"'url' of {what}", problems)
     if kind in ("cpu", "command") and values.get("of") == "node":
         problems.error(f"a metric of type {kind!r} is of instances", mapping.position, "remove 'of'")
     return MetricSource(**values)
@@ -168,19 +171,13 @@ def _cooldown(node: Node, what: str, problems: Problems) -> dict[str, float] | N
     return None if seconds is None else {"up_cooldown": seconds, "down_cooldown": seconds}
 
 
-def _url(node: Node, what: str, problems: Problems) -> str | None:
-    """Of HTTP. Of a template, what stands before it is looked at."""
-    text = text_at(node, what, problems)
-    if not text:
-        return None
+def _check_url(found: Node, what: str, problems: Problems) -> None:
+    """That it is one of HTTP. Of a template, what stands before it is looked at."""
+    text = str(found.value)
     literal = text.partition("{")[0]
     start = next((known for known in _SCHEMES if literal.startswith(known) or known.startswith(literal)), None)
     if start is None or (literal == text and not _has_host(text)):
-        problems.error(
-            f"{what} must be an address that begins with http:// or https://, not {text!r}", node.position
-        )  # fmt: skip
-        return None
-    return text
+        problems.error(f"{what} must be an address that begins with http:// or https://, not {text!r}", found.position)
 
 
 def _has_host(url: str) -> bool:
@@ -211,8 +208,7 @@ _HEAL: Mapping[str, Reader] = {
 }
 _METRIC: Mapping[str, Reader] = {
     "type": _one_of("cpu", "http", "prometheus", "command"),
-    "url": _url,
-    **dict.fromkeys(("path", "name", "query"), text_at),
+    **dict.fromkeys(("url", "path", "name", "query"), text_at),
     "labels": _labels,
     "command": _command,
     "rate": _flag,
