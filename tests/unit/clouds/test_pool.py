@@ -104,6 +104,30 @@ def test_several_accounts_and_no_default_are_ambiguous() -> None:
     assert "name:" in caught.value.advice
 
 
+def test_an_account_is_known_by_what_is_no_secret() -> None:
+    def identity(**more: Any) -> Any:
+        return pool_of(stars("a", **more)).identity("a")
+
+    plain = identity()
+    assert (plain.driver, plain.endpoint, plain.region, plain.options) == ("stars", "", "north", "")
+    # Renewing what one enters with, and how fast it is asked, makes no other account.
+    for same in (
+        {"credentials": {"secret": "hush"}},
+        {"options": {"region": "north", "secret": "hush"}},
+        {"options": {"region": "north", "secret": {"env": "HUSH"}}},
+        {"options": {}, "region": "north"},
+        {"parallel_calls": 2, "default": True},
+    ):
+        assert identity(**same) == plain, same
+    assert identity(region="south", options={}).region == "south"
+    assert identity(endpoint="https://me:hush@stars.example:99/v1").endpoint == "https://stars.example:99/v1"
+    retried = identity(options={"region": "north", "retries": 4})
+    assert retried != plain and retried != identity(options={"region": "north", "retries": 5})
+    assert identity(options={"region": "north", "retries": 4, "secret": "hush"}) == retried
+    with pytest.raises(NotFound):
+        pool_of().identity("a")
+
+
 def test_no_account_of_the_type_says_how_to_get_one() -> None:
     with pytest.raises(NotFound) as caught:
         pool_of(stars("a")).for_resource("empty")
