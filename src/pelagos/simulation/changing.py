@@ -210,7 +210,12 @@ async def carry_out(story: Story, by: Incarnation, plan: SavedPlan) -> None:
 def _compare(story: Story, plan: SavedPlan, run: str, before: dict[str, str], state: RunState) -> None:
     query = story.universe.query
     allowed = {key for a in plan.actions if a.action in ("destroy", "replace") for key in a.instances}
-    going = "SELECT DISTINCT instance_id FROM events WHERE kind = 'instance.destroying' AND run_id = ?"
+    # A run that goes back to what was before heals what has failed, as any maintainer does.
+    going = (
+        "SELECT DISTINCT instance_id FROM events e WHERE kind = 'instance.destroying' AND run_id = ?"
+        " AND NOT (json_extract(data, '$.reason') = 'it failed' AND EXISTS (SELECT 1 FROM events b"
+        " WHERE b.run_id = e.run_id AND b.kind = 'run.rolling_back' AND b.position < e.position))"
+    )
     went = {row[0] for row in query(going, run)}
     foreign = {key for key in went if key in before}
     if not foreign <= allowed:

@@ -104,6 +104,28 @@ async def test_what_is_only_taken_away_is_of_an_account_too(make_site):
     assert servers(site) == {"east": 1, "west": 1}
 
 
+async def test_what_is_left_as_it_is_and_healed_is_not_made_on_another_cloud(make_site):
+    site = await make_site(CHEAP)
+    program = await site.program()
+    sources = describe("shop", {"web": {"flavor": "small"}, "db": {"clouds": ("west",)}})
+    await program.build(sources)
+    (web,) = await site.provider_ids("web", await program.status())
+    site.east.kill(web)
+    larger = describe("shop", {"web": {"flavor": "small"}, "db": {"clouds": ("west",), "flavor": "large"}})
+    plan = await planned(program, larger, without=("web",))
+    assert {node.node: [(c.account, c.price) for c in node.choices] for node in plan.nodes} == {
+        "web": [("east", 0.05)],
+        "db": [("west", 0.04)],
+    }
+    program.service._pool.reload(accounts("west"))
+    await refused(program, plan, "web: the plan makes it on east, now it would be made on west")
+    program.service._pool.reload(accounts("east", "west"))
+    assert (await program.finish((await program.start_run("up", plan=plan)).id)).state is RunState.SUCCEEDED
+    # One that is left alone is of no account.
+    plan = await planned(program, larger, without=("web",))
+    assert [node.node for node in plan.nodes] == ["db"]
+
+
 async def test_a_plan_whose_description_is_wrong_by_now_is_stale(make_site):
     site = await make_site()
     program = await site.program()

@@ -137,7 +137,7 @@ class Candidates:
         said = exact.account_of(node, index) if exact is not None else None
         if said is None or said == account:
             return None
-        return stale_plan([otherwise(node, said, account)])
+        return stale_plan([otherwise(node, said, account)], begun=True)
 
     def forget_prices(self) -> None:
         """They are asked for anew: a saved plan was compared with what they are now."""

@@ -148,12 +148,12 @@ def plans_differ(saved: Sequence[PlanAction], now: Sequence[PlanAction]) -> list
     return told
 
 
-def stale_plan(changed: list[str]) -> ErrorPayload:
-    """A saved plan no longer fits what there is."""
+def stale_plan(changed: list[str], *, begun: bool = False) -> ErrorPayload:
+    """A saved plan no longer fits what there is; ``begun``: as was found while it was carried out."""
     shown = "; ".join(changed[:_SHOWN]) + (f"; and {len(changed) - 5} more" if len(changed) > _SHOWN else "")
     error = Conflict(
         f"the plan is stale: {shown}",
-        advice="Nothing was changed. Make a new plan: `pelagos plan FILE... --out PLAN`.",
+        advice=f"{'' if begun else 'Nothing was changed. '}Make a new plan: `pelagos plan FILE... --out PLAN`.",
         details={"stale": True, "changed": changed[:100]},
     )
     return error.payload()

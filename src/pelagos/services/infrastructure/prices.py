@@ -75,11 +75,12 @@ class Prices:
         return running_costs(standing, lambda account, size: catalogues.get(account, {}).get(size))
 
     async def places(self, planned: Planned, basis: CostBasis, *, anew: bool = False) -> tuple[PlannedNode, ...]:
-        """Where the plan makes servers of each node that it does not leave as it is; and at what price, of those of
-        which it makes any. ``anew``: clouds are asked although they have told their prices lately."""
-        nodes = [node for node in planned.desired.nodes if not node.retired and node.name not in planned.held]
-        places = self._places(planned, nodes)
+        """Where the plan makes servers of each node that it does not leave as it is, or heals all the same; and at what
+        price, of those of which it makes any. ``anew``: clouds are asked even if they told their prices lately."""
         made = _made(planned)
+        left = planned.held - made.keys()
+        nodes = [node for node in planned.desired.nodes if not node.retired and node.name not in left]
+        places = self._places(planned, nodes)
         priced = [node for node in nodes if node.name in made]
         asked = {places[node.defined_by, index][0] for node in priced for index in node.implementations}
         catalogues = await self._catalogues(asked, anew=anew)

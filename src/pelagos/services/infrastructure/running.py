@@ -221,7 +221,7 @@ class Running:
             self.end(run, RunState.SUCCEEDED, None)
         elif (found := self._maintainer.reality.outside(run.id)) is not None:
             row = found.instance.row
-            self.fatal = stale_plan([f"{row.node}/{row.id[:8]} {found.what}, while it was carried out"])
+            self.fatal = stale_plan([f"{row.node}/{row.id[:8]} {found.what}, while it was carried out"], begun=True)
             self.fatal_policy = self._maintainer.reality.nodes[row.node].compiled.policy.on_failure
             self._taking_back.failed(run, self.fatal)
         elif self.stuck(now):
