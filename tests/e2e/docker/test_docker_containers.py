@@ -421,7 +421,12 @@ async def test_a_long_pull_is_told_as_busy_and_goes_on(bed: Bed, fresh: dict[str
         pulled.set()
         await create(driver, spec(**fresh))
         assert len(proxy.seen(FETCH)) == 1
-        assert driver.snapshot()["images_on_their_way"] == []
+
+        async def none_on_its_way() -> bool:
+            # The engine has the image a moment before it says so to whoever fetched it.
+            return driver.snapshot()["images_on_their_way"] == []
+
+        await until(none_on_its_way)
 
 
 @pytest.mark.parametrize(
