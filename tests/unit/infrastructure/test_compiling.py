@@ -314,7 +314,7 @@ async def test_a_name_beside_the_endpoint_of_one_account_is_a_label(world):
 BOTH = "'node_def:web':\n  - resource: {type: simulated, name: east}\n  - resource: {type: simulated, name: west}\n"
 
 
-def unset(world, *broken):
+def unset(world, *broken, opens=lambda: True):
     drivers = Plugins({"simulated": SimulatedPlugin()}, source=lambda *, group: ())
     accounts = [
         AccountConfig(
@@ -322,7 +322,7 @@ def unset(world, *broken):
         )
         for name in ("east", "west")
     ]
-    return Compiler(Pool(accounts, drivers, world, Path("/nowhere")), world)
+    return Compiler(Pool(accounts, drivers, world, Path("/nowhere")), world, opens=opens)
 
 
 async def test_an_account_that_cannot_be_opened_is_a_mistake_where_there_is_no_other(world):
@@ -332,6 +332,17 @@ async def test_an_account_that_cannot_be_opened_is_a_mistake_where_there_is_no_o
     (mistake,) = [one for one in caught.value.diagnostics if one.severity is Severity.ERROR]
     assert "node 'web' cannot be made here" in mistake.summary and "NO_SUCH_ENV, which is not set" in mistake.summary
     assert "Set it where this program is started" in mistake.advice
+
+
+async def test_where_another_process_opens_accounts_its_secrets_may_be_there(world):
+    sources = {"a.yaml": INFRA, "b.yaml": BOTH}
+    here: list[str] = []
+    compiler = unset(world, "east", "west", opens=lambda: bool(here))
+    found = await compiler.description(sources, ["a.yaml", "b.yaml"], {})
+    assert found.warnings == () and found.compiled.nodes[0].implementations == (0, 1)
+    here.append("by now")
+    with pytest.raises(DescriptionError):
+        await compiler.description(sources, ["a.yaml", "b.yaml"], {})
 
 
 async def test_an_account_that_cannot_be_opened_is_a_warning_where_there_is_another(world):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +41,16 @@ _PATIENCE = 10.0
 
 class Compiler:
     """For one pool. ``map_clouds`` is the account, or the driver of the account, that stands in for all clouds.
-    ``commands``: templates may run commands of this host."""
+    ``commands``: templates may run commands of this host. ``opens``: whether accounts are opened by this process. Where
+    another does, secrets may be there that are not here, and nothing is said of accounts that cannot be opened."""
 
-    def __init__(self, pool: Pool, world: World, *, commands: bool = True) -> None:
+    def __init__(
+        self, pool: Pool, world: World, *, commands: bool = True, opens: Callable[[], bool] = lambda: True
+    ) -> None:
         self._pool = pool
         self._world = world
         self._commands = commands
+        self._opens = opens
         self._last: tuple[object, CompileResult] | None = None
 
     async def description(
@@ -61,7 +65,8 @@ class Compiler:
         from pelagos.services.infrastructure.description import compile_description
 
         built_on = self._pool.stand_in(map_clouds) if map_clouds else ""
-        brought = (dict(sources), tuple(entries), dict(stored), built_on, self._pool.generation)
+        opened_here = self._opens()
+        brought = (dict(sources), tuple(entries), dict(stored), built_on, self._pool.generation, opened_here)
         if self._last is not None and self._last[0] == brought:
             return self._last[1]
         result = await self._world.run_blocking(
@@ -71,13 +76,13 @@ class Compiler:
                 tuple(entries),
                 stored=stored,
                 check_resource=self._check_keys if built_on else self._check_resource,
-                unusable=None if built_on else self._unusable,
+                unusable=None if built_on else partial(self._unusable, opened_here=opened_here),
                 built_on=built_on,
                 account_of=None if built_on else self._account_of,
                 commands=self._commands,
             )
         )
-        odd = await self._not_measured(result, sources)
+        odd = await self._not_measured(result, sources) if opened_here else ()
         if odd:
             result = msgspec.structs.replace(result, warnings=(*result.warnings, *odd))
         self._last = (brought, result)
@@ -141,11 +146,11 @@ class Compiler:
             _log.info("a cloud does not say whether it runs commands", account=account, error=str(error))
             return True
 
-    def _unusable(self, type_: str, section: Mapping[str, Any]) -> Unusable | None:
+    def _unusable(self, type_: str, section: Mapping[str, Any], *, opened_here: bool = True) -> Unusable | None:
         error = self._pool.unusable(type_, section)
         if error is not None:
             return Unusable(error.message, error.advice)
-        trouble = self._pool.trouble(type_, section)
+        trouble = self._pool.trouble(type_, section) if opened_here else None
         return None if trouble is None else Unusable(trouble.message, trouble.advice, for_now=True)
 
     def _check_values(self, type_: str, section: dict[str, Any]) -> list[ResourceProblem]:

@@ -33,7 +33,7 @@ from pelagos.services.infrastructure.choosing import Price
 from pelagos.services.infrastructure.in_place import Keys
 from pelagos.store.port import Store
 
-__all__ = ["Looks", "MaintainersCompute", "StoredRecords", "Surveys", "compute_of"]
+__all__ = ["Looks", "MaintainersCompute", "StoredRecords", "Surveys", "compute_of", "computes_here"]
 
 _log = structlog.get_logger("pelagos.infrastructure")
 _CATALOGUE_PATIENCE = 10.0
@@ -45,6 +45,11 @@ def compute_of(service: Process, *, timeout: float | None = None, context: Conte
     """A client of the compute that is nearest now: made for each call, since that one may end, or begin."""
     address = service.container.serving(ComputeService.name)
     return client(ComputeService, service, timeout=timeout, context=context, address=address)
+
+
+def computes_here(service: Process) -> bool:
+    """Whether accounts are opened in this very container."""
+    return service.container.serving(ComputeService.name) is not None
 
 
 class Looks:

@@ -38,7 +38,14 @@ from pelagos.services.infrastructure.applying import check_fits, check_names, el
 from pelagos.services.infrastructure.compiling import Compiler
 from pelagos.services.infrastructure.drawing import graph_of
 from pelagos.services.infrastructure.drift import find_drift
-from pelagos.services.infrastructure.faces import Looks, MaintainersCompute, StoredRecords, Surveys, compute_of
+from pelagos.services.infrastructure.faces import (
+    Looks,
+    MaintainersCompute,
+    StoredRecords,
+    Surveys,
+    compute_of,
+    computes_here,
+)
 from pelagos.services.infrastructure.health import NetworkProber, Prober
 from pelagos.services.infrastructure.hosting import Hosting
 from pelagos.services.infrastructure.importing_servers import find_server
@@ -140,7 +147,8 @@ class InfrastructureService(ServiceProcess):
     # -- life cycle ------------------------------------------------------------------------------------------------
 
     async def on_init(self) -> None:
-        self._compiler = Compiler(self._pool, self.world, commands=self._commands)
+        opens = partial(computes_here, self)
+        self._compiler = Compiler(self._pool, self.world, commands=self._commands, opens=opens)
         self._prices = Prices(self._pool, self.world, self._looks.sizes, self._settings.choose)
         if self._prober is None:
             self._prober = self._network_prober = NetworkProber(
