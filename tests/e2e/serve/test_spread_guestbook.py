@@ -132,8 +132,13 @@ def _story(site: Site) -> None:
     site.run_program("one", "container", str(site.files / "keepers.yaml"))
     site.run_program("two", "serve", "--release", str(site.files / "keepers.yaml"))
     site.run_program("edge", "serve", "--release", str(site.files / "front.yaml"))
-    nodes = json.loads(site("nodes", "-o", "json").stdout)
-    assert len(nodes["items"] if isinstance(nodes, dict) else nodes) == 4, nodes
+
+    def all_four() -> bool:
+        # Each answers in its own time; on a busy machine one may miss the first question.
+        nodes = json.loads(site("nodes", "-o", "json").stdout)
+        return len(nodes["items"] if isinstance(nodes, dict) else nodes) == 4
+
+    until(all_four, "all four containers are seen", 30)
 
     site.up()
     site.assert_exactly(**FULL)
